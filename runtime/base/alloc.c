@@ -1,0 +1,85 @@
+/* Allocation: malloc with a count of the bytes taken, and a seam by which tests make the n-th
+ * allocation fail.
+ *
+ * The count is kept in malloc's own usable sizes, so that free needs no header of ours. Both
+ * counters belong to the process, as malloc's heap does; they are the only state here. Threads:
+ * any. */
+#include "base/alloc.h"
+
+#include <malloc.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+static atomic_uint_fast64_t bytes_taken;
+static atomic_uint_fast64_t fail_countdown; /* 0: nothing is to fail */
+
+/* True when this allocation is the one that was chosen to fail. */
+static bool must_fail(void) {
+  uint64_t n = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
+  while (n != 0) {
+    if (atomic_compare_exchange_weak_explicit(&fail_countdown, &n, n - 1, memory_order_relaxed,
+                                              memory_order_relaxed)) {
+      return n == 1;
+    }
+  }
+  return false;
+}
+
+static void *count_taken(void *p) {
+  if (p) { atomic_fetch_add_explicit(&bytes_taken, malloc_usable_size(p), memory_order_relaxed); }
+  return p;
+}
+
+/* What no address space holds is refused here, so that all allocators answer alike. */
+static bool refuse(size_t size_bytes) { return size_bytes > PTRDIFF_MAX || must_fail(); }
+
+void *tarn_malloc(size_t size_bytes) {
+  if (refuse(size_bytes)) { return NULL; }
+  return count_taken(malloc(size_bytes ? size_bytes : 1));
+}
+
+void *tarn_calloc(size_t count, size_t size_bytes) {
+  size_t total;
+  if (__builtin_mul_overflow(count, size_bytes, &total) || refuse(total)) { return NULL; }
+  return count_taken(calloc(1, total ? total : 1));
+}
+
+void *tarn_realloc(void *p, size_t size_bytes) {
+  if (refuse(size_bytes)) { return NULL; }
+  size_t before = p ? malloc_usable_size(p) : 0;
+  void *q = realloc(p, size_bytes ? size_bytes : 1);
+  if (q) {
+    count_taken(q);
+    atomic_fetch_sub_explicit(&bytes_taken, before, memory_order_relaxed);
+  }
+  return q;
+}
+
+void *tarn_aligned(size_t alignment, size_t size_bytes) {
+  void *p = NULL;
+  if (refuse(size_bytes) || posix_memalign(&p, alignment, size_bytes ? size_bytes : 1) != 0) {
+    return NULL;
+  }
+  return count_taken(p);
+}
+
+void tarn_free(void *p) {
+  if (p) {
+    atomic_fetch_sub_explicit(&bytes_taken, malloc_usable_size(p), memory_order_relaxed);
+    free(p);
+  }
+}
+
+char *tarn_strdup(const char *s) {
+  size_t size = strlen(s) + 1;
+  char *copy = tarn_malloc(size);
+  return copy ? memcpy(copy, s, size) : NULL;
+}
+
+uint64_t tarn_alloc_bytes(void) { return atomic_load_explicit(&bytes_taken, memory_order_relaxed); }
+
+void tarn_alloc_fail_at(uint64_t countdown) {
+  atomic_store_explicit(&fail_countdown, countdown, memory_order_relaxed);
+}

@@ -1,0 +1,7 @@
+/* Monotonic time. */
+#ifndef TARN_BASE_CLOCK_H
+#define TARN_BASE_CLOCK_H
+#include <stdint.h>
+uint64_t tarn_clock_ns(void);
+static inline uint64_t tarn_clock_ms(void) { return tarn_clock_ns() / 1000000u; }
+#endif

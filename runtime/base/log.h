@@ -1,0 +1,13 @@
+/* One line to standard error: "12:00:01.234 tarn[2] warn: text". Thread-safe, one write(2) a line; the level
+ * is read once from TARN_LOG (debug, info, warn, error; default warn). */
+#ifndef TARN_BASE_LOG_H
+#define TARN_BASE_LOG_H
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { TARN_LOG_DEBUG, TARN_LOG_INFO, TARN_LOG_WARN, TARN_LOG_ERROR };
+
+void tarn_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool tarn_log_enabled(int level);
+void tarn_log_set_process(uint32_t pid); /* tarn's process id shown in the lines; 0: none yet */
+#endif
