@@ -1,0 +1,102 @@
+/* What the rooms to the left (host) see of the Lua bindings, and what the files of bind/ share. */
+#ifndef TARN_BIND_BIND_H
+#define TARN_BIND_BIND_H
+
+#include <lua.h>
+#include <stdbool.h>
+#include "pool/pool.h"
+
+struct tarn_service;
+struct tarn_event;
+
+/* What the host does for the bindings. All on the Lua thread. */
+typedef struct tarn_bind_host {
+  void (*enter)(void *user); /* take the baton and flush the outbox */
+  void (*turn)(void *user);  /* run the service loop once, blocking, and flush; only between enter and leave */
+  void (*leave)(void *user); /* put the baton down */
+  void (*exit)(void *user, int code); /* end the host's loop after this turn */
+  const char *exe;           /* the program, for workers; borrowed */
+  void *user;
+} tarn_bind_host_t;
+
+/* The context of one Lua state, kept in its registry. */
+typedef struct tarn_bind {
+  lua_State *L;                 /* the main state */
+  tarn_pool_t *pool;            /* borrowed */
+  struct tarn_service *service; /* borrowed; null in a state without one (unit specs) */
+  tarn_bind_host_t host;        /* all null in a state without one */
+  struct tarn_event *current;   /* the event being dispatched; borrowed */
+  struct tarn_drops *drops;     /* owned: live objects whose anchors must go (objects.c) */
+} tarn_bind_t;
+
+tarn_bind_t *tarn_bind_of(lua_State *L);
+/* Make the context and package.preload["tarn.core"]. tarn_bind_close frees what is not the collector's: after lua_close. Raises only for lack
+ * of memory: call it protected. */
+tarn_bind_t *tarn_bind_open(lua_State *L, tarn_pool_t *pool, struct tarn_service *service, const tarn_bind_host_t *host);
+void tarn_bind_close(tarn_bind_t *b);
+
+/* [any] For tarn_pool_config_t.on_drop_live; user is what tarn_drops_create gave (it must exist before the pool does). */
+struct tarn_drops *tarn_drops_create(void);
+void tarn_drops_destroy(struct tarn_drops *d);
+void tarn_drops_add(void *drops, uint64_t id);
+
+/* Lua thread, between tasks: put-off unmappings, dropped anchors, live values that the pool wants encoded. */
+void tarn_bind_boundary(tarn_bind_t *b);
+/* One event, to Lua's dispatcher (or to the bindings' own methods). The event stays the caller's. Never raises. */
+void tarn_bind_dispatch(tarn_bind_t *b, struct tarn_event *e);
+/* Call function name of the module tarn.boot; protected, traceback logged. -1: it raised; else its first result as 0 or 1. */
+int tarn_bind_boot(tarn_bind_t *b, const char *name);
+
+/* ---- errors (error.c): a tarn error is a table {kind, message, pid, traceback, path, needed, available, cause} with the metatable
+ * that lua/tarn/errors.lua registers under this registry key ---- */
+#define TARN_ERROR_METATABLE "tarn.error"
+/* Registry: a list of prefixes of chunk names ("@/.../lua/tarn/") that are tarn's own: an error's position is the first caller outside. */
+#define TARN_OWN_SOURCES "tarn.own_sources"
+void tarn_bind_push_error(lua_State *L, const tarn_error_t *err);
+void tarn_bind_add_position(lua_State *L, int index); /* prefix the error's message with the user's line that led here */
+int tarn_bind_raise(lua_State *L, const tarn_error_t *err);                       /* never returns; position of the Lua caller added */
+int tarn_bind_raise_kind(lua_State *L, int code, const char *fmt, ...);           /* lua_pushvfstring's formats */
+
+/* ---- references (ref.c) ---- */
+#define TARN_REF_METATABLE "tarn.DRef"
+typedef struct tarn_ref {
+  uint32_t owner;   /* tarn's process id */
+  uint64_t id;      /* within the owner */
+  uint64_t size;    /* bytes, as approx_size had it */
+  bool private_here; /* ours, and never left the process: its end is the object's end */
+} tarn_ref_t;
+/* The DRef at index, or null when it is something else. */
+tarn_ref_t *tarn_ref_test(lua_State *L, int index);
+/* Push the one userdata for this object (the same one while it is alive). */
+void tarn_ref_push(lua_State *L, uint32_t owner, uint64_t id, uint64_t size);
+/* The ref is being written into bytes that may leave the process. */
+void tarn_ref_exported(lua_State *L, tarn_ref_t *ref);
+
+/* Adds core.ref_methods and the metatable. Core table at the top of the stack. */
+void tarn_ref_open(lua_State *L);
+
+/* ---- objects (objects.c) ---- */
+void tarn_objects_open(lua_State *L);
+/* Encode live values while the pool wants it. Lua thread, may run serializers; never raises. */
+void tarn_objects_make_room(tarn_bind_t *b);
+/* Export: the value of object id, encoded now if it is live. Raises KeyError, NotSerializable. One reference, the caller's. */
+tarn_value_t *tarn_object_export(lua_State *L, uint64_t id);
+
+/* ---- messages (messages.c), processes (processes.c) ---- */
+void tarn_messages_open(lua_State *L);
+void tarn_processes_open(lua_State *L);
+/* Keep core.members() up to date: pid has come, or is gone. */
+void tarn__member_note(lua_State *L, uint32_t pid, bool is);
+/* A request that needs the Lua thread but no Lua code: the function that answers it, or null. */
+lua_CFunction tarn__native_method(const char *method);
+/* Answer the present request with the error at index 1. */
+int tarn__reply_failure(lua_State *L);
+
+/* ---- blocks for Lua (block.c) ---- */
+/* Registry: a function() that encodes the live values tarn_pool_next_live names; true when there was one. Set by who anchors them. */
+#define TARN_MAKE_ROOM "tarn.make_room"
+/* A new block for Lua, making room as need be: encodes live values where only they are left. Raises PoolFull, DiskFull, IOError.
+ * One reference and one mapping, the caller's: hand it at once to something that releases it. */
+tarn_block_t *tarn_bind_block_create(lua_State *L, uint64_t size, bool zero);
+
+#endif

@@ -1,0 +1,39 @@
+/* The codec: Lua values to and from images. Lua thread only. Every function here may raise a Lua error (a tarn error table, see
+ * error.h) and then leaves nothing allocated: what is being built hangs from a userdata. */
+#ifndef TARN_BIND_CODEC_H
+#define TARN_BIND_CODEC_H
+
+#include <lua.h>
+#include "pool/pool.h"
+
+/* What encoding gives: a front and its blocks, held by a userdata that the call pushes (freed by the collector, or at once by
+ * tarn_encoded_clear). The owner may take the parts out by setting front to null and block_count to 0. */
+typedef struct tarn_encoded {
+  uint8_t *front; /* from tarn_malloc; a whole image when block_count is 0, else detached */
+  size_t front_size;
+  tarn_block_t **blocks; /* from tarn_malloc; each retained and mapped */
+  uint32_t block_count;
+  uint64_t block_bytes; /* sum of the sizes */
+} tarn_encoded_t;
+
+/* Encode the value at index; pushes the userdata and returns its payload. NotSerializable names the path to what cannot travel. */
+tarn_encoded_t *tarn_codec_encode(lua_State *L, int index);
+/* Encode the count values from index first on, as one array (a nil inside or at the end stays a nil; count is kept). */
+tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count);
+void tarn_encoded_clear(tarn_encoded_t *e);
+
+enum { TARN_DECODE_NO_CODE = 1 /* refuse functions */, TARN_DECODE_SPREAD = 2 /* an array made by encode_list: push its elements, not a table */ };
+/* Decode a value (its blocks are mapped; views retain and map them for themselves). Pushes it and returns how many values were pushed (1,
+ * or the count with SPREAD). Raises Corrupt, NotSerializable (an unknown serializer), or what mmread raises. */
+int tarn_codec_decode_value(lua_State *L, tarn_value_t *v, uint32_t flags);
+/* Decode a contiguous image: bytes that stay valid during the call. Blocks are copied into new ones from the pool. */
+int tarn_codec_decode_bytes(lua_State *L, const uint8_t *bytes, size_t size, uint32_t flags);
+
+/* Approximate size of the value at index in bytes, by one cheap walk (typed values: exactly their elements' bytes, O(1)).
+ * *typed: it holds a typed value (a block) somewhere, so it should be encoded at once. */
+uint64_t tarn_codec_approx_size(lua_State *L, int index, bool *typed);
+
+/* Add the codec's functions to the core table at the top of the stack (see docs in codec_lua.c). */
+void tarn_codec_open(lua_State *L);
+
+#endif

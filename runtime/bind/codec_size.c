@@ -1,0 +1,150 @@
+/* How many bytes a value takes: one walk over tables, with LuaJIT's own sizes (GC64); typed values say theirs. A table is counted once, a
+ * string that was met a moment ago too (the keys of records); modules and functions in them are not the value's. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "bind/codec-private.h"
+
+enum {
+  TABLE_BYTES = 80, /* the object and the allocator's part, rounded to 16 */
+  SLOT_BYTES = 8,
+  NODE_BYTES = 24,
+  CHUNK_BYTES = 16, /* the allocator's part of a slot array */
+  STRING_BYTES = 24 + 1 + 8,
+  FUNCTION_BYTES = 256, /* closure and bytecode, roughly */
+  CDATA_BYTES = 32,
+  RECENT = 512
+};
+
+typedef struct walk {
+  tarn__encoder_t *state; /* borrowed: for its set of addresses, and its names */
+  uint64_t bytes;
+  bool typed;
+  const void *recent[RECENT]; /* addresses of strings */
+} walk_t;
+
+static void add_string(walk_t *w, lua_State *L, int index) {
+  size_t length;
+  const char *s = lua_tolstring(L, index, &length);
+  const void **slot = &w->recent[((uintptr_t)s >> 4) % RECENT];
+  if (*slot == s) { return; }
+  *slot = s;
+  w->bytes += (length + STRING_BYTES + 15) & ~(size_t)15;
+}
+
+static bool met(walk_t *w, lua_State *L, const void *address) {
+  uint32_t kept;
+  bool is_new;
+  if (!tarn__seen_put(&w->state->seen, address, 0, &kept, &is_new)) { luaL_error(L, "not enough memory"); }
+  return !is_new;
+}
+
+static void add_value(walk_t *w, lua_State *L, int index, uint32_t depth);
+
+static uint64_t power_of_two(uint64_t n) {
+  uint64_t p = 1;
+  while (p < n) { p *= 2; }
+  return p;
+}
+
+static void add_pairs(walk_t *w, lua_State *L, int index, uint32_t depth) {
+  uint64_t in_array = lua_objlen(L, index), others = 0, count = 0;
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    int top = lua_gettop(L);
+    int key = lua_type(L, top - 1);
+    count++;
+    if (key != LUA_TNUMBER) {
+      others++;
+      add_value(w, L, top - 1, depth);
+    }
+    add_value(w, L, top, depth);
+    lua_settop(L, top - 1);
+  }
+  if (in_array > count) { in_array = count; }
+  others = count - in_array > others ? count - in_array : others;
+  w->bytes += TABLE_BYTES;
+  if (in_array) { w->bytes += SLOT_BYTES * (in_array + 1) + CHUNK_BYTES; }
+  if (others) { w->bytes += NODE_BYTES * power_of_two(others) + CHUNK_BYTES; }
+}
+
+/* What the serializer at the top of the stack says; popped. Without approx_size, a table's own walk. */
+static bool add_typed(walk_t *w, lua_State *L, int index) {
+  lua_rawgeti(L, -1, TARN__SER_SIZE);
+  if (!lua_isfunction(L, -1)) {
+    lua_pop(L, 2);
+    return false;
+  }
+  lua_pushvalue(L, index);
+  lua_call(L, 1, 1);
+  double size = lua_tonumber(L, -1);
+  if (size > 0 && size < TARN__INTEGER_MAX) { w->bytes += (uint64_t)size; }
+  lua_pop(L, 2);
+  return true;
+}
+
+static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
+  if (depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 10) || met(w, L, lua_topointer(L, index))) { return; }
+  if (tarn__codec_lookup(L, w->state->codec->module_names, index)) {
+    lua_pop(L, 1);
+    return;
+  }
+  if (lua_getmetatable(L, index)) {
+    lua_pop(L, 1);
+    if (tarn__codec_serializer(L, w->state->codec, index)) {
+      w->typed = true;
+      if (add_typed(w, L, index)) { return; }
+    }
+  }
+  add_pairs(w, L, index, depth + 1);
+}
+
+static void add_function(walk_t *w, lua_State *L, int index, uint32_t depth) {
+  if (depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 10) || met(w, L, lua_topointer(L, index))) { return; }
+  if (tarn__codec_lookup(L, w->state->codec->function_names, index)) {
+    lua_pop(L, 1);
+    return;
+  }
+  w->bytes += FUNCTION_BYTES;
+  for (int i = 1; lua_getupvalue(L, index, i); i++) {
+    add_value(w, L, lua_gettop(L), depth + 1);
+    lua_pop(L, 1);
+  }
+}
+
+static void add_cdata(walk_t *w, lua_State *L, int index) {
+  uint32_t id = tarn__codec_ctype(L, w->state->codec, index);
+  if (id != w->state->codec->int64_id && id != w->state->codec->uint64_id && !met(w, L, lua_topointer(L, index)) &&
+      tarn__codec_serializer(L, w->state->codec, index)) {
+    w->typed = true;
+    if (add_typed(w, L, index)) { return; }
+  }
+  w->bytes += CDATA_BYTES;
+}
+
+static void add_value(walk_t *w, lua_State *L, int index, uint32_t depth) {
+  switch (lua_type(L, index)) {
+  case LUA_TSTRING: add_string(w, L, index); break;
+  case LUA_TTABLE: add_table(w, L, index, depth); break;
+  case LUA_TFUNCTION: add_function(w, L, index, depth); break;
+  case TARN__TCDATA: add_cdata(w, L, index); break;
+  case LUA_TUSERDATA: w->bytes += CDATA_BYTES + sizeof(tarn_ref_t); break;
+  default: break;
+  }
+}
+
+uint64_t tarn_codec_approx_size(lua_State *L, int index, bool *typed) {
+  if (index < 0) { index = lua_gettop(L) + 1 + index; }
+  int type = lua_type(L, index);
+  *typed = false;
+  if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER) { return SLOT_BYTES; }
+  tarn__encoder_t *state = tarn__encoder_begin(L);
+  walk_t w;
+  memset(&w, 0, sizeof w);
+  w.state = state;
+  add_value(&w, L, index, 0);
+  tarn__encoder_end(L, state, state->self);
+  lua_pop(L, 1);
+  *typed = w.typed;
+  return w.bytes;
+}

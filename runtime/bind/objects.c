@@ -1,0 +1,396 @@
+/* Pool objects in Lua. A live value is anchored in the table `live` under its id; a value that has an image is only remembered weakly, so that the
+ * owner gets the same Lua object while there is one. Lua thread only, but for tarn_drops_add. */
+#include <lauxlib.h>
+#include <pthread.h>
+#include "base/alloc.h"
+#include "base/log.h"
+#include "bind.h"
+#include "codec.h"
+#include "service/service.h"
+
+static const char live_key = 0;  /* registry: id -> value, strong */
+static const char cache_key = 0; /* registry: id -> value, weak */
+
+/* ---- anchors to drop: ids that any thread puts here ---- */
+
+struct tarn_drops {
+  pthread_mutex_t mutex;
+  uint64_t *ids; /* owned */
+  size_t count, capacity;
+};
+
+struct tarn_drops *tarn_drops_create(void) {
+  struct tarn_drops *d = tarn_calloc(1, sizeof(*d));
+  if (d != NULL) { pthread_mutex_init(&d->mutex, NULL); }
+  return d;
+}
+
+void tarn_drops_destroy(struct tarn_drops *d) {
+  if (d == NULL) { return; }
+  pthread_mutex_destroy(&d->mutex);
+  tarn_free(d->ids);
+  tarn_free(d);
+}
+
+void tarn_drops_add(void *user, uint64_t id) {
+  struct tarn_drops *d = user;
+  pthread_mutex_lock(&d->mutex);
+  if (d->count == d->capacity) {
+    size_t more = d->capacity == 0 ? 64 : d->capacity * 2;
+    uint64_t *ids = tarn_realloc(d->ids, more * sizeof(*ids));
+    if (ids != NULL) {
+      d->ids = ids;
+      d->capacity = more;
+    }
+  }
+  if (d->count < d->capacity) { d->ids[d->count++] = id; } /* else the anchor stays: memory, not correctness */
+  pthread_mutex_unlock(&d->mutex);
+}
+
+static void push_table(lua_State *L, const char *key) {
+  lua_pushlightuserdata(L, (void *)(uintptr_t)key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+}
+
+/* table[id] = the value at the top, which is popped. */
+static void table_set(lua_State *L, const char *key, uint64_t id) {
+  push_table(L, key);
+  lua_insert(L, -2);
+  lua_pushnumber(L, (double)id);
+  lua_insert(L, -2);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+/* Push table[id]; false and nothing pushed when it is nil. */
+static bool table_get(lua_State *L, const char *key, uint64_t id) {
+  push_table(L, key);
+  lua_pushnumber(L, (double)id);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    return false;
+  }
+  return true;
+}
+
+/* Remember the value at index under id, weakly. Strings and numbers are values, not objects: nothing to remember. */
+static void cache(lua_State *L, uint64_t id, int index) {
+  int type = lua_type(L, index);
+  if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER || type == LUA_TSTRING) { return; }
+  lua_pushvalue(L, index);
+  table_set(L, &cache_key, id);
+}
+
+static void drop_anchors(tarn_bind_t *b) {
+  struct tarn_drops *d = b->drops;
+  if (d == NULL) { return; }
+  pthread_mutex_lock(&d->mutex);
+  uint64_t *ids = d->ids;
+  size_t count = d->count;
+  d->ids = NULL;
+  d->count = d->capacity = 0;
+  pthread_mutex_unlock(&d->mutex);
+  for (size_t i = 0; i < count; i++) {
+    lua_pushnil(b->L);
+    table_set(b->L, &live_key, ids[i]);
+  }
+  tarn_free(ids);
+}
+
+/* ---- encoding ---- */
+
+/* Make a value of what was encoded; its parts are taken out of e. 0 or an error. */
+static int value_of(tarn_bind_t *b, tarn_encoded_t *e, tarn_value_t **v, tarn_error_t *err) {
+  int rc = tarn_value_create(b->pool, e->front, e->front_size, e->blocks, e->block_count, v, err);
+  if (rc == 0) {
+    e->front = NULL;
+    e->block_count = 0;
+    tarn_encoded_clear(e);
+  }
+  return rc;
+}
+
+static void forget_live(lua_State *L, uint64_t id) {
+  if (table_get(L, &live_key, id)) {
+    cache(L, id, -1);
+    lua_pop(L, 1);
+    lua_pushnil(L);
+    table_set(L, &live_key, id);
+  }
+}
+
+/* Encode the live object id into *v and tell the pool. Raises what encoding raises. */
+static int encode_live(lua_State *L, uint64_t id, tarn_value_t **v, tarn_error_t *err) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  if (!table_get(L, &live_key, id)) { return tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id); }
+  tarn_encoded_t *e = tarn_codec_encode(L, -1);
+  int rc = value_of(b, e, v, err);
+  if (rc == 0) { rc = tarn_pool_encoded(b->pool, id, *v, err); }
+  if (rc == 0) {
+    forget_live(L, id);
+  } else if (*v != NULL) {
+    tarn_value_release(*v);
+    *v = NULL;
+  }
+  lua_pop(L, 2);
+  return rc;
+}
+
+static int encode_protected(lua_State *L) {
+  uint64_t id = *(uint64_t *)lua_touserdata(L, 1);
+  tarn_value_t *v = NULL;
+  tarn_error_t err = {0};
+  int rc = encode_live(L, id, &v, &err);
+  if (v != NULL) { tarn_value_release(v); }
+  if (rc != 0 && rc != TARN_ENOENT) { tarn_bind_raise(L, &err); }
+  return 0;
+}
+
+void tarn_objects_make_room(tarn_bind_t *b) {
+  uint64_t id = 0;
+  lua_State *L = b->L;
+  while (tarn_pool_next_live(b->pool, &id) == 1) {
+    int top = lua_gettop(L);
+    lua_pushcfunction(L, encode_protected);
+    lua_pushlightuserdata(L, &id);
+    if (lua_pcall(L, 1, 0, 0) != 0) {
+      tarn_log(TARN_LOG_DEBUG, "object %llu stays in memory: %s", (unsigned long long)id,
+               lua_isstring(L, -1) ? lua_tostring(L, -1) : "it cannot be encoded");
+      tarn_pool_pin_live(b->pool, id);
+    }
+    lua_settop(L, top);
+  }
+}
+
+void tarn_bind_boundary(tarn_bind_t *b) {
+  tarn_pool_boundary(b->pool);
+  drop_anchors(b);
+  tarn_objects_make_room(b);
+}
+
+static int raise_missing(lua_State *L, uint64_t id) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  char text[64];
+  snprintf(text, sizeof(text), "%u:%llu", b->service != NULL ? tarn_service_id(b->service) : 0, (unsigned long long)id);
+  return tarn_bind_raise_kind(L, TARN_ENOENT, "no object %s (deleted, or dropped under pressure)", text);
+}
+
+tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_value_t *v = NULL;
+  tarn_error_t err = {0};
+  int rc = 0;
+  while ((rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+  if (rc == 0 && v == NULL) { rc = encode_live(L, id, &v, &err); }
+  if (rc == TARN_ENOENT) { raise_missing(L, id); }
+  if (rc != 0) { tarn_bind_raise(L, &err); }
+  return v;
+}
+
+/* ---- core.pool_* ---- */
+
+/* The id of a ref of this process at index 1. */
+static uint64_t own_id(lua_State *L) {
+  tarn_ref_t *r = tarn_ref_test(L, 1);
+  tarn_bind_t *b = tarn_bind_of(L);
+  if (r == NULL) { luaL_typerror(L, 1, "DRef"); }
+  if (b->service != NULL && r->owner != tarn_service_id(b->service)) {
+    tarn_bind_raise_kind(L, TARN_EINVAL, "the object belongs to process %d", (int)r->owner);
+  }
+  return r->id;
+}
+
+static void check(lua_State *L, int rc, tarn_error_t *err, uint64_t id) {
+  if (rc == 0) { return; }
+  if (rc == TARN_ENOENT) { raise_missing(L, id); }
+  if (err->code == 0) { tarn_error_set(err, rc, "%s", tarn_error_text(rc)); }
+  tarn_bind_raise(L, err);
+}
+
+static int pool_set(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  luaL_checkany(L, 1);
+  uint32_t flags = TARN_BLOCK_WAIT | ((uint32_t)luaL_optinteger(L, 2, 0) << 8);
+  lua_settop(L, 1);
+  bool typed = false;
+  uint64_t size = tarn_codec_approx_size(L, 1, &typed), id = 0;
+  tarn_error_t err = {0};
+  int rc = 0;
+  if (typed) { /* its bytes are in blocks already: the image costs next to nothing, and C alone can serve and spill it */
+    tarn_value_t *v = NULL;
+    tarn_encoded_t *e = tarn_codec_encode(L, 1);
+    check(L, value_of(b, e, &v, &err), &err, 0);
+    while ((rc = tarn_pool_set_value(b->pool, v, flags, &id, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+    tarn_value_release(v);
+    check(L, rc, &err, 0);
+    cache(L, id, 1);
+  } else {
+    while ((rc = tarn_pool_set_live(b->pool, size, flags, &id, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+    check(L, rc, &err, 0);
+    lua_pushvalue(L, 1);
+    if (lua_isnil(L, -1)) { /* a nil has no place in a table: its image has */
+      lua_pop(L, 1);
+      tarn_value_t *v = NULL;
+      tarn_encoded_t *e = tarn_codec_encode(L, 1);
+      check(L, value_of(b, e, &v, &err), &err, 0);
+      rc = tarn_pool_encoded(b->pool, id, v, &err);
+      tarn_value_release(v);
+      check(L, rc, &err, id);
+    } else {
+      table_set(L, &live_key, id);
+    }
+  }
+  tarn_ref_push(L, b->service != NULL ? tarn_service_id(b->service) : 1, id, size);
+  tarn_ref_test(L, -1)->private_here = true;
+  return 1;
+}
+
+static int pool_get(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  uint64_t id = own_id(L);
+  tarn_error_t err = {0};
+  if (table_get(L, &live_key, id) || table_get(L, &cache_key, id)) {
+    check(L, tarn_pool_touch(b->pool, id), &err, id);
+    return 1;
+  }
+  tarn_value_t *v = NULL;
+  int rc = 0;
+  while ((rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+  check(L, rc, &err, id);
+  if (v == NULL) { raise_missing(L, id); } /* live, and its anchor is gone: deleted a moment ago */
+  tarn_value_t **box = lua_newuserdata(L, sizeof(*box)); /* decoding may raise */
+  *box = v;
+  luaL_getmetatable(L, "tarn.value_box");
+  lua_setmetatable(L, -2);
+  tarn_codec_decode_value(L, v, 0);
+  cache(L, id, -1);
+  tarn_value_release(v);
+  *box = NULL;
+  return 1;
+}
+
+static int box_gc(lua_State *L) {
+  tarn_value_t **box = lua_touserdata(L, 1);
+  if (*box != NULL) { tarn_value_release(*box); }
+  *box = NULL;
+  return 0;
+}
+
+static int pool_delete(lua_State *L) {
+  uint64_t id = own_id(L);
+  (void)tarn_pool_delete(tarn_bind_of(L)->pool, id);
+  lua_pushnil(L);
+  table_set(L, &live_key, id);
+  lua_pushnil(L);
+  table_set(L, &cache_key, id);
+  return 0;
+}
+
+static int pool_size(lua_State *L) {
+  uint64_t id = own_id(L), size = 0;
+  tarn_error_t err = {0};
+  check(L, tarn_pool_size_of(tarn_bind_of(L)->pool, id, &size), &err, id);
+  lua_pushnumber(L, (double)size);
+  return 1;
+}
+
+static int pool_destroy_on_evict(lua_State *L) {
+  uint64_t id = own_id(L);
+  tarn_error_t err = {0};
+  check(L, tarn_pool_set_destroy_on_evict(tarn_bind_of(L)->pool, id, lua_toboolean(L, 2)), &err, id);
+  return 0;
+}
+
+static int pool_evict(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  uint64_t id = own_id(L);
+  tarn_error_t err = {0};
+  int rc = tarn_pool_evict(b->pool, id, &err);
+  if (rc == TARN_ENEEDLUA) {
+    tarn_value_release(tarn_object_export(L, id));
+    rc = tarn_pool_evict(b->pool, id, &err);
+  }
+  check(L, rc, &err, id);
+  return 0;
+}
+
+static int pool_limits(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  uint64_t limit[2];
+  const uint64_t *set[2] = {NULL, NULL};
+  for (int i = 0; i < 2; i++) {
+    if (!lua_isnoneornil(L, i + 1)) {
+      double n = luaL_checknumber(L, i + 1);
+      if (!(n >= 0 && n < 1.8e19)) { tarn_bind_raise_kind(L, TARN_EINVAL, "a size in bytes is needed"); }
+      limit[i] = (uint64_t)n;
+      set[i] = &limit[i];
+    }
+  }
+  tarn_pool_set_limits(b->pool, set[0], set[1]);
+  tarn_objects_make_room(b);
+  tarn_pool_stats_t s;
+  tarn_pool_get_stats(b->pool, &s);
+  lua_pushnumber(L, (double)s.max_memsize);
+  lua_pushnumber(L, (double)s.max_disksize);
+  return 2;
+}
+
+static void set_stat(lua_State *L, const char *name, uint64_t v) {
+  lua_pushnumber(L, (double)v);
+  lua_setfield(L, -2, name);
+}
+
+static int pool_stats(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_pool_stats_t s;
+  tarn_service_stats_t n = {0};
+  tarn_pool_get_stats(b->pool, &s);
+  if (b->service != NULL) { tarn_service_get_stats(b->service, &n); }
+  lua_createtable(L, 0, 21);
+  set_stat(L, "objects", s.objects), set_stat(L, "live_bytes", s.live_bytes), set_stat(L, "resident_bytes", s.resident_bytes);
+  set_stat(L, "inflight_bytes", s.inflight_bytes), set_stat(L, "lent_bytes", s.lent_bytes), set_stat(L, "borrowed_bytes", s.borrowed_bytes);
+  set_stat(L, "spilled_bytes", s.spilled_bytes), set_stat(L, "disk_bytes", s.disk_bytes), set_stat(L, "max_memsize", s.max_memsize);
+  set_stat(L, "max_disksize", s.max_disksize), set_stat(L, "sets", s.sets), set_stat(L, "gets", s.gets), set_stat(L, "deletes", s.deletes);
+  set_stat(L, "evictions", s.evictions), set_stat(L, "spill_written_bytes", s.spill_written_bytes);
+  set_stat(L, "mapped_back_bytes", s.mapped_back_bytes), set_stat(L, "mapped_in_bytes", 0), set_stat(L, "mapped_in_count", 0);
+  set_stat(L, "tcp_in_bytes", n.tcp_in_bytes), set_stat(L, "tcp_out_bytes", n.tcp_out_bytes);
+  set_stat(L, "lua_bytes", (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB, 0));
+  return 1;
+}
+
+static int pool_clear(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_pool_clear(b->pool);
+  drop_anchors(b);
+  return 0;
+}
+
+static void new_table(lua_State *L, const char *key, const char *mode) {
+  lua_pushlightuserdata(L, (void *)(uintptr_t)key);
+  lua_newtable(L);
+  if (mode != NULL) {
+    lua_newtable(L);
+    lua_pushstring(L, mode);
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+  }
+  lua_rawset(L, LUA_REGISTRYINDEX);
+}
+
+void tarn_objects_open(lua_State *L) {
+  static const luaL_Reg functions[] = {{"pool_set", pool_set},       {"pool_get", pool_get},
+                                       {"pool_delete", pool_delete}, {"pool_size", pool_size},
+                                       {"pool_evict", pool_evict},   {"pool_limits", pool_limits},
+                                       {"pool_stats", pool_stats},   {"pool_clear", pool_clear},
+                                       {"pool_destroy_on_evict", pool_destroy_on_evict},
+                                       {NULL, NULL}};
+  new_table(L, &live_key, NULL);
+  new_table(L, &cache_key, "v");
+  luaL_newmetatable(L, "tarn.value_box");
+  lua_pushcfunction(L, box_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+  luaL_register(L, NULL, functions);
+}

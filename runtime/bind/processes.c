@@ -1,0 +1,162 @@
+/* core.spawn and its kin: this process and others, as Lua sees them. Lua thread only. */
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "bind.h"
+#include "service/service.h"
+
+extern char **environ;
+
+static const char members_key = 0; /* registry: pid -> true, as of the events dispatched so far */
+
+static void push_members(lua_State *L) {
+  lua_pushlightuserdata(L, (void *)(uintptr_t)&members_key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+}
+
+void tarn__member_note(lua_State *L, uint32_t pid, bool is) {
+  push_members(L);
+  lua_pushnumber(L, pid);
+  if (is) {
+    lua_pushboolean(L, true);
+  } else {
+    lua_pushnil(L);
+  }
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+static int core_members(lua_State *L) {
+  lua_newtable(L);
+  push_members(L);
+  lua_pushnil(L);
+  for (int n = 1; lua_next(L, -2) != 0; n++) {
+    lua_pop(L, 1);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, -4, n);
+  }
+  lua_pop(L, 1);
+  lua_getglobal(L, "table");
+  lua_getfield(L, -1, "sort");
+  lua_pushvalue(L, -3);
+  lua_call(L, 1, 0);
+  lua_pop(L, 1);
+  return 1;
+}
+
+static int core_myid(lua_State *L) {
+  lua_pushnumber(L, tarn_service_id(tarn_bind_of(L)->service));
+  return 1;
+}
+
+static int core_os_pid(lua_State *L) {
+  lua_pushnumber(L, getpid());
+  return 1;
+}
+
+static int core_address(lua_State *L) {
+  lua_pushstring(L, tarn_service_address(tarn_bind_of(L)->service));
+  return 1;
+}
+
+static int core_exit(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  b->host.exit(b->host.user, (int)luaL_optinteger(L, 1, 0));
+  return 0;
+}
+
+static int core_ready(lua_State *L) {
+  (void)tarn_service_notify(tarn_bind_of(L)->service, TARN_DRIVER, "ready", (tarn_payload_t){0});
+  return 0;
+}
+
+static int core_stop(lua_State *L) {
+  tarn_service_stop_process(tarn_bind_of(L)->service, (uint32_t)luaL_checknumber(L, 1));
+  return 0;
+}
+
+static int core_kill(lua_State *L) {
+  tarn_service_kill_child(tarn_bind_of(L)->service, (int64_t)luaL_checknumber(L, 1));
+  return 0;
+}
+
+/* Does "K=V" set one of the names in the table at index? */
+static bool overridden(lua_State *L, int index, const char *pair) {
+  const char *eq = strchr(pair, '=');
+  if (eq == NULL) { return false; }
+  lua_pushlstring(L, pair, (size_t)(eq - pair));
+  lua_rawget(L, index);
+  bool is = !lua_isnil(L, -1);
+  lua_pop(L, 1);
+  return is;
+}
+
+/* Our environment with the table at index laid over it; null when there is no table. The strings stay on the Lua stack's tables. */
+static char **build_env(lua_State *L, int index) {
+  if (!lua_istable(L, index)) { return NULL; }
+  size_t ours = 0, more = 0, n = 0;
+  while (environ[ours] != NULL) { ours++; }
+  lua_pushnil(L);
+  while (lua_next(L, index) != 0) {
+    more++;
+    lua_pop(L, 1);
+  }
+  char **env = lua_newuserdata(L, (ours + more + 1) * sizeof(*env));
+  for (size_t i = 0; i < ours; i++) {
+    if (!overridden(L, index, environ[i])) { env[n++] = environ[i]; }
+  }
+  lua_newtable(L); /* keeps the new strings */
+  int keep = lua_gettop(L);
+  lua_pushnil(L);
+  while (lua_next(L, index) != 0) {
+    if (lua_type(L, -2) != LUA_TSTRING || !lua_isstring(L, -1)) {
+      tarn_bind_raise_kind(L, TARN_EINVAL, "env: names and values must be strings");
+    }
+    lua_pushfstring(L, "%s=%s", lua_tostring(L, -2), lua_tostring(L, -1));
+    env[n++] = (char *)(uintptr_t)lua_tostring(L, -1);
+    lua_rawseti(L, keep, (int)n);
+    lua_pop(L, 1);
+  }
+  env[n] = NULL;
+  return env;
+}
+
+/* core.spawn{argv = {...}, env = {K = V}, exe = path} -> os_pid */
+static int core_spawn(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  lua_getfield(L, 1, "argv"); /* 2 */
+  lua_getfield(L, 1, "env");  /* 3 */
+  lua_getfield(L, 1, "exe");  /* 4 */
+  int count = lua_istable(L, 2) ? (int)lua_objlen(L, 2) : 0;
+  const char **argv = lua_newuserdata(L, ((size_t)count + 3) * sizeof(*argv));
+  argv[0] = lua_isstring(L, 4) ? lua_tostring(L, 4) : b->host.exe;
+  argv[1] = "worker";
+  for (int i = 1; i <= count; i++) {
+    lua_rawgeti(L, 2, i);
+    argv[1 + i] = luaL_checkstring(L, -1); /* the table keeps it */
+    lua_pop(L, 1);
+  }
+  argv[2 + count] = NULL;
+  char **env = build_env(L, 3);
+  int64_t os_pid = 0;
+  tarn_error_t err = {0};
+  if (tarn_service_spawn(b->service, (char *const *)(uintptr_t)argv, env, &os_pid, &err) != 0) { tarn_bind_raise(L, &err); }
+  lua_pushnumber(L, (double)os_pid);
+  return 1;
+}
+
+void tarn_processes_open(lua_State *L) {
+  static const luaL_Reg functions[] = {{"myid", core_myid},   {"os_pid", core_os_pid}, {"address", core_address},
+                                       {"exit", core_exit},   {"ready", core_ready},   {"stop", core_stop},
+                                       {"kill", core_kill},   {"spawn", core_spawn},   {"members", core_members},
+                                       {NULL, NULL}};
+  lua_pushlightuserdata(L, (void *)(uintptr_t)&members_key);
+  lua_newtable(L);
+  lua_rawset(L, LUA_REGISTRYINDEX);
+  tarn__member_note(L, TARN_DRIVER, true);
+  tarn__member_note(L, tarn_service_id(tarn_bind_of(L)->service), true);
+  luaL_register(L, NULL, functions);
+}

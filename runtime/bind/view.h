@@ -1,0 +1,28 @@
+/* What Lua calls through the FFI for its views of blocks (lua/tarn/block.lua has the same declarations). Lua thread. */
+#ifndef TARN_BIND_VIEW_H
+#define TARN_BIND_VIEW_H
+
+#include <stdbool.h>
+
+#include "pool/pool.h"
+
+/* How every view begins. */
+typedef struct tarn_view {
+  uint32_t block_count;
+  uint32_t flags;         /* the view's own */
+  tarn_block_t *blocks[]; /* each retained and mapped by the view; null allowed */
+} tarn_view_t;
+
+/* Finalizer: gives the blocks back at the next task boundary, never at once: a raw pointer may outlive its view by a little. */
+void tarn_view_drop(tarn_view_t *view);
+
+/* 53 bits of a hash of the bytes, as a number that Lua keeps exactly. */
+double tarn_view_hash(const void *bytes, uint64_t size);
+
+/* Make NaNs that LuaJIT would take for something else ordinary ones. False: there is one, and may_write is false. */
+bool tarn_view_mend_nans(void *elements, uint64_t count, uint32_t element_bytes, bool may_write);
+
+/* Whether count + 1 offsets (uint32, wide: uint64) never fall and never pass limit. */
+bool tarn_view_check_offsets(const void *offsets, uint64_t count, bool wide, uint64_t limit);
+
+#endif

@@ -1,0 +1,54 @@
+/* What the files of host/ share. */
+#ifndef TARN_HOST_PRIVATE_H
+#define TARN_HOST_PRIVATE_H
+
+#include <lua.h>
+#include "base/err.h"
+#include "baton.h"
+#include "bind/bind.h"
+#include "host/options.h"
+#include "service/service.h"
+
+/* A worker's first line of standard input, and what became of it. */
+typedef struct tarn_first_line {
+  char address[64];
+  uint8_t secret[TARN_SECRET_BYTES];
+  int life_fd; /* standard input, moved; 0 is /dev/null now */
+} tarn_first_line_t;
+
+typedef struct tarn_host {
+  const tarn_options_t *options; /* borrowed */
+  char exe[4096];
+  char spill_dir[4096]; /* absolute */
+  tarn_first_line_t line;
+  uv_loop_t loop;      /* the service's */
+  uv_loop_t user_loop; /* luv's */
+  uv_poll_t nest;
+  uv_timer_t nest_timer;
+  bool loops_open, nest_open, nest_armed, booted;
+  tarn_baton_t *baton;
+  tarn_pool_t *pool;
+  tarn_service_t *service;
+  struct tarn_drops *drops;
+  tarn_bind_t *bind;
+  lua_State *L;
+  lua_Alloc lua_alloc; /* LuaJIT's own */
+  void *lua_alloc_ud;
+  uint64_t lua_bytes;  /* written by the Lua thread, read by any: relaxed atomics */
+  bool exiting;
+  int code;
+} tarn_host_t;
+
+/* worker.c */
+int tarn__read_first_line(tarn_first_line_t *line, tarn_error_t *err);
+
+/* lua.c */
+int tarn__lua_create(tarn_host_t *h, tarn_error_t *err);
+int tarn__lua_setup(tarn_host_t *h, tarn_error_t *err); /* paths, options, luv, arg; after tarn_bind_open */
+void tarn__lua_destroy(tarn_host_t *h);
+
+/* host.c; any thread */
+void tarn__host_on_room(void *user);
+void tarn__host_on_drop_live(void *user, uint64_t id);
+
+#endif

@@ -1,0 +1,142 @@
+/* The Lua state: an allocator that counts, the standard libraries, luv on the user's loop, where modules are found, options and arg. */
+#include <errno.h>
+#include <lauxlib.h>
+#include <limits.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "host-private.h"
+#include "luv.h"
+
+/* Between Lua and LuaJIT's own allocator: counts the heap's bytes, which pool.stats and the budget's users read. */
+static void *counting_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
+  tarn_host_t *h = ud;
+  void *q = h->lua_alloc(h->lua_alloc_ud, p, old_size, new_size);
+  if (q != NULL || new_size == 0) {
+    uint64_t bytes = h->lua_bytes + new_size - (p != NULL ? old_size : 0);
+    __atomic_store_n(&h->lua_bytes, bytes, __ATOMIC_RELAXED);
+  }
+  return q;
+}
+
+int tarn__lua_create(tarn_host_t *h, tarn_error_t *err) {
+  h->L = luaL_newstate();
+  if (h->L == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory for Lua"); }
+  h->lua_alloc = lua_getallocf(h->L, &h->lua_alloc_ud);
+  lua_setallocf(h->L, counting_alloc, h);
+  luaL_openlibs(h->L);
+  return 0;
+}
+
+static void close_handle(uv_handle_t *handle, void *arg) {
+  (void)arg;
+  if (!uv_is_closing(handle)) { uv_close(handle, NULL); }
+}
+
+void tarn__lua_destroy(tarn_host_t *h) {
+  lua_State *L = h->L;
+  /* luv wants its handles closed before the state goes, and frees them with it. */
+  uv_walk(&h->user_loop, close_handle, NULL);
+  uv_run(&h->user_loop, UV_RUN_DEFAULT);
+  h->L = NULL;
+  lua_setallocf(L, h->lua_alloc, h->lua_alloc_ud); /* lua_close frees the allocator's own state with it */
+  lua_close(L);
+}
+
+/* Errors in the user's luv callbacks: luv prints them; the process goes on. */
+static int luv_pcall(lua_State *L, int nargs, int nresults, int flags) {
+  return luv_cfpcall(L, nargs, nresults, flags | LUVF_CALLBACK_NOEXIT);
+}
+
+/* Where lua/tarn lives, from where the program lies: an installed prefix, or the source tree above a build folder. */
+static int find_root(const char *exe, char *root, size_t size) {
+  char dir[4096], probe[4400];
+  int n = snprintf(dir, sizeof(dir) - 64, "%s", exe);
+  if (n < 0 || (size_t)n >= sizeof(dir) - 64) { return -1; }
+  char *slash = strrchr(dir, '/');
+  if (slash == NULL) { return -1; }
+  *slash = '\0';
+  snprintf(probe, sizeof(probe), "%s/../share/tarn/lua/tarn/boot.lua", dir);
+  if (access(probe, R_OK) == 0) {
+    return snprintf(root, size, "%s/../share/tarn", dir) < (int)size ? 0 : -1;
+  }
+  for (int up = 0; up < 3 && (slash = strrchr(dir, '/')) != NULL && slash != dir; up++) {
+    *slash = '\0';
+    snprintf(probe, sizeof(probe), "%s/lua/tarn/boot.lua", dir);
+    if (access(probe, R_OK) == 0) {
+      return snprintf(root, size, "%s", dir) < (int)size ? 0 : -1;
+    }
+  }
+  return -1;
+}
+
+static void set_path(lua_State *L, const char *root) {
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "path");
+  const char *old = lua_tostring(L, -1);
+  lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;%s", root, root, root, old);
+  lua_setfield(L, -3, "path");
+  lua_pop(L, 2);
+}
+
+static void set_options(tarn_host_t *h, const char *script, bool interactive) {
+  lua_State *L = h->L;
+  const tarn_options_t *o = h->options;
+  lua_newtable(L);
+  if (o->procs > 0) { lua_pushnumber(L, o->procs), lua_setfield(L, -2, "procs"); }
+  if (o->memory > 0) { lua_pushnumber(L, (double)o->memory), lua_setfield(L, -2, "memory"); }
+  lua_pushstring(L, o->spill_dir), lua_setfield(L, -2, "spill_dir");
+  if (script != NULL) { lua_pushstring(L, script), lua_setfield(L, -2, "script"); }
+  if (o->code != NULL) { lua_pushstring(L, o->code), lua_setfield(L, -2, "code"); }
+  lua_pushboolean(L, interactive), lua_setfield(L, -2, "interactive");
+  lua_pushboolean(L, o->worker), lua_setfield(L, -2, "worker");
+  lua_newtable(L); /* arg, as lua has it: arg[0] the script, arg[1].. its arguments, arg[-1].. what stands before it */
+  int zero = o->script != NULL ? o->script_index : o->script_index - 1;
+  for (int i = 0; i < o->argc; i++) {
+    lua_pushstring(L, o->argv[i]);
+    lua_rawseti(L, -2, i - zero);
+  }
+  lua_setfield(L, -2, "arg");
+}
+
+static int setup_protected(lua_State *L) {
+  tarn_host_t *h = lua_touserdata(L, 1);
+  const char *root = lua_touserdata(L, 2);
+  bool terminal = isatty(STDIN_FILENO) == 1;
+  const tarn_options_t *o = h->options;
+  const char *script = o->script;
+  if (script == NULL && o->code == NULL && !o->worker && !o->interactive && !terminal) { script = "/dev/stdin"; }
+  set_path(L, root);
+  luv_set_loop(L, &h->user_loop);
+  luv_set_callback(L, luv_pcall);
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "preload");
+  lua_pushcfunction(L, luaopen_luv);
+  lua_setfield(L, -2, "luv");
+  lua_pop(L, 2);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "tarn.core");
+  lua_call(L, 1, 1);
+  set_options(h, script, o->interactive || (script == NULL && o->code == NULL && terminal));
+  lua_setfield(L, -2, "options");
+  lua_pushliteral(L, TARN_VERSION);
+  lua_setfield(L, -2, "version");
+  return 0;
+}
+
+int tarn__lua_setup(tarn_host_t *h, tarn_error_t *err) {
+  char root[4096];
+  if (find_root(h->exe, root, sizeof(root)) != 0) {
+    return tarn_error_set(err, TARN_EIO, "its Lua modules are not found: neither in ../share/tarn beside the program nor above it");
+  }
+  lua_pushcfunction(h->L, setup_protected);
+  lua_pushlightuserdata(h->L, h);
+  lua_pushlightuserdata(h->L, root);
+  if (lua_pcall(h->L, 2, 0, 0) != 0) {
+    const char *text = lua_tostring(h->L, -1);
+    return tarn_error_set(err, TARN_EIO, "Lua cannot start: %s", text != NULL ? text : "out of memory");
+  }
+  return 0;
+}

@@ -1,0 +1,157 @@
+/* The command line: see options.h. */
+#include "options.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *tarn_usage(void) {
+  return "usage: tarn [options] [script.lua [args...]]\n"
+         "       tarn worker\n"
+         "  -p, --procs N        start N local workers first\n"
+         "  -m, --memory SIZE    memory for data of every process, e.g. 512MB or 1GiB\n"
+         "  -d, --spill-dir DIR  where spilled bytes live (default ./.tarn)\n"
+         "  -e CODE              run CODE\n"
+         "  -i                   read lines to run after it\n"
+         "  -v, --version        print the version\n"
+         "  -h, --help           print this\n"
+         "environment: TARN_LOG=debug|info|warn|error (default warn)\n";
+}
+
+int tarn_size_parse(const char *text, uint64_t *bytes) {
+  static const struct {
+    const char *name;
+    double factor;
+  } units[] = {{"", 1},     {"B", 1},       {"KB", 1e3},     {"MB", 1e6},         {"GB", 1e9},           {"TB", 1e12},
+               {"KIB", 1024}, {"MIB", 1048576.0}, {"GIB", 1073741824.0}, {"TIB", 1099511627776.0}};
+  if (!isdigit((unsigned char)text[0]) && text[0] != '.') { return TARN_EINVAL; }
+  char *end = NULL;
+  double value = strtod(text, &end);
+  if (end == text || !isfinite(value) || value < 0 || strpbrk(text, "xXpP") != NULL) { return TARN_EINVAL; }
+  while (*end == ' ') { end++; }
+  char unit[8] = {0};
+  size_t n = strlen(end);
+  if (n >= sizeof(unit)) { return TARN_EINVAL; }
+  for (size_t i = 0; i < n; i++) { unit[i] = (char)toupper((unsigned char)end[i]); }
+  for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+    if (strcmp(unit, units[i].name) == 0) {
+      value *= units[i].factor;
+      if (value >= 9.2e18 || value < 1) { return TARN_EINVAL; }
+      *bytes = (uint64_t)value;
+      return 0;
+    }
+  }
+  return TARN_EINVAL;
+}
+
+static int parse_count(const char *text, uint32_t *count) {
+  char *end = NULL;
+  long n = strtol(text, &end, 10);
+  if (end == text || *end != '\0' || n < 1 || n > 100000) { return TARN_EINVAL; }
+  *count = (uint32_t)n;
+  return 0;
+}
+
+/* argv[*i] is an option that takes a value: "-m 1GB", "-m1GB", "--memory=1GB". Null: not this option. */
+static const char *option_value(int argc, char **argv, int *i, const char *brief, const char *full, bool *missing) {
+  const char *a = argv[*i];
+  size_t n = strlen(full);
+  *missing = false;
+  if (strcmp(a, brief) == 0 || strcmp(a, full) == 0) {
+    if (*i + 1 >= argc) {
+      *missing = true;
+      return NULL;
+    }
+    return argv[++*i];
+  }
+  if (strncmp(a, full, n) == 0 && a[n] == '=') { return a + n + 1; }
+  if (strncmp(a, brief, 2) == 0 && a[1] != '-' && a[2] != '\0') { return a + 2; }
+  return NULL;
+}
+
+static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_error_t *err) {
+  const char *a = argv[*i], *v = NULL;
+  bool missing[4] = {false};
+  if (strcmp(a, "-h") == 0 || strcmp(a, "--help") == 0) {
+    o->help = true;
+  } else if (strcmp(a, "-v") == 0 || strcmp(a, "--version") == 0) {
+    o->version = true;
+  } else if (strcmp(a, "-i") == 0) {
+    o->interactive = true;
+  } else if ((v = option_value(argc, argv, i, "-p", "--procs", &missing[0])) != NULL) {
+    if (parse_count(v, &o->procs) != 0) { return tarn_error_set(err, TARN_EINVAL, "%s: '%s' is not a number of workers", a, v); }
+  } else if ((v = option_value(argc, argv, i, "-m", "--memory", &missing[1])) != NULL) {
+    if (tarn_size_parse(v, &o->memory) != 0) {
+      return tarn_error_set(err, TARN_EINVAL, "%s: '%s' is not a size (such as 512MB or 1GiB)", a, v);
+    }
+  } else if ((v = option_value(argc, argv, i, "-d", "--spill-dir", &missing[2])) != NULL) {
+    o->spill_dir = v;
+  } else if ((v = option_value(argc, argv, i, "-e", "--execute", &missing[3])) != NULL) {
+    o->code = v;
+  } else if (missing[0] || missing[1] || missing[2] || missing[3]) {
+    return tarn_error_set(err, TARN_EINVAL, "%s needs a value", a);
+  } else {
+    return tarn_error_set(err, TARN_EINVAL, "unknown option '%s' (tarn -h lists them)", a);
+  }
+  return 0;
+}
+
+int tarn_options_parse(int argc, char **argv, tarn_options_t *o, tarn_error_t *err) {
+  memset(o, 0, sizeof(*o));
+  o->spill_dir = ".tarn";
+  o->argc = argc;
+  o->argv = argv;
+  int i = 1;
+  if (argc > 1 && strcmp(argv[1], "worker") == 0) {
+    o->worker = true;
+    i = 2;
+  }
+  for (; i < argc && argv[i][0] == '-' && argv[i][1] != '\0'; i++) {
+    if (strcmp(argv[i], "--") == 0) {
+      i++;
+      break;
+    }
+    int rc = parse_one(argc, argv, &i, o, err);
+    if (rc != 0) { return rc; }
+  }
+  o->script_index = i;
+  if (i < argc && o->code == NULL) { o->script = argv[i]; }
+  if (o->worker && i < argc) { return tarn_error_set(err, TARN_EINVAL, "tarn worker takes no argument '%s'", argv[i]); }
+  return 0;
+}
+
+/* A number in the first line of a file, or UINT64_MAX. */
+static uint64_t read_number(const char *path) {
+  FILE *f = fopen(path, "re");
+  unsigned long long n = 0;
+  if (f == NULL) { return UINT64_MAX; }
+  int got = fscanf(f, "%llu", &n);
+  fclose(f);
+  return got == 1 ? (uint64_t)n : UINT64_MAX;
+}
+
+static uint64_t meminfo_available(void) {
+  FILE *f = fopen("/proc/meminfo", "re");
+  char line[128];
+  unsigned long long kib = 0;
+  uint64_t bytes = 0;
+  if (f == NULL) { return 0; }
+  while (bytes == 0 && fgets(line, sizeof(line), f) != NULL) {
+    if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) { bytes = (uint64_t)kib << 10; }
+  }
+  fclose(f);
+  return bytes;
+}
+
+uint64_t tarn_default_memory(uint32_t processes) {
+  uint64_t available = meminfo_available();
+  uint64_t max = read_number("/sys/fs/cgroup/memory.max"), used = read_number("/sys/fs/cgroup/memory.current");
+  if (max != UINT64_MAX && used != UINT64_MAX && (max > used ? max - used : 0) < available) {
+    available = max > used ? max - used : 0;
+  }
+  uint64_t share = available / 2 / (processes > 0 ? processes : 1);
+  const uint64_t most = UINT64_C(1) << 30, least = UINT64_C(16) << 20;
+  return share > most ? most : share < least ? least : share;
+}

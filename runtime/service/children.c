@@ -1,0 +1,325 @@
+/* Worker processes started here. posix_spawn (no fork of a large parent), each the leader of a process group that is killed with it. The
+ * address and the secret go down its standard input, which stays open: its end tells the worker that we are gone. What it says comes
+ * back by pipes and is printed line by line, prefixed with its id; its end is seen through a pidfd. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "service-private.h"
+
+#define LINE_MAX_BYTES (64u << 10)
+#define OUTPUT_GRACE_MS 300 /* after its end, for what a grandchild may still hold of its pipes */
+#define READ_BYTES (64u << 10)
+
+extern char **environ;
+
+static void close_fd(int *fd) {
+  if (*fd >= 0) { close(*fd); }
+  *fd = -1;
+}
+
+/* The first line of the worker's standard input: "HOST:PORT SECRET". A pipe holds it, so this never blocks. */
+static int write_first_line(tarn_service_t *s, int fd) {
+  char line[256];
+  int n = snprintf(line, sizeof(line), "%s ", s->address);
+  for (int i = 0; i < TARN_SECRET_BYTES; i++) { n += snprintf(line + n, sizeof(line) - (size_t)n, "%02x", s->secret[i]); }
+  line[n++] = '\n';
+  ssize_t wrote = write(fd, line, (size_t)n);
+  explicit_bzero(line, sizeof(line));
+  return wrote == n ? 0 : -1;
+}
+
+static int spawn_with(char *const *argv, char *const *env, const int fds[3], pid_t *pid) {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attr;
+  int rc = posix_spawn_file_actions_init(&actions);
+  if (rc != 0) { return rc; }
+  rc = posix_spawnattr_init(&attr);
+  if (rc == 0) {
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigemptyset(&all);
+    sigaddset(&all, SIGPIPE);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setpgroup(&attr, 0);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    for (int i = 0; i < 3 && rc == 0; i++) { rc = posix_spawn_file_actions_adddup2(&actions, fds[i], i); }
+    if (rc == 0) { rc = posix_spawnp(pid, argv[0], &actions, &attr, argv, env != NULL ? env : environ); }
+    posix_spawnattr_destroy(&attr);
+  }
+  posix_spawn_file_actions_destroy(&actions);
+  return rc;
+}
+
+int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, tarn_child_t **out, tarn_error_t *err) {
+  int in[2] = {-1, -1}, say[2] = {-1, -1}, cry[2] = {-1, -1};
+  pid_t pid = -1;
+  int rc = 0;
+  tarn_child_t *c = tarn_calloc(1, sizeof(*c));
+  char *buffer = tarn_malloc(READ_BYTES);
+  if (c == NULL || buffer == NULL) {
+    rc = tarn_error_set(err, TARN_ENOMEM, "out of memory for a worker");
+    goto fail;
+  }
+  if (pipe2(in, O_CLOEXEC) != 0 || pipe2(say, O_CLOEXEC) != 0 || pipe2(cry, O_CLOEXEC) != 0) {
+    rc = tarn_error_errno(err, errno, "pipes for a worker");
+    goto fail;
+  }
+  /* Before the worker exists: if it dies at once, this is a broken pipe later, not a race now. */
+  if (write_first_line(s, in[1]) != 0) {
+    rc = tarn_error_errno(err, errno, "the first line of a worker");
+    goto fail;
+  }
+  int spawned = spawn_with(argv, env, (int[3]){in[0], say[1], cry[1]}, &pid);
+  if (spawned != 0) {
+    rc = tarn_error_errno(err, spawned, "cannot start %s", argv[0]);
+    goto fail;
+  }
+  c->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+  if (c->pidfd < 0) {
+    rc = tarn_error_errno(err, errno, "pidfd of worker %d", (int)pid);
+    kill(-pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    goto fail;
+  }
+  fcntl(c->pidfd, F_SETFD, FD_CLOEXEC);
+  close_fd(&in[0]);
+  close_fd(&say[1]);
+  close_fd(&cry[1]);
+  c->service = s;
+  c->os_pid = pid;
+  c->stdin_fd = in[1];
+  c->read_buffer = buffer;
+  c->out[0].to_fd = say[0]; /* until adopted: the fd to read; after: the fd to print to */
+  c->out[1].to_fd = cry[0];
+  tarn_list_init(&c->link);
+  *out = c;
+  return 0;
+fail:
+  close_fd(&in[0]);
+  close_fd(&in[1]);
+  close_fd(&say[0]);
+  close_fd(&say[1]);
+  close_fd(&cry[0]);
+  close_fd(&cry[1]);
+  tarn_free(buffer);
+  tarn_free(c);
+  return rc;
+}
+
+void tarn__child_discard(tarn_child_t *c) {
+  kill((pid_t)-c->os_pid, SIGKILL);
+  waitpid((pid_t)c->os_pid, NULL, 0);
+  close_fd(&c->stdin_fd);
+  close_fd(&c->pidfd);
+  close_fd(&c->out[0].to_fd);
+  close_fd(&c->out[1].to_fd);
+  tarn_free(c->read_buffer);
+  tarn_free(c);
+}
+
+/* ---- output ---- */
+
+static void write_all(int fd, const char *bytes, size_t size) {
+  while (size > 0) {
+    ssize_t n = write(fd, bytes, size);
+    if (n < 0 && errno == EINTR) { continue; }
+    if (n < 0 && errno == EAGAIN) {
+      struct pollfd p = {.fd = fd, .events = POLLOUT};
+      if (poll(&p, 1, 1000) > 0) { continue; }
+    }
+    if (n <= 0) { return; } /* nobody reads our output: nothing to be done about it here */
+    bytes += n;
+    size -= (size_t)n;
+  }
+}
+
+static void print_line(struct tarn_output *o, const char *line, size_t size) {
+  char prefix[40];
+  int n = o->child->id != 0 ? snprintf(prefix, sizeof(prefix), "[%u] ", o->child->id)
+                            : snprintf(prefix, sizeof(prefix), "[pid %lld] ", (long long)o->child->os_pid);
+  tarn_buf_t b;
+  tarn_buf_init(&b, LINE_MAX_BYTES + 256);
+  if ((tarn_buf_append(&b, prefix, (size_t)n) | tarn_buf_append(&b, line, size) | tarn_buf_append(&b, "\n", 1)) == 0) {
+    write_all(o->to_fd, (const char *)b.data, b.size); /* one write a line, so that lines of two workers do not mix */
+  }
+  tarn_buf_release(&b);
+}
+
+static void take_output(struct tarn_output *o, const char *bytes, size_t size) {
+  while (size > 0) {
+    const char *end = memchr(bytes, '\n', size);
+    size_t part = end != NULL ? (size_t)(end - bytes) : size;
+    if (o->line.size == 0 && end != NULL) {
+      print_line(o, bytes, part);
+    } else {
+      size_t fits = LINE_MAX_BYTES - o->line.size;
+      if (part > fits) { /* a line without an end: cut */
+        part = fits;
+        end = NULL;
+      }
+      (void)tarn_buf_append(&o->line, bytes, part);
+      if (end != NULL || o->line.size == LINE_MAX_BYTES) {
+        print_line(o, (const char *)o->line.data, o->line.size);
+        tarn_buf_clear(&o->line);
+      }
+    }
+    part += end != NULL;
+    bytes += part;
+    size -= part;
+  }
+}
+
+static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf) {
+  (void)suggested;
+  struct tarn_output *o = h->data;
+  *buf = uv_buf_init(o->child->read_buffer, READ_BYTES);
+}
+
+static void child_finish(tarn_child_t *c);
+
+static void on_handle_closed(uv_handle_t *h) {
+  tarn_child_t *c = h->data;
+  if (--c->handles > 0) { return; }
+  for (int i = 0; i < 2; i++) { tarn_buf_release(&c->out[i].line); }
+  tarn_list_remove(&c->link);
+  tarn_free(c->read_buffer);
+  tarn_free(c);
+}
+
+static void on_output_closed(uv_handle_t *h) {
+  struct tarn_output *o = h->data;
+  h->data = o->child;
+  on_handle_closed(h);
+}
+
+static void close_output(struct tarn_output *o) {
+  if (!o->open) { return; }
+  o->open = false;
+  if (o->line.size > 0) { print_line(o, (const char *)o->line.data, o->line.size); }
+  tarn_buf_clear(&o->line);
+  uv_close((uv_handle_t *)&o->pipe, on_output_closed);
+}
+
+static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
+  struct tarn_output *o = stream->data;
+  tarn_child_t *c = o->child;
+  if (n > 0) {
+    take_output(o, buf->base, (size_t)n);
+  } else if (n < 0) {
+    close_output(o);
+    child_finish(c);
+  }
+}
+
+/* ---- its end ---- */
+
+static void describe(tarn_child_t *c, int status) {
+  if (c->stopping && !c->killed) {
+    snprintf(c->reason, sizeof(c->reason), "stopped");
+  } else if (WIFSIGNALED(status)) {
+    int sig = WTERMSIG(status);
+    snprintf(c->reason, sizeof(c->reason), "killed by signal %d%s", sig,
+             sig == SIGKILL && !c->killed ? ", perhaps out of memory" : sig == SIGKILL ? " (it did not stop when told)" : "");
+  } else {
+    snprintf(c->reason, sizeof(c->reason), "exited with status %d", WEXITSTATUS(status));
+  }
+}
+
+/* Report the end once the exit status is known and all output has been printed (or the grace for it is over). */
+static void child_finish(tarn_child_t *c) {
+  if (!c->exited || c->reported || c->out[0].open || c->out[1].open) { return; }
+  c->reported = true;
+  tarn_service_t *s = c->service;
+  tarn_event_t *e = tarn__event_create(s, TARN_EVENT_EXITED);
+  if (e != NULL) {
+    e->pid = c->id;
+    e->os_pid = c->os_pid;
+    e->text = tarn_strdup(c->reason);
+    tarn__event_post(s, e);
+  }
+  uv_close((uv_handle_t *)&c->kill_timer, on_handle_closed);
+}
+
+static void on_output_grace(uv_timer_t *t) {
+  tarn_child_t *c = t->data;
+  close_output(&c->out[0]);
+  close_output(&c->out[1]);
+  child_finish(c);
+}
+
+static void on_exit_seen(uv_poll_t *watch, int status, int events) {
+  tarn_child_t *c = watch->data;
+  int how = 0;
+  (void)status;
+  (void)events;
+  if (waitpid((pid_t)c->os_pid, &how, WNOHANG) == 0) { return; }
+  kill((pid_t)-c->os_pid, SIGKILL); /* what it left behind: its group goes with it */
+  c->exited = true;
+  describe(c, how);
+  uv_poll_stop(watch);
+  uv_close((uv_handle_t *)watch, on_handle_closed);
+  close_fd(&c->pidfd);
+  close_fd(&c->stdin_fd);
+  uv_timer_start(&c->kill_timer, on_output_grace, OUTPUT_GRACE_MS, 0);
+  uint32_t id = c->id;
+  if (id != 0) {
+    tarn_member_t *m = tarn__member_get(c->service, id);
+    if (m != NULL) { tarn__member_lost(c->service, id, m->stopping ? "stopped" : c->reason); }
+    c->id = id; /* for the lines that are still to come */
+  }
+  child_finish(c);
+}
+
+/* From the outbox: the child that the Lua thread has spawned gets its handles. */
+void tarn__child_adopt(tarn_service_t *s, tarn_child_t *c) {
+  tarn_list_push_back(&s->children, &c->link);
+  c->handles = 4;
+  uv_timer_init(s->loop, &c->kill_timer);
+  c->kill_timer.data = c;
+  uv_poll_init(s->loop, &c->watch, c->pidfd);
+  c->watch.data = c;
+  uv_poll_start(&c->watch, UV_READABLE, on_exit_seen);
+  for (int i = 0; i < 2; i++) {
+    struct tarn_output *o = &c->out[i];
+    int fd = o->to_fd;
+    o->child = c;
+    o->to_fd = i == 0 ? STDOUT_FILENO : STDERR_FILENO;
+    o->open = true;
+    tarn_buf_init(&o->line, LINE_MAX_BYTES);
+    uv_pipe_init(s->loop, &o->pipe, 0);
+    o->pipe.data = o;
+    uv_pipe_open(&o->pipe, fd);
+    uv_read_start((uv_stream_t *)&o->pipe, on_alloc, on_output);
+  }
+}
+
+tarn_child_t *tarn__child_find(tarn_service_t *s, int64_t os_pid) {
+  for (tarn_list_t *l = s->children.next; l != &s->children; l = l->next) {
+    tarn_child_t *c = TARN_CONTAINER(l, tarn_child_t, link);
+    if (c->os_pid == os_pid) { return c; }
+  }
+  return NULL;
+}
+
+static void on_kill_time(uv_timer_t *t) { tarn__child_kill(t->data); }
+
+void tarn__child_kill(tarn_child_t *c) {
+  if (c->exited) { return; }
+  c->killed = true;
+  kill((pid_t)-c->os_pid, SIGKILL);
+  kill((pid_t)c->os_pid, SIGKILL);
+}
+
+void tarn__child_expect_end(tarn_child_t *c, uint32_t grace_ms) {
+  if (c->exited) { return; }
+  c->stopping = true;
+  uv_timer_start(&c->kill_timer, on_kill_time, grace_ms, 0);
+}

@@ -1,0 +1,80 @@
+/* Events: what the loop leaves for Lua. A queue that only the baton's holder touches; posting one stops the loop, so that a
+ * uv_run that was about to block returns (libuv runs timers before it polls). */
+#include <string.h>
+#include "service-private.h"
+
+tarn_event_t *tarn__event_create(tarn_service_t *s, tarn_event_kind_t kind) {
+  (void)s;
+  tarn_event_t *e = tarn_calloc(1, sizeof(*e));
+  if (e == NULL) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: an event was dropped");
+    return NULL;
+  }
+  e->kind = kind;
+  return e;
+}
+
+void tarn__event_post(tarn_service_t *s, tarn_event_t *e) {
+  if (e == NULL) { return; }
+  e->next = NULL;
+  *s->event_last = e;
+  s->event_last = &e->next;
+  uv_stop(s->loop);
+}
+
+void tarn_event_free(tarn_event_t *e) {
+  if (e == NULL) { return; }
+  tarn_free(e->text);
+  tarn_free(e->bytes);
+  if (e->value != NULL) { tarn_value_release(e->value); }
+  tarn_free(e);
+}
+
+tarn_event_t *tarn_service_take_events(tarn_service_t *s) {
+  tarn_event_t *first = s->event_first;
+  s->event_first = NULL;
+  s->event_last = &s->event_first;
+  return first;
+}
+
+bool tarn_service_has_events(const tarn_service_t *s) { return s->event_first != NULL; }
+
+tarn_event_t *tarn_service_take_response(tarn_service_t *s, uint32_t msgid) {
+  for (tarn_event_t **at = &s->event_first; *at != NULL; at = &(*at)->next) {
+    tarn_event_t *e = *at;
+    if (e->kind == TARN_EVENT_RESPONSE && e->msgid == msgid) {
+      *at = e->next;
+      if (e->next == NULL) { s->event_last = at; }
+      e->next = NULL;
+      return e;
+    }
+  }
+  return NULL;
+}
+
+int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out) {
+  int rc = 0;
+  rc |= tarn_mp_write_map(out, 5);
+  rc |= tarn_mp_write_cstr(out, "kind");
+  rc |= tarn_mp_write_cstr(out, tarn_error_kind(err->code));
+  rc |= tarn_mp_write_cstr(out, "message");
+  rc |= tarn_mp_write_cstr(out, err->message[0] != '\0' ? err->message : tarn_error_text(err->code));
+  rc |= tarn_mp_write_cstr(out, "pid");
+  rc |= tarn_mp_write_uint(out, pid);
+  rc |= tarn_mp_write_cstr(out, "needed");
+  rc |= err->needed != 0 ? tarn_mp_write_uint(out, err->needed) : tarn_mp_write_nil(out);
+  rc |= tarn_mp_write_cstr(out, "available");
+  rc |= err->needed != 0 ? tarn_mp_write_uint(out, err->available) : tarn_mp_write_nil(out);
+  return rc == 0 ? 0 : TARN_ENOMEM;
+}
+
+void tarn__event_fail(tarn_service_t *s, uint32_t msgid, const tarn_error_t *err) {
+  tarn_event_t *e = tarn__event_create(s, TARN_EVENT_RESPONSE);
+  if (e == NULL) { return; }
+  tarn_buf_t b;
+  tarn_buf_init(&b, 4096);
+  if (tarn__error_image(err, s->id, &b) == 0) { e->bytes = tarn_buf_detach(&b, &e->size); }
+  tarn_buf_release(&b);
+  e->msgid = msgid;
+  tarn__event_post(s, e);
+}

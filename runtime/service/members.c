@@ -1,0 +1,255 @@
+/* Who belongs to the cluster. Process 1 decides; it tells all others who comes and who is gone. A worker that joins is told of all
+ * members; connections between workers open when first needed. */
+#include <stdlib.h>
+#include <string.h>
+#include "service-private.h"
+
+#define GRACE_STATUS_MS 50 /* after a closed connection, for the child's exit status to arrive */
+
+tarn_member_t *tarn__member_get(tarn_service_t *s, uint32_t id) { return tarn_map_get(&s->members, id); }
+
+tarn_member_t *tarn__member_add(tarn_service_t *s, uint32_t id, uint64_t incarnation, int64_t os_pid, const char *address) {
+  tarn_member_t *m = tarn__member_get(s, id);
+  if (m != NULL) { return m; }
+  m = tarn_calloc(1, sizeof(*m));
+  if (m == NULL || tarn_map_set(&s->members, id, m) != 0) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: process %u cannot become a member", id);
+    tarn_free(m);
+    return NULL;
+  }
+  m->id = id;
+  m->incarnation = incarnation;
+  m->os_pid = os_pid;
+  snprintf(m->address, sizeof(m->address), "%s", address);
+  return m;
+}
+
+static void post_member(tarn_service_t *s, tarn_event_kind_t kind, const tarn_member_t *m, const char *reason) {
+  tarn_event_t *e = tarn__event_create(s, kind);
+  if (e == NULL) { return; }
+  e->pid = m->id;
+  e->os_pid = m->os_pid;
+  e->text = reason != NULL ? tarn_strdup(reason) : NULL;
+  tarn__event_post(s, e);
+}
+
+static void on_grace_closed(uv_handle_t *h) {
+  tarn_free(h);
+}
+
+static void free_grace(tarn_member_t *m) {
+  if (m->grace != NULL) { uv_close((uv_handle_t *)m->grace, on_grace_closed); }
+  m->grace = NULL;
+}
+
+void tarn__pending_fail(tarn_service_t *s, uint32_t pid, const char *reason) {
+  tarn_error_t err;
+  tarn_error_set(&err, TARN_ELOST, "process %u is lost: %s", pid, reason);
+  /* Collected first: failing one removes it from the map that is being walked. */
+  size_t cursor = 0, count = 0;
+  uint64_t msgid = 0;
+  uint64_t *ids = tarn_malloc((s->pending.count + 1) * sizeof(*ids));
+  if (ids == NULL) { return; }
+  for (void *v; (v = tarn_map_next(&s->pending, &cursor, &msgid)) != NULL;) {
+    if ((uintptr_t)v == (uintptr_t)pid + 1) { ids[count++] = msgid; }
+  }
+  for (size_t i = 0; i < count; i++) {
+    tarn_map_remove(&s->pending, ids[i]);
+    tarn__event_fail(s, (uint32_t)ids[i], &err);
+  }
+  tarn_free(ids);
+}
+
+/* Tell every other worker, by a notification with these plain parameters. */
+static void tell_all(tarn_service_t *s, const char *method, const tarn_buf_t *params, uint32_t except) {
+  size_t cursor = 0;
+  uint64_t id = 0;
+  for (tarn_member_t *m; (m = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
+    if (m->id == s->id || m->id == except || m->conn == NULL || m->address[0] == '\0') { continue; }
+    tarn_buf_t b;
+    tarn_buf_init(&b, 65536);
+    if (tarn_buf_append(&b, params->data, params->size) == 0) { tarn__send_notice(s, m->conn, method, &b); }
+  }
+}
+
+void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
+  tarn_member_t *m = tarn_map_remove(&s->members, id);
+  if (m == NULL) { return; }
+  tarn_log(TARN_LOG_DEBUG, "process %u is lost: %s", id, reason);
+  free_grace(m);
+  atomic_fetch_and(&s->congested, ~(UINT64_C(1) << (id % 64)));
+  tarn__pending_fail(s, id, reason);
+  if (s->id == TARN_DRIVER) {
+    tarn_buf_t b;
+    tarn_buf_init(&b, 4096);
+    if ((tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, id) | tarn_mp_write_cstr(&b, reason)) == 0) {
+      tell_all(s, "member.lost", &b, id);
+    }
+    tarn_buf_release(&b);
+  }
+  if (m->conn != NULL) {
+    tarn_error_t err;
+    tarn_error_set(&err, TARN_ELOST, "%s", reason);
+    m->conn->pid = 0;
+    tarn_peer_close(m->conn->peer, &err);
+  }
+  if (m->child != NULL) {
+    m->child->id = 0;
+    if (!m->child->exited && !m->child->stopping) { tarn__child_kill(m->child); }
+  }
+  post_member(s, TARN_EVENT_LOST, m, reason);
+  tarn_free(m);
+}
+
+static void on_grace(uv_timer_t *t) {
+  tarn_member_t *m = t->data;
+  tarn_service_t *s = uv_handle_get_loop((uv_handle_t *)t)->data;
+  tarn__member_lost(s, m->id, "its connection was closed");
+}
+
+void tarn__member_down(tarn_service_t *s, tarn_member_t *m, const char *reason) {
+  if (s->id == TARN_DRIVER) {
+    if (s->stopping || m->child == NULL || m->child->exited) {
+      tarn__member_lost(s, m->id, m->stopping ? "stopped" : m->child != NULL && m->child->exited ? m->child->reason : reason);
+      return;
+    }
+    m->grace = tarn_malloc(sizeof(*m->grace));
+    if (m->grace == NULL) {
+      tarn__member_lost(s, m->id, reason);
+      return;
+    }
+    uv_timer_init(s->loop, m->grace);
+    m->grace->data = m;
+    uv_timer_start(m->grace, on_grace, GRACE_STATUS_MS, 0);
+    return;
+  }
+  if (m->id == TARN_DRIVER) {
+    if (!s->stopping && !s->stop_told) { s->config.on_orphan(s->config.user, reason); }
+    return;
+  }
+  tarn__pending_fail(s, m->id, reason); /* the driver says whether it is gone for good */
+}
+
+tarn_conn_t *tarn__member_conn(tarn_service_t *s, uint32_t id, tarn_error_t *err) {
+  tarn_member_t *m = tarn__member_get(s, id);
+  if (m == NULL) {
+    tarn_error_set(err, TARN_ELOST, "process %u is lost: no such process", id);
+    return NULL;
+  }
+  if (m->conn != NULL) { return m->conn; }
+  if (m->address[0] == '\0') {
+    tarn_error_set(err, TARN_ELOST, "process %u is lost: it has no address", id);
+    return NULL;
+  }
+  tarn_conn_t *c = tarn_calloc(1, sizeof(*c));
+  if (c == NULL) {
+    tarn_error_set(err, TARN_ENOMEM, "out of memory for a connection to process %u", id);
+    return NULL;
+  }
+  c->token = s->next_token++;
+  c->pid = id;
+  if (tarn_map_set(&s->conns, c->token, c) != 0 ||
+      tarn_net_connect(s->net, m->address, id, m->incarnation, &c->peer, err) != 0) {
+    tarn_map_remove(&s->conns, c->token);
+    tarn_free(c);
+    if (err->code != TARN_ELOST) { err->code = TARN_ELOST; }
+    return NULL;
+  }
+  tarn_peer_set_data(c->peer, c);
+  tarn_peer_set_address(c->peer, m->address);
+  m->conn = c;
+  return c;
+}
+
+static int write_member(tarn_buf_t *b, const tarn_member_t *m) {
+  return tarn_mp_write_uint(b, m->id) | tarn_mp_write_uint(b, m->incarnation) | tarn_mp_write_int(b, m->os_pid) |
+         tarn_mp_write_cstr(b, m->address);
+}
+
+/* A worker has told its address: it is a member from here on. Tell it of all, and all of it. */
+static void welcome(tarn_service_t *s, tarn_conn_t *c, tarn_member_t *m) {
+  tarn_buf_t all, one;
+  tarn_buf_init(&all, 16u << 20);
+  tarn_buf_init(&one, 4096);
+  uint32_t count = 0;
+  size_t cursor = 0;
+  uint64_t id = 0;
+  for (tarn_member_t *o; (o = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
+    count += o->address[0] != '\0' && o->id != m->id;
+  }
+  cursor = 0;
+  int rc = tarn_mp_write_array(&all, count * 4);
+  for (tarn_member_t *o; (o = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
+    if (o->address[0] != '\0' && o->id != m->id) { rc |= write_member(&all, o); }
+  }
+  rc |= tarn_mp_write_array(&one, 4) | write_member(&one, m);
+  if (rc == 0) {
+    tarn__send_notice(s, c, "member.welcome", &all);
+    tell_all(s, "member.up", &one, m->id);
+  }
+  tarn_buf_release(&all);
+  tarn_buf_release(&one);
+}
+
+static int read_member(tarn_service_t *s, tarn_mp_reader_t *r) {
+  uint64_t id = 0, incarnation = 0, os_pid = 0;
+  const uint8_t *text = NULL;
+  uint32_t length = 0;
+  if (tarn_mp_read_uint(r, UINT32_MAX, &id) != 0 || tarn_mp_read_uint(r, UINT64_MAX, &incarnation) != 0 ||
+      tarn_mp_read_uint(r, INT64_MAX, &os_pid) != 0 || tarn_mp_read_bytes(r, &text, &length) != 0 || length > 63) {
+    return TARN_EPROTO;
+  }
+  char address[64] = {0};
+  memcpy(address, text, length);
+  bool known = tarn__member_get(s, (uint32_t)id) != NULL;
+  tarn_member_t *m = tarn__member_add(s, (uint32_t)id, incarnation, (int64_t)os_pid, address);
+  if (m != NULL && !known) { post_member(s, TARN_EVENT_JOINED, m, NULL); }
+  return 0;
+}
+
+static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r) {
+  const uint8_t *text = NULL;
+  uint32_t length = 0;
+  tarn_member_t *m = tarn__member_get(s, c->pid);
+  if (s->id != TARN_DRIVER || m == NULL || m->address[0] != '\0' || tarn_mp_read_bytes(r, &text, &length) != 0 || length > 63) {
+    return;
+  }
+  memcpy(m->address, text, length);
+  m->address[length] = '\0';
+  tarn_peer_set_address(c->peer, m->address);
+  m->child = tarn__child_find(s, m->os_pid);
+  if (m->child != NULL) { m->child->id = m->id; }
+  welcome(s, c, m);
+  post_member(s, TARN_EVENT_JOINED, m, NULL);
+}
+
+int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_mp_reader_t *r) {
+  if (strcmp(method, "member.joined") == 0) {
+    member_joined(s, c, r);
+    return 1;
+  }
+  if (c->pid != TARN_DRIVER || s->id == TARN_DRIVER) { return 1; } /* only the driver decides */
+  if (strcmp(method, "member.welcome") == 0 || strcmp(method, "member.up") == 0) {
+    while (r->at < r->end && read_member(s, r) == 0) {}
+  } else if (strcmp(method, "member.lost") == 0) {
+    uint64_t id = 0;
+    const uint8_t *text = NULL;
+    uint32_t length = 0;
+    char reason[200] = {0};
+    if (tarn_mp_read_uint(r, UINT32_MAX, &id) == 0 && tarn_mp_read_bytes(r, &text, &length) == 0) {
+      memcpy(reason, text, length < sizeof(reason) ? length : sizeof(reason) - 1);
+      tarn__member_lost(s, (uint32_t)id, reason);
+    }
+  }
+  return 1;
+}
+
+void tarn__members_free(tarn_service_t *s) {
+  size_t cursor = 0;
+  uint64_t id = 0;
+  for (tarn_member_t *m; (m = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
+    free_grace(m);
+    tarn_free(m);
+  }
+  tarn_map_clear(&s->members);
+}

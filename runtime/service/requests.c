@@ -1,0 +1,305 @@
+/* The methods that C answers, whatever Lua is doing. Parameters are plain MessagePack arrays. */
+#include <string.h>
+#include "service-private.h"
+
+typedef struct call {
+  tarn_service_t *s;
+  tarn_conn_t *c;
+  uint32_t msgid; /* 0: a notification, nothing is answered */
+  tarn_mp_reader_t params; /* after the array's header */
+  uint32_t count;
+  tarn_value_t *value; /* borrowed; from a bulk message */
+} call_t;
+
+#define NEED_LUA 1 /* what a method returns when only Lua can do it */
+
+static void reply_error(const call_t *k, const tarn_error_t *err) {
+  if (k->msgid != 0) { tarn__send_error(k->s, k->c, k->msgid, err); }
+}
+
+static void reply_true(const call_t *k) {
+  if (k->msgid == 0) { return; }
+  tarn_buf_t b;
+  tarn_buf_init(&b, 64);
+  if (tarn_mp_write_bool(&b, true) == 0) { tarn__send_result(k->s, k->c, k->msgid, &b); }
+}
+
+static int bad_arguments(const call_t *k, const char *what) {
+  tarn_error_t err;
+  tarn_error_set(&err, TARN_EINVAL, "%s", what);
+  reply_error(k, &err);
+  return 0;
+}
+
+/* An object of ours: its number, or to foreign clients the string ref:key() ("OWNER:ID"). */
+static int read_id(call_t *k, uint64_t *id) {
+  tarn_mp_token_t t;
+  if (k->count < 1 || tarn_mp_read(&k->params, &t) != 0) { return TARN_EINVAL; }
+  if (t.kind == TARN_MP_UINT) {
+    *id = t.v.u;
+    return 0;
+  }
+  if (t.kind != TARN_MP_STR && t.kind != TARN_MP_BIN) { return TARN_EINVAL; }
+  uint64_t part[2] = {0, 0};
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < t.length; i++) {
+    uint8_t ch = t.bytes[i];
+    if (ch == ':' && n == 0 && i > 0) {
+      n = 1;
+    } else if (ch < '0' || ch > '9' || part[n] > UINT64_MAX / 10 - 1) {
+      return TARN_EINVAL;
+    } else {
+      part[n] = part[n] * 10 + (uint64_t)(ch - '0');
+    }
+  }
+  if (n != 1 || part[0] != k->s->id) { return TARN_EINVAL; }
+  *id = part[1];
+  return 0;
+}
+
+static int serve_ping(call_t *k) {
+  reply_true(k);
+  return 0;
+}
+
+static int serve_pool_get(call_t *k) {
+  uint64_t id = 0;
+  if (read_id(k, &id) != 0) { return bad_arguments(k, "pool.get: the argument must be an object of this process"); }
+  tarn_error_t err = {0};
+  tarn_value_t *v = NULL;
+  int rc = tarn_pool_get(k->s->pool, id, 0, &v, &err);
+  if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA || (rc == 0 && v == NULL)) { return NEED_LUA; }
+  if (rc != 0) {
+    if (err.code == 0) { tarn_error_set(&err, rc, "no object %u:%llu", k->s->id, (unsigned long long)id); }
+    reply_error(k, &err);
+    return 0;
+  }
+  if (k->msgid == 0) {
+    tarn_value_release(v);
+    return 0;
+  }
+  tarn_payload_t p = {.value = v};
+  if (tarn_value_block_count(v) == 0 && !k->c->foreign) { /* a front alone: copied into the frame */
+    tarn__send_reply(k->s, k->c, k->msgid, true, false, p);
+    return 0;
+  }
+  tarn__send_reply(k->s, k->c, k->msgid, true, k->c->foreign, p);
+  return 0;
+}
+
+static int serve_pool_delete(call_t *k) {
+  uint64_t id = 0;
+  if (read_id(k, &id) != 0) { return bad_arguments(k, "pool.delete: the argument must be an object of this process"); }
+  (void)tarn_pool_delete(k->s->pool, id);
+  reply_true(k);
+  return 0;
+}
+
+/* A value from the bytes of its contiguous image: blocks are copied into the pool. */
+static int value_from_image(tarn_service_t *s, const uint8_t *bytes, size_t size, tarn_value_t **out, tarn_error_t *err) {
+  tarn_image_t im;
+  int rc = tarn_image_open(bytes, size, &im, err);
+  if (rc != 0) { return rc; }
+  if (im.detached) { return tarn_error_set(err, TARN_ECORRUPT, "a value without its blocks"); }
+  uint8_t *front = tarn_malloc((size_t)im.front_size);
+  tarn_block_t **blocks = tarn_calloc(im.block_count + 1u, sizeof(*blocks));
+  uint32_t made = 0;
+  if (front == NULL || blocks == NULL) {
+    rc = tarn_error_set(err, TARN_ENOMEM, "out of memory for a value");
+    goto done;
+  }
+  memcpy(front, bytes, (size_t)im.front_size);
+  if (im.block_count > 0) { front[5] |= 1; } /* detached: image.h */
+  uint64_t offset = im.front_size;
+  for (; made < im.block_count; made++) {
+    uint64_t length = tarn_image_block_size(&im, made);
+    rc = tarn_block_create(s->pool, length, 0, &blocks[made], err);
+    if (rc != 0) { goto done; }
+    offset = tarn_image_align(offset);
+    memcpy(blocks[made]->data, bytes + offset, (size_t)length);
+    offset += length;
+  }
+  rc = tarn_value_create(s->pool, front, (size_t)im.front_size, blocks, im.block_count, out, err);
+  if (rc == 0) {
+    front = NULL;
+    made = 0;
+  }
+done:
+  for (uint32_t i = 0; i < made; i++) {
+    tarn_block_unmap(blocks[i]);
+    tarn_block_release(blocks[i]);
+  }
+  tarn_free(blocks);
+  tarn_free(front);
+  return rc;
+}
+
+/* [flags, image as bin] between tarn processes; [anything] from a foreign client. */
+static int serve_pool_set(call_t *k) {
+  tarn_error_t err = {0};
+  uint64_t flags = 0;
+  tarn_value_t *v = k->value;
+  int rc = 0;
+  tarn_mp_token_t t;
+  if (k->c->foreign) {
+    if (k->count != 1) { return bad_arguments(k, "pool.set: one argument, the value"); }
+    rc = value_from_image(k->s, k->params.at, (size_t)(k->params.end - k->params.at), &v, &err);
+  } else if (k->count != 2 || tarn_mp_read_uint(&k->params, 0xff, &flags) != 0) {
+    return bad_arguments(k, "pool.set: two arguments, flags and an image");
+  } else if (v != NULL) {
+    tarn_value_retain(v);
+  } else if (tarn_mp_read(&k->params, &t) != 0 || t.kind != TARN_MP_BIN) {
+    return bad_arguments(k, "pool.set: two arguments, flags and an image");
+  } else {
+    rc = value_from_image(k->s, t.bytes, t.length, &v, &err);
+  }
+  uint64_t id = 0;
+  if (rc == 0) { rc = tarn_pool_set_value(k->s->pool, v, (uint32_t)flags << 8, &id, &err); }
+  if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA) {
+    if (v != NULL) { tarn_value_release(v); }
+    return NEED_LUA; /* the Lua thread can wait for room */
+  }
+  if (rc != 0) {
+    if (v != NULL) { tarn_value_release(v); }
+    if (err.code == 0) { tarn_error_set(&err, rc, "pool.set: %s", tarn_error_text(rc)); }
+    reply_error(k, &err);
+    return 0;
+  }
+  uint64_t size = tarn_value_size(v);
+  tarn_value_release(v);
+  tarn_buf_t b;
+  tarn_buf_init(&b, 256);
+  if (k->c->foreign) {
+    char key[48];
+    snprintf(key, sizeof(key), "%u:%llu", k->s->id, (unsigned long long)id);
+    rc = tarn_mp_write_cstr(&b, key);
+  } else { /* a ref, as the codec writes it */
+    tarn_buf_t p;
+    tarn_buf_init(&p, 64);
+    rc = tarn_mp_write_array(&p, 3) | tarn_mp_write_uint(&p, k->s->id) | tarn_mp_write_uint(&p, id) | tarn_mp_write_uint(&p, size);
+    if (rc == 0) {
+      tarn_buf_t skeleton;
+      tarn_buf_init(&skeleton, 128);
+      rc = tarn_mp_write_ext_header(&skeleton, TARN_EXT_DREF, p.size) | tarn_buf_append(&skeleton, p.data, p.size);
+      tarn_image_ref_t ref = {k->s->id, id};
+      tarn_image_parts_t parts = {.skeleton = skeleton.data, .skeleton_size = skeleton.size, .refs = &ref, .ref_count = 1};
+      if (rc == 0) { rc = tarn_image_compose(&parts, &b); }
+      tarn_buf_release(&skeleton);
+    }
+    tarn_buf_release(&p);
+  }
+  if (rc == 0 && k->msgid != 0) {
+    tarn__send_result(k->s, k->c, k->msgid, &b);
+  } else {
+    tarn_buf_release(&b);
+  }
+  return 0;
+}
+
+static int write_stat(tarn_buf_t *b, const char *name, uint64_t v) {
+  return tarn_mp_write_cstr(b, name) | tarn_mp_write_uint(b, v);
+}
+
+static int serve_pool_stats(call_t *k) {
+  tarn_pool_stats_t p;
+  tarn_service_stats_t n;
+  tarn_pool_get_stats(k->s->pool, &p);
+  tarn_service_get_stats(k->s, &n);
+  const uint64_t *lua = atomic_load(&k->s->lua_bytes);
+  uint64_t lua_bytes = lua != NULL ? __atomic_load_n(lua, __ATOMIC_RELAXED) : 0;
+  tarn_buf_t b;
+  tarn_buf_init(&b, 4096);
+  int rc = tarn_mp_write_map(&b, 21);
+  rc |= write_stat(&b, "objects", p.objects) | write_stat(&b, "live_bytes", p.live_bytes);
+  rc |= write_stat(&b, "resident_bytes", p.resident_bytes) | write_stat(&b, "inflight_bytes", p.inflight_bytes);
+  rc |= write_stat(&b, "lent_bytes", p.lent_bytes) | write_stat(&b, "borrowed_bytes", p.borrowed_bytes);
+  rc |= write_stat(&b, "spilled_bytes", p.spilled_bytes) | write_stat(&b, "disk_bytes", p.disk_bytes);
+  rc |= write_stat(&b, "max_memsize", p.max_memsize) | write_stat(&b, "max_disksize", p.max_disksize);
+  rc |= write_stat(&b, "sets", p.sets) | write_stat(&b, "gets", p.gets) | write_stat(&b, "deletes", p.deletes);
+  rc |= write_stat(&b, "evictions", p.evictions) | write_stat(&b, "spill_written_bytes", p.spill_written_bytes);
+  rc |= write_stat(&b, "mapped_back_bytes", p.mapped_back_bytes);
+  rc |= write_stat(&b, "mapped_in_bytes", 0) | write_stat(&b, "mapped_in_count", 0);
+  rc |= write_stat(&b, "tcp_in_bytes", n.tcp_in_bytes) | write_stat(&b, "tcp_out_bytes", n.tcp_out_bytes);
+  rc |= write_stat(&b, "lua_bytes", lua_bytes);
+  if (rc == 0 && k->msgid != 0) {
+    tarn__send_result(k->s, k->c, k->msgid, &b);
+  } else {
+    tarn_buf_release(&b);
+  }
+  return 0;
+}
+
+/* [max_memsize or nil, max_disksize or nil] -> [max_memsize, max_disksize] */
+static int serve_pool_limits(call_t *k) {
+  uint64_t limit[2] = {0, 0};
+  bool given[2] = {false, false};
+  for (uint32_t i = 0; i < 2 && i < k->count; i++) {
+    tarn_mp_token_t t;
+    if (tarn_mp_read(&k->params, &t) != 0 || (t.kind != TARN_MP_NIL && t.kind != TARN_MP_UINT)) {
+      return bad_arguments(k, "pool.limits: sizes in bytes, or nil");
+    }
+    given[i] = t.kind == TARN_MP_UINT;
+    limit[i] = t.v.u;
+  }
+  tarn_pool_set_limits(k->s->pool, given[0] ? &limit[0] : NULL, given[1] ? &limit[1] : NULL);
+  tarn_pool_stats_t p;
+  tarn_pool_get_stats(k->s->pool, &p);
+  tarn_buf_t b;
+  tarn_buf_init(&b, 64);
+  int rc = tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, p.max_memsize) | tarn_mp_write_uint(&b, p.max_disksize);
+  if (rc == 0 && k->msgid != 0) {
+    tarn__send_result(k->s, k->c, k->msgid, &b);
+  } else {
+    tarn_buf_release(&b);
+  }
+  return 0;
+}
+
+static int serve_secret_again(call_t *k) {
+  reply_true(k); /* already proven, or the frame would not be here */
+  return 0;
+}
+
+static int serve_stop(call_t *k) {
+  if (k->c->pid == TARN_DRIVER) { tarn__stop_self(k->s); }
+  reply_true(k);
+  return 0;
+}
+
+static const struct method {
+  const char *name;
+  bool foreign; /* allowed to foreign clients */
+  int (*serve)(call_t *k);
+} methods[] = {
+    {"pool.get", true, serve_pool_get},       {"ping", true, serve_ping},
+    {"pool.set", true, serve_pool_set},       {"pool.delete", true, serve_pool_delete},
+    {"pool.stats", true, serve_pool_stats},   {"pool.limits", false, serve_pool_limits},
+    {"auth.secret", true, serve_secret_again}, {"stop", false, serve_stop},
+};
+
+int tarn__serve(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const char *method, const uint8_t *params, size_t size,
+                tarn_value_t *value) {
+  call_t k = {.s = s, .c = c, .msgid = msgid, .params = {params, params + size}, .value = value};
+  const struct method *m = NULL;
+  for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]) && m == NULL; i++) {
+    if (strcmp(methods[i].name, method) == 0) { m = &methods[i]; }
+  }
+  if (m != NULL && (m->foreign || !c->foreign)) {
+    if (tarn_mp_read_array(&k.params, &k.count) != 0) {
+      bad_arguments(&k, "the parameters must be an array");
+      return 1;
+    }
+    return m->serve(&k) != NEED_LUA;
+  }
+  if (!c->foreign && msgid == 0 && strncmp(method, "member.", 7) == 0) {
+    if (tarn_mp_read_array(&k.params, &k.count) != 0) { return 1; }
+    return tarn__member_notice(s, c, method, &k.params);
+  }
+  if (c->foreign && strcmp(method, "call") != 0 && strcmp(method, "eval") != 0) {
+    tarn_error_t err;
+    tarn_error_set(&err, TARN_EPROTO, "no method '%s'", method);
+    reply_error(&k, &err);
+    return 1;
+  }
+  return 0;
+}
