@@ -90,17 +90,39 @@ static void log_failure(lua_State *L, const char *where) {
   tarn_log(TARN_LOG_ERROR, "%s: %s", where, text != NULL ? text : "(no message)");
 }
 
+#define BOOT_KEY "tarn.boot"
+
+/* Push the module tarn.boot. Raises what loading it raises. */
+static void push_boot(lua_State *L) {
+  lua_getfield(L, LUA_REGISTRYINDEX, BOOT_KEY);
+  if (!lua_isnil(L, -1)) { return; }
+  lua_pop(L, 1);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "tarn.boot");
+  lua_call(L, 1, 1);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, LUA_REGISTRYINDEX, BOOT_KEY);
+}
+
+static int boot_protected(lua_State *L) {
+  push_boot(L);
+  lua_pushvalue(L, 1);
+  lua_gettable(L, -2);
+  lua_call(L, 0, 1);
+  return 1;
+}
+
 int tarn_bind_boot(tarn_bind_t *b, const char *name) {
   lua_State *L = b->L;
   int top = lua_gettop(L), result = -1;
   lua_pushcfunction(L, on_error);
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "tarn.boot");
+  lua_pushcfunction(L, boot_protected);
+  lua_pushstring(L, name);
   if (lua_pcall(L, 1, 1, top + 1) == 0) {
-    lua_getfield(L, -1, name);
-    if (lua_pcall(L, 0, 1, top + 1) == 0) { result = lua_toboolean(L, -1); }
+    result = lua_toboolean(L, -1);
+  } else {
+    log_failure(L, name);
   }
-  if (result < 0) { log_failure(L, name); }
   lua_settop(L, top);
   return result;
 }
@@ -159,9 +181,7 @@ static bool dispatch_native(lua_State *L, tarn_event_t *e) {
 
 static int dispatch_protected(lua_State *L) {
   tarn_event_t *e = lua_touserdata(L, 1);
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "tarn.boot");
-  lua_call(L, 1, 1);
+  push_boot(L);
   lua_getfield(L, -1, "dispatch");
   lua_call(L, push_arguments(L, e), 0);
   return 0;

@@ -42,6 +42,10 @@ void tarn_drops_add(void *drops, uint64_t id);
 
 /* Lua thread, between tasks: put-off unmappings, dropped anchors, live values that the pool wants encoded. */
 void tarn_bind_boundary(tarn_bind_t *b);
+/* Collect all garbage and put back the blocks that dead views held. */
+void tarn_bind_collect(tarn_bind_t *b);
+/* So many bytes of blocks have got a view: LuaJIT's collector, which cannot see them, goes on by as much. */
+void tarn_bind_feed(lua_State *L, uint64_t bytes);
 /* One event, to Lua's dispatcher (or to the bindings' own methods). The event stays the caller's. Never raises. */
 void tarn_bind_dispatch(tarn_bind_t *b, struct tarn_event *e);
 /* Call function name of the module tarn.boot; protected, traceback logged. -1: it raised; else its first result as 0 or 1. */
@@ -93,8 +97,6 @@ lua_CFunction tarn__native_method(const char *method);
 int tarn__reply_failure(lua_State *L);
 
 /* ---- blocks for Lua (block.c) ---- */
-/* Registry: a function() that encodes the live values tarn_pool_next_live names; true when there was one. Set by who anchors them. */
-#define TARN_MAKE_ROOM "tarn.make_room"
 /* A new block for Lua, making room as need be: encodes live values where only they are left. Raises PoolFull, DiskFull, IOError.
  * One reference and one mapping, the caller's: hand it at once to something that releases it. */
 tarn_block_t *tarn_bind_block_create(lua_State *L, uint64_t size, bool zero);

@@ -114,6 +114,12 @@ void tarn__failure_push(lua_State *L, const tarn__failure_t *f, int state);
  * serializer's name, doing: "mmwrite". */
 int tarn__failure_catch(lua_State *L, tarn__failure_t *f, int state, const char *who, const char *doing);
 
+/* Give back a block's reference and mapping. */
+static inline void tarn__block_give(tarn_block_t *b) {
+  tarn_block_unmap(b);
+  tarn_block_release(b);
+}
+
 /* ---- encoding ---- */
 
 typedef struct tarn__encoder {

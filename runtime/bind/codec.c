@@ -179,8 +179,8 @@ static void set_scratch(lua_State *L, tarn__codec_t *c, int hooks) {
   verify_peek(L, c, hooks);
 }
 
-/* core.set_hooks{...}: the fields of tarn__codec_t by name; int64, uint64 come with their ids and samples; error_metatable,
- * own_sources (prefixes of chunk names that are tarn's own) and make_room go into the registry for error.c and block.c. */
+/* core.set_hooks{...}: the fields of tarn__codec_t by name; int64, uint64 come with their ids and samples; error_metatable
+ * and own_sources (prefixes of chunk names that are tarn's own) go into the registry for error.c. */
 static int codec_set_hooks(lua_State *L) {
   tarn__codec_t *c = tarn__codec_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -194,7 +194,7 @@ static int codec_set_hooks(lua_State *L) {
   lua_getfield(L, 1, "int64");
   if (!lua_isnil(L, -1)) { set_scratch(L, c, 1); }
   static const char *const in_registry[][2] = {
-      {"error_metatable", TARN_ERROR_METATABLE}, {"own_sources", TARN_OWN_SOURCES}, {"make_room", TARN_MAKE_ROOM}};
+      {"error_metatable", TARN_ERROR_METATABLE}, {"own_sources", TARN_OWN_SOURCES}};
   for (size_t i = 0; i < sizeof in_registry / sizeof in_registry[0]; i++) {
     lua_getfield(L, 1, in_registry[i][0]);
     if (!lua_isnil(L, -1)) {

@@ -233,7 +233,7 @@ int tarn__decode_value(tarn__decoder_t *d, lua_State *L) {
 
 void tarn__decoder_release(tarn__decoder_t *d) {
   for (uint32_t i = 0; d->blocks && i < d->image.block_count; i++) {
-    if (d->blocks[i]) { tarn_block_unmap(d->blocks[i]); }
+    if (d->blocks[i]) { tarn__block_give(d->blocks[i]); }
   }
   tarn_free(d->blocks);
   tarn_free(d->offsets);

@@ -384,8 +384,9 @@ static int encode_with_metatable(tarn__encoder_t *e, lua_State *L, int index) {
   int rc = tarn__encode_open(e, TARN_EXT_META, &mark);
   if (rc) { return rc; }
   const char *name = lua_tolstring(L, -1, &length);
-  rc = done(e, tarn_buf_append(&e->out, name, length));
-  if (rc) { return rc; }
+  rc = tarn_mp_write_array(&e->out, 2);
+  if (!rc) { rc = tarn_buf_append(&e->out, name, length); }
+  if (rc) { return done(e, rc); }
   lua_settop(L, metatable - 1);
   rc = encode_plain(e, L, index);
   return rc ? rc : tarn__encode_close(e, mark);

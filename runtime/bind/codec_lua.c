@@ -4,7 +4,7 @@
  *   decode(s, may_code) -> value   may_code false: functions are refused
  *   approx_size(x) -> bytes, typed
  *   save(path, x), load(path, may_code)
- *   block_new(nbytes, zero) -> light userdata of a tarn_block_t with one reference and one mapping, the caller's
+ *   block_new(nbytes, zero) -> light userdata of a tarn_block_t with one mapping, the caller's (a mapping keeps the block)
  *   set_hooks{...}                 see codec.c
  *   name_bytes(module, key) -> the payload of a NAME, for lua/tarn/names.lua
  *   raise(error)                   raise an error table with the position of the user's line in its message
@@ -44,7 +44,7 @@ tarn__encoder_t *tarn__encoder_begin(lua_State *L) {
 }
 
 static void release_blocks(tarn__encoder_t *e) {
-  for (uint32_t i = 0; i < e->block_count; i++) { tarn_block_unmap(e->blocks[i]); }
+  for (uint32_t i = 0; i < e->block_count; i++) { tarn__block_give(e->blocks[i]); }
   e->block_count = 0;
 }
 
@@ -164,7 +164,7 @@ static tarn_encoded_t *finish(lua_State *L, tarn__encoder_t *e, int self) {
 }
 
 void tarn_encoded_clear(tarn_encoded_t *e) {
-  for (uint32_t i = 0; i < e->block_count; i++) { tarn_block_unmap(e->blocks[i]); }
+  for (uint32_t i = 0; i < e->block_count; i++) { tarn__block_give(e->blocks[i]); }
   tarn_free(e->blocks);
   tarn_free(e->front);
   memset(e, 0, sizeof *e);
@@ -262,6 +262,7 @@ static int core_block_new(lua_State *L) {
   double size = luaL_checknumber(L, 1);
   if (!(size >= 0 && size <= TARN__INTEGER_MAX)) { return luaL_argerror(L, 1, "size in bytes expected"); }
   tarn_block_t *b = tarn_bind_block_create(L, (uint64_t)size, lua_toboolean(L, 2));
+  tarn_block_release(b);
   lua_pushlightuserdata(L, b);
   return 1;
 }

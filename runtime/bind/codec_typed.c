@@ -115,6 +115,7 @@ int tarn__encode_block(tarn__encoder_t *e, tarn_block_t *b) {
     if (e->block_count >= TARN_IMAGE_MAX_BLOCKS) { return tarn__failure_set(&e->failure, TARN_ETOOBIG, "more than %u blocks in one value", TARN_IMAGE_MAX_BLOCKS); }
     int rc = tarn_block_map(b, &err);
     if (rc) { return tarn__failure_set(&e->failure, rc, "%s", err.message); }
+    tarn_block_retain(b);
     e->blocks[e->block_count++] = b;
   }
   return tarn__encode_uint_ext(e, TARN_EXT_BLOCK, number);
@@ -167,7 +168,7 @@ static int out_copy(lua_State *L) {
   tarn_block_t *b = tarn_bind_block_create(L, (uint64_t)size, false);
   if (size > 0) { memcpy(b->data, from, (size_t)size); }
   int rc = tarn__encode_block(e, b);
-  tarn_block_unmap(b);
+  tarn__block_give(b);
   return finish_out(L, e, rc);
 }
 
@@ -252,7 +253,7 @@ static tarn_block_t *block_of(lua_State *L, tarn__decoder_t *d, uint32_t index) 
   return d->blocks[index];
 }
 
-/* inp:_take() -> light userdata of a block, retained and mapped for the caller. */
+/* inp:_take() -> light userdata of a block, mapped for the caller. */
 static int inp_take(lua_State *L) {
   tarn__decoder_t *d = check_inp(L);
   tarn_mp_token_t t;

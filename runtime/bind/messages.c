@@ -90,7 +90,8 @@ static int core_request(lua_State *L) {
   uint32_t pid = check_pid(L, 1), msgid = 0;
   const char *method = luaL_checkstring(L, 2);
   tarn_payload_t p = list_payload(L, 3);
-  return sent(L, tarn_service_request(tarn_bind_of(L)->service, pid, method, p, &msgid), msgid);
+  int rc = tarn_service_request(tarn_bind_of(L)->service, pid, method, p, &msgid);
+  return sent(L, rc, msgid);
 }
 
 static int core_notify(lua_State *L) {
@@ -177,6 +178,8 @@ static int empty_request(lua_State *L, const char *method) {
 static int core_ping(lua_State *L) { return empty_request(L, "ping"); }
 static int pool_stats_at(lua_State *L) { return empty_request(L, "pool.stats"); }
 
+static uint64_t limit_of(double n) { return n < 1.8e19 ? (uint64_t)n : UINT64_MAX; }
+
 static int pool_limits_at(lua_State *L) {
   uint32_t pid = check_pid(L, 1);
   lua_settop(L, 3);
@@ -187,7 +190,7 @@ static int pool_limits_at(lua_State *L) {
   tarn_buf_init(&b, 64);
   int rc = tarn_mp_write_array(&b, 2);
   for (int i = 2; i <= 3; i++) {
-    rc |= lua_isnil(L, i) ? tarn_mp_write_nil(&b) : tarn_mp_write_uint(&b, (uint64_t)lua_tonumber(L, i));
+    rc |= lua_isnil(L, i) ? tarn_mp_write_nil(&b) : tarn_mp_write_uint(&b, limit_of(lua_tonumber(L, i)));
   }
   return plain_request(L, pid, "pool.limits", &b, rc, (tarn_payload_t){0});
 }
@@ -225,7 +228,10 @@ static int decode_event(lua_State *L, tarn_event_t *e) {
   bool list = e->kind == TARN_EVENT_REQUEST || e->kind == TARN_EVENT_NOTIFY;
   if (e->kind == TARN_EVENT_RESPONSE) { list = !take_single(L, e->msgid) && e->ok; }
   uint32_t flags = list ? TARN_DECODE_SPREAD : 0;
-  if (e->value != NULL) { return tarn_codec_decode_value(L, e->value, flags); }
+  if (e->value != NULL) {
+    tarn_bind_feed(L, tarn_value_size(e->value));
+    return tarn_codec_decode_value(L, e->value, flags);
+  }
   if (e->bytes == NULL) { return tarn_bind_raise_kind(L, TARN_ENOMEM, "out of memory for a message that came"); }
   return tarn_codec_decode_bytes(L, e->bytes, e->size, flags);
 }

@@ -1,6 +1,7 @@
 /* Pool objects in Lua. A live value is anchored in the table `live` under its id; a value that has an image is only remembered weakly, so that the
  * owner gets the same Lua object while there is one. Lua thread only, but for tarn_drops_add. */
 #include <lauxlib.h>
+#include <math.h>
 #include <pthread.h>
 #include "base/alloc.h"
 #include "base/log.h"
@@ -170,6 +171,11 @@ void tarn_bind_boundary(tarn_bind_t *b) {
   tarn_objects_make_room(b);
 }
 
+void tarn_bind_collect(tarn_bind_t *b) {
+  lua_gc(b->L, LUA_GCCOLLECT, 0);
+  tarn_bind_boundary(b);
+}
+
 static int raise_missing(lua_State *L, uint64_t id) {
   tarn_bind_t *b = tarn_bind_of(L);
   char text[64];
@@ -316,6 +322,9 @@ static int pool_evict(lua_State *L) {
   return 0;
 }
 
+/* A figure in bytes; no limit is infinite. */
+static void push_figure(lua_State *L, uint64_t v) { lua_pushnumber(L, v == UINT64_MAX ? HUGE_VAL : (double)v); }
+
 static int pool_limits(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   uint64_t limit[2];
@@ -323,8 +332,8 @@ static int pool_limits(lua_State *L) {
   for (int i = 0; i < 2; i++) {
     if (!lua_isnoneornil(L, i + 1)) {
       double n = luaL_checknumber(L, i + 1);
-      if (!(n >= 0 && n < 1.8e19)) { tarn_bind_raise_kind(L, TARN_EINVAL, "a size in bytes is needed"); }
-      limit[i] = (uint64_t)n;
+      if (!(n >= 0)) { tarn_bind_raise_kind(L, TARN_EINVAL, "a size in bytes is needed"); }
+      limit[i] = n < 1.8e19 ? (uint64_t)n : UINT64_MAX;
       set[i] = &limit[i];
     }
   }
@@ -332,13 +341,13 @@ static int pool_limits(lua_State *L) {
   tarn_objects_make_room(b);
   tarn_pool_stats_t s;
   tarn_pool_get_stats(b->pool, &s);
-  lua_pushnumber(L, (double)s.max_memsize);
-  lua_pushnumber(L, (double)s.max_disksize);
+  push_figure(L, s.max_memsize);
+  push_figure(L, s.max_disksize);
   return 2;
 }
 
 static void set_stat(lua_State *L, const char *name, uint64_t v) {
-  lua_pushnumber(L, (double)v);
+  push_figure(L, v);
   lua_setfield(L, -2, name);
 }
 

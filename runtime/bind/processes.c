@@ -60,6 +60,14 @@ static int core_address(lua_State *L) {
   return 1;
 }
 
+static int core_secret_file(lua_State *L) {
+  tarn_error_t err = {0};
+  const char *path = tarn_service_secret_file(tarn_bind_of(L)->service, &err);
+  if (path == NULL) { return tarn_bind_raise(L, &err); }
+  lua_pushstring(L, path);
+  return 1;
+}
+
 static int core_exit(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   b->host.exit(b->host.user, (int)luaL_optinteger(L, 1, 0));
@@ -152,6 +160,7 @@ void tarn_processes_open(lua_State *L) {
   static const luaL_Reg functions[] = {{"myid", core_myid},   {"os_pid", core_os_pid}, {"address", core_address},
                                        {"exit", core_exit},   {"ready", core_ready},   {"stop", core_stop},
                                        {"kill", core_kill},   {"spawn", core_spawn},   {"members", core_members},
+                                       {"secret_file", core_secret_file},
                                        {NULL, NULL}};
   lua_pushlightuserdata(L, (void *)(uintptr_t)&members_key);
   lua_newtable(L);

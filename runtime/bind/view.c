@@ -17,39 +17,27 @@ double tarn_view_hash(const void *bytes, uint64_t size) {
   return (double)(tarn_hash64(bytes, (size_t)size) >> 11);
 }
 
-/* LuaJIT tells types apart by the bits of NaNs: a NaN with its sign and more than the quiet bit set would be read as a table,
- * a string... The FFI does not look, so bytes from outside are looked at here. */
-static bool mend_doubles(uint64_t *p, uint64_t count, bool may_write) {
-  for (uint64_t i = 0; i < count; i++) {
-    if (p[i] > 0xfff8000000000000u) {
-      if (!may_write) { return false; }
-      p[i] = 0x7ff8000000000000u;
-    }
-  }
-  return true;
+/* LuaJIT keeps the types of values in the bits of NaNs: with bits 48..50 of one set (and its sign, which a unary minus may set) it would be
+ * taken for a table, a string... The FFI does not look, so bytes from outside are looked at here. */
+static bool mend_double(uint64_t *p) {
+  if ((*p & 0x7fffffffffffffffu) < 0x7ff1000000000000u) { return false; }
+  bool bad = (*p & 0x7fffffffffffffffu) != 0x7ff8000000000000u;
+  if (bad) { *p = 0x7ff8000000000000u; }
+  return bad;
 }
 
-static bool mend_floats(uint32_t *p, uint64_t count, bool may_write) {
-  for (uint64_t i = 0; i < count; i++) {
-    if (p[i] > 0xffc00000u) {
-      if (!may_write) { return false; }
-      p[i] = 0x7fc00000u;
-    }
-  }
-  return true;
+static bool mend_float(uint32_t *p) {
+  if ((*p & 0x7fffffffu) <= 0x7f800000u) { return false; }
+  bool bad = (*p & 0x7fffffffu) != 0x7fc00000u;
+  if (bad) { *p = 0x7fc00000u; }
+  return bad;
 }
 
-bool tarn_view_mend_nans(void *elements, uint64_t count, uint32_t element_bytes, bool may_write) {
-  if (element_bytes == sizeof(double)) { return mend_doubles(elements, count, may_write); }
-  return mend_floats(elements, count, may_write);
-}
-
-bool tarn_view_check_offsets(const void *offsets, uint64_t count, bool wide, uint64_t limit) {
-  uint64_t before = 0;
-  for (uint64_t i = 0; i <= count; i++) {
-    uint64_t at = wide ? ((const uint64_t *)offsets)[i] : ((const uint32_t *)offsets)[i];
-    if (at < before || at > limit) { return false; }
-    before = at;
+uint64_t tarn_view_mend_nans(void *first, uint64_t count, uint32_t stride_bytes, uint32_t number_bytes) {
+  uint64_t mended = 0;
+  char *at = first;
+  for (uint64_t i = 0; i < count; i++, at += stride_bytes) {
+    mended += number_bytes == sizeof(double) ? mend_double((uint64_t *)(void *)at) : mend_float((uint32_t *)(void *)at);
   }
-  return true;
+  return mended;
 }

@@ -10,7 +10,7 @@
 typedef struct tarn_view {
   uint32_t block_count;
   uint32_t flags;         /* the view's own */
-  tarn_block_t *blocks[]; /* each retained and mapped by the view; null allowed */
+  tarn_block_t *blocks[]; /* each mapped by the view, which keeps it; null allowed */
 } tarn_view_t;
 
 /* Finalizer: gives the blocks back at the next task boundary, never at once: a raw pointer may outlive its view by a little. */
@@ -19,10 +19,8 @@ void tarn_view_drop(tarn_view_t *view);
 /* 53 bits of a hash of the bytes, as a number that Lua keeps exactly. */
 double tarn_view_hash(const void *bytes, uint64_t size);
 
-/* Make NaNs that LuaJIT would take for something else ordinary ones. False: there is one, and may_write is false. */
-bool tarn_view_mend_nans(void *elements, uint64_t count, uint32_t element_bytes, bool may_write);
-
-/* Whether count + 1 offsets (uint32, wide: uint64) never fall and never pass limit. */
-bool tarn_view_check_offsets(const void *offsets, uint64_t count, bool wide, uint64_t limit);
+/* Make NaNs that LuaJIT would take for something else ordinary ones: count floating-point numbers of number_bytes (4, 8), each stride_bytes
+ * after the one before, aligned. How many there were. */
+uint64_t tarn_view_mend_nans(void *first, uint64_t count, uint32_t stride_bytes, uint32_t number_bytes);
 
 #endif

@@ -134,8 +134,13 @@ static void run(tarn_host_t *h) {
     bool busy = more || tarn_service_has_events(h->service);
     uv_run(&h->loop, busy ? UV_RUN_NOWAIT : UV_RUN_ONCE);
     tarn_event_t *events = tarn_service_take_events(h->service);
+    bool collect = tarn_service_wants_collection(h->service);
     leave(h);
     tarn_bind_boundary(h->bind);
+    if (collect) {
+      tarn_bind_collect(h->bind);
+      tarn_service_room(h->service);
+    }
     dispatch_all(h, events);
     if (!h->exiting) { more = tarn_bind_boot(h->bind, "step") == 1; }
     if (!h->exiting && uv_loop_alive(&h->user_loop)) {

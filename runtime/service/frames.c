@@ -161,6 +161,19 @@ static void bulk_free(bulk_t *b) {
   tarn_free(b);
 }
 
+/* A bulk message found no room. TARN_EAGAIN when it makes sense to wait. */
+static int wait_for_room(tarn_service_t *s, tarn_conn_t *c, int rc) {
+  bool full = rc == TARN_EPOOLFULL;
+  if (rc != TARN_EAGAIN && rc != TARN_ENEEDLUA && (!full || c->collected)) {
+    c->collected = false;
+    return rc;
+  }
+  c->bulk_waiting = true;
+  if (full) { c->collected = s->wants_collection = true; }
+  if (rc != TARN_EAGAIN) { uv_stop(s->loop); } /* Lua looks after it at its next turn */
+  return TARN_EAGAIN;
+}
+
 static int on_bulk_begin(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size, const uint64_t *sizes, uint32_t count,
                          void **dest, void **token) {
   tarn_service_t *s = user;
@@ -175,16 +188,12 @@ static int on_bulk_begin(void *user, tarn_peer_t *peer, const uint8_t *frame, si
     int rc = tarn_block_create(s->pool, sizes[i], 0, &b->blocks[i], &err);
     if (rc != 0) {
       bulk_free(b);
-      if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA) {
-        c->bulk_waiting = true;
-        if (rc == TARN_ENEEDLUA) { uv_stop(s->loop); } /* Lua looks after the pool at its next turn */
-        return TARN_EAGAIN;
-      }
-      return rc;
+      return wait_for_room(s, c, rc);
     }
     b->count = i + 1;
     dest[i] = b->blocks[i]->data;
   }
+  c->collected = false;
   *token = b;
   return 0;
 }

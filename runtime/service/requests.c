@@ -1,4 +1,6 @@
 /* The methods that C answers, whatever Lua is doing. Parameters are plain MessagePack arrays. */
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include "service-private.h"
 
@@ -196,8 +198,14 @@ static int serve_pool_set(call_t *k) {
   return 0;
 }
 
+/* A figure, as a Lua number has it; no limit is infinite. */
+static int write_figure(tarn_buf_t *b, uint64_t v) {
+  if (v <= UINT64_C(1) << 53) { return tarn_mp_write_uint(b, v); }
+  return tarn_mp_write_double(b, v == UINT64_MAX ? (double)INFINITY : (double)v);
+}
+
 static int write_stat(tarn_buf_t *b, const char *name, uint64_t v) {
-  return tarn_mp_write_cstr(b, name) | tarn_mp_write_uint(b, v);
+  return tarn_mp_write_cstr(b, name) | write_figure(b, v);
 }
 
 static int serve_pool_stats(call_t *k) {
@@ -246,7 +254,7 @@ static int serve_pool_limits(call_t *k) {
   tarn_pool_get_stats(k->s->pool, &p);
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  int rc = tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, p.max_memsize) | tarn_mp_write_uint(&b, p.max_disksize);
+  int rc = tarn_mp_write_array(&b, 2) | write_figure(&b, p.max_memsize) | write_figure(&b, p.max_disksize);
   if (rc == 0 && k->msgid != 0) {
     tarn__send_result(k->s, k->c, k->msgid, &b);
   } else {

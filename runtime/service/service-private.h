@@ -29,6 +29,7 @@ typedef struct tarn_conn {
   uint32_t pid; /* 0: a foreign client, or not proven yet */
   bool foreign, up;
   bool bulk_waiting; /* a bulk message waits for room */
+  bool collected;    /* and Lua has been asked to collect its garbage for it */
   tarn_peer_t *peer;
 } tarn_conn_t;
 
@@ -85,10 +86,11 @@ struct tarn_service {
   uint32_t id;
   char address[64];
   uint8_t *secret; /* guarded memory */
+  char *secret_path; /* owned; null: not asked for yet */
   uv_async_t room;
   uv_poll_t life;  /* worker: its standard input */
   uv_timer_t overdue;
-  bool has_life, stopping, net_closed, stop_told;
+  bool has_life, stopping, net_closed, stop_told, wants_collection;
   int handles; /* of the service's own, not yet closed */
   /* events */
   tarn_event_t *event_first, **event_last;

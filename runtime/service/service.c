@@ -1,6 +1,9 @@
 /* The service itself: creation, the outbox, orderly ends. See service.h for who may call what. */
+#include <errno.h>
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/clock.h"
@@ -22,6 +25,12 @@ static void room_later(uv_async_t *a) {
     tarn_peer_bulk_retry(waiting[i]->peer);
   }
   uv_stop(s->loop); /* Lua looks after the pool at its next turn */
+}
+
+bool tarn_service_wants_collection(tarn_service_t *s) {
+  bool wants = s->wants_collection;
+  s->wants_collection = false;
+  return wants;
 }
 
 void tarn_service_room(tarn_service_t *s) { uv_async_send(&s->room); }
@@ -160,7 +169,37 @@ void tarn_service_destroy(tarn_service_t *s) {
   tarn_map_clear(&s->pending);
   pthread_mutex_destroy(&s->out_mutex);
   sodium_free(s->secret);
+  if (s->secret_path != NULL) { unlink(s->secret_path); }
+  tarn_free(s->secret_path);
   tarn_free(s);
+}
+
+const char *tarn_service_secret_file(tarn_service_t *s, tarn_error_t *err) {
+  if (s->secret_path != NULL) { return s->secret_path; }
+  const char *dir = getenv("TMPDIR");
+  char path[4096], line[TARN_SECRET_BYTES * 2 + 1];
+  int n = snprintf(path, sizeof(path), "%s/tarn-secret-XXXXXX", dir != NULL && dir[0] != '\0' ? dir : "/tmp");
+  if (n < 0 || (size_t)n >= sizeof(path)) {
+    tarn_error_set(err, TARN_EINVAL, "TMPDIR is too long for a secret file");
+    return NULL;
+  }
+  int fd = mkostemp(path, O_CLOEXEC); /* 0600, and never through a planted link */
+  if (fd < 0) {
+    tarn_error_errno(err, errno, "cannot make the secret file %s", path);
+    return NULL;
+  }
+  sodium_bin2hex(line, sizeof(line), s->secret, TARN_SECRET_BYTES);
+  line[sizeof(line) - 1] = '\n';
+  ssize_t wrote = write(fd, line, sizeof(line));
+  int saved = errno;
+  sodium_memzero(line, sizeof(line));
+  close(fd);
+  s->secret_path = wrote == (ssize_t)sizeof(line) ? tarn_strdup(path) : NULL;
+  if (s->secret_path == NULL) {
+    unlink(path);
+    tarn_error_errno(err, saved, "cannot write the secret file %s", path);
+  }
+  return s->secret_path;
 }
 
 static void tell_stop(tarn_service_t *s, tarn_member_t *m, uint32_t grace_ms) {

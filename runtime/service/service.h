@@ -77,6 +77,9 @@ tarn_event_t *tarn_service_take_events(tarn_service_t *s);
 bool tarn_service_has_events(const tarn_service_t *s);
 /* [loop] Take out the response to msgid if it is queued, else null. */
 tarn_event_t *tarn_service_take_response(tarn_service_t *s, uint32_t msgid);
+/* [loop] Has a message found no room, so that Lua should collect its garbage (dead views keep blocks) before PoolFull is said? Clears the
+ * question; after the collection call tarn_service_room. */
+bool tarn_service_wants_collection(tarn_service_t *s);
 /* [any] The pool has room again, or wants Lua: see tarn_pool_config_t.on_room. */
 void tarn_service_room(tarn_service_t *s);
 
@@ -111,6 +114,9 @@ typedef struct tarn_service_stats {
   uint64_t tcp_in_bytes, tcp_out_bytes;
 } tarn_service_stats_t;
 void tarn_service_get_stats(tarn_service_t *s, tarn_service_stats_t *out); /* [any] */
+
+/* [lua] The path of a 0600 file with one line, the secret in hex: made at the first call, outside the spill directory, removed at the end. Borrowed; null with err. */
+const char *tarn_service_secret_file(tarn_service_t *s, tarn_error_t *err);
 
 /* Bytes of the Lua heap, for pool.stats: set by bind. */
 void tarn_service_set_lua_bytes(tarn_service_t *s, const uint64_t *counter); /* read with relaxed atomics */

@@ -1,0 +1,5 @@
+std = "luajit"
+max_line_length = 140
+exclude_files = { "build" }
+globals = { "tarn" } -- inside tarn, the module is a global too
+files["spec"] = { std = "luajit+busted" }

@@ -1,0 +1,68 @@
+-- Where the host enters Lua: see tarn.core. Sets a process up, runs the driver's script, hands events and turns on.
+local core = require "tarn.core"
+local errors = require "tarn.errors"
+local failure = require "tarn.failure"
+local rpc = require "tarn.rpc"
+local sandbox = require "tarn.sandbox"
+local task = require "tarn.task"
+
+local boot = { dispatch = rpc.dispatch, step = task.step, stop = task.stop }
+
+local function load_main(options)
+  if options.code then return loadstring(options.code, "=(command line)") end
+  if options.script == "-" then return loadfile() end
+  if options.script then return loadfile(options.script) end
+  return function() end
+end
+
+local function report(text)
+  io.stdout:flush()
+  io.stderr:write("tarn: ", text, "\n")
+end
+
+-- The driver's main task: its exit status.
+local function main()
+  local options = core.options
+  local chunk, problem = load_main(options)
+  if not chunk then
+    report(problem)
+    return 1
+  end
+  local args = options.arg or {}
+  _G.arg = args
+  if options.procs then require("tarn.cluster").addprocs(options.procs) end
+  chunk(unpack(args))
+  if options.interactive then require("tarn.repl").run() end
+  return 0
+end
+
+local function describe(e, traceback)
+  if e == nil then return "the script raised nil" end
+  local text = failure.text(e, traceback)
+  traceback = failure.trim(traceback)
+  if errors.iserror(e) and traceback and not text:find(traceback, 1, true) then text = text .. "\n" .. traceback end
+  return text
+end
+
+local function main_done(t, ok, result)
+  if task.ending() then return end -- os.exit has been called
+  if not ok then report(describe(result, t.traceback)) end
+  io.stdout:flush()
+  core.exit(ok and result or 1)
+end
+
+function boot.start()
+  sandbox.install()
+  _G.tarn = require "tarn"
+  require("tarn.foreign").install()
+  if core.options.worker then
+    sandbox.install_worker()
+    require("tarn.modules").install()
+    core.ready()
+  else
+    require "tarn.modules"
+    task.spawn({ done = main_done }, main)
+  end
+end
+
+return boot

@@ -1,0 +1,240 @@
+-- Futures: the result of a job or of a local task, there or yet to come.
+--
+-- What a job has returned stays with the worker, in its pool: the response brings a DRef to it (small plain values come along at once). So the
+-- holders of the DRef keep it alive, and it is freed when the last one is gone. The first fetch takes the value over and frees it there.
+--
+-- A Future that travels before it is ready becomes, where it arrives, one that waits for the process that sent it.
+local core = require "tarn.core"
+local errors = require "tarn.errors"
+local failure = require "tarn.failure"
+local rpc = require "tarn.rpc"
+local task = require "tarn.task"
+
+local Future = {}
+Future.__index = Future
+
+-- Fields: state (nil, "done", "failed"); n and values or ref when done, err when failed; watchers while not: functions(future).
+-- pid and msgid: whom to tell when it is cancelled; task: a local one.
+local future = { Future = Future }
+
+function future.new() return setmetatable({}, Future) end
+
+function future.is(x) return type(x) == "table" and getmetatable(x) == Future end
+
+function Future:__tostring() return ("Future: %s"):format(self.state or "waiting") end
+
+local function settle(f, state)
+  f.state = state
+  local watchers = f.watchers
+  f.watchers, f.task, f.msgid = nil, nil, nil
+  if watchers then
+    for watcher in pairs(watchers) do watcher(f) end
+  end
+end
+
+function future.succeed(f, ...)
+  if f.state then return end
+  f.n, f.values = select("#", ...), { ... }
+  settle(f, "done")
+end
+
+function future.fail(f, e)
+  if f.state then return end
+  f.err = e
+  settle(f, "failed")
+end
+
+local function take_answer(f, with_values, ...)
+  if with_values then return future.succeed(f, ...) end
+  f.n, f.ref = ...
+  settle(f, "done")
+end
+
+-- The response of the request "start" or "future.wait" is there: see rpc.ask. An error, or true and the values, or false, their count, a DRef.
+function Future:answered(ok, ...)
+  if ok then return take_answer(self, ...) end
+  return future.fail(self, (...))
+end
+
+-- watcher(f) is called once when f is ready, which may be now; it must not suspend. A function of its own for each watch.
+function future.watch(f, watcher)
+  if f.state then return watcher(f) end
+  f.watchers = f.watchers or {}
+  f.watchers[watcher] = true
+end
+
+function future.unwatch(f, watcher)
+  if f.watchers then f.watchers[watcher] = nil end
+end
+
+local function check(self, what)
+  if not future.is(self) then
+    errors.raise("ArgumentError", ("%s: a Future is needed (call it with a colon), not %s"):format(what, failure.describe(self)))
+  end
+end
+
+---------------------------------------------------------------------------------------------------- waiting
+
+function Future:ready()
+  check(self, "future:ready")
+  return self.state ~= nil
+end
+
+local function stop_waiting(_, f, wait)
+  future.unwatch(f, wait.watcher)
+  task.stop_timer(wait.timer)
+end
+
+local function too_late(wait)
+  if task.abandon(wait.task) then task.wake(wait.task, true) end
+end
+
+local function wait_for(f, timeout_s, what)
+  local t = task.check(what)
+  if f.state then return true end
+  if timeout_s == 0 then
+    task.sleep(0) -- lets what has arrived be seen
+    return f.state ~= nil
+  end
+  local wait = { task = t }
+  function wait.watcher()
+    task.stop_timer(wait.timer)
+    task.wake(t, true)
+  end
+  if timeout_s then wait.timer = task.timer(timeout_s, too_late, wait) end
+  future.watch(f, wait.watcher)
+  local ok, e = task.wait(stop_waiting, f, wait)
+  if not ok then error(e, 0) end
+  return f.state ~= nil
+end
+
+-- true when it is ready, false after timeout_s without.
+function Future:wait(timeout_s)
+  check(self, "future:wait")
+  return wait_for(self, task.check_seconds(timeout_s, "future:wait"), "future:wait")
+end
+
+-- Take the value over from the pool it is in. Tasks that fetch at the same time each get it; the last one frees it.
+local function take_over(f, timeout_s)
+  local ref = f.ref
+  f.fetching = (f.fetching or 0) + 1
+  local ok, x
+  if ref.owner == core.myid() then
+    ok, x = pcall(core.pool_get, ref)
+  else
+    ok, x = pcall(function() return rpc.await("future:fetch", core.pool_get_at(ref), timeout_s) end)
+  end
+  f.fetching = f.fetching - 1
+  if not ok then error(x, 0) end
+  if not f.values then f.values = f.n == 1 and { x } or x end
+  if f.fetching == 0 and f.ref then
+    f.ref = nil
+    if not f.travelled then
+      if ref.owner == core.myid() then
+        core.pool_delete(ref)
+      else
+        pcall(function() core.forget(core.pool_delete_at(ref)) end) -- its process may be gone
+      end
+    end
+  end
+end
+
+-- The results. Not there within timeout_s: a Timeout error.
+function Future:fetch(timeout_s)
+  check(self, "future:fetch")
+  timeout_s = task.check_seconds(timeout_s, "future:fetch")
+  if not self.state then
+    local started = core.clock()
+    if not wait_for(self, timeout_s, "future:fetch") then
+      error(errors.new("Timeout", ("future:fetch: not ready within %g s"):format(timeout_s)), 0)
+    end
+    if timeout_s then timeout_s = math.max(timeout_s - (core.clock() - started), 0.001) end
+  end
+  if self.state == "failed" then error(self.err, 0) end
+  if not self.values then take_over(self, timeout_s) end
+  return unpack(self.values, 1, self.n)
+end
+
+-- Ask for it to be given up; what has been started ends when it next suspends. True if it was not ready yet.
+function Future:cancel()
+  check(self, "future:cancel")
+  if self.state then return false end
+  if self.task then
+    task.cancel(self.task)
+  elseif self.msgid then
+    rpc.cancel(self.pid, self.msgid)
+  end
+  return true
+end
+
+---------------------------------------------------------------------------------------------------- local tasks
+
+local function settle_task(t, ok, ...)
+  if ok then return future.succeed(t.future, ...) end
+  local e = (...)
+  if t.remote then e = failure.of(e, t.traceback) end
+  return future.fail(t.future, e)
+end
+
+-- Run fn(...) as a local task. remote: its errors are made into tarn errors, as a job's are.
+function future.run(remote, fn, ...)
+  local f = future.new()
+  f.task = task.spawn({ done = settle_task, future = f, remote = remote }, fn, ...)
+  return f
+end
+
+function future.async(fn, ...)
+  rpc.check_function(fn, "tarn.async")
+  return future.run(false, fn, ...)
+end
+
+-- fn's results, or a Timeout error after the seconds (and fn is cancelled).
+function future.timeout(seconds, fn, ...)
+  if seconds == nil then errors.raise("ArgumentError", "tarn.timeout: seconds must be a number, not nil") end
+  seconds = task.check_seconds(seconds, "tarn.timeout")
+  rpc.check_function(fn, "tarn.timeout")
+  task.check("tarn.timeout")
+  local f = future.run(false, fn, ...)
+  local ok, in_time = pcall(wait_for, f, math.max(seconds, 0.001), "tarn.timeout")
+  if not ok or not in_time then f:cancel() end
+  if not ok then error(in_time, 0) end
+  if not in_time then error(errors.new("Timeout", ("tarn.timeout: not done within %g s"):format(seconds)), 0) end
+  return f:fetch()
+end
+
+local function stop_listening(_, state) state.task = nil end
+
+-- Iterator over the futures of a list, as they become ready.
+function future.as_completed(list)
+  if type(list) ~= "table" then
+    errors.raise("ArgumentError", "tarn.as_completed: a list of Futures is needed, not " .. failure.describe(list))
+  end
+  local state = { ready = {}, first = 1, left = #list }
+  for i, f in ipairs(list) do
+    if not future.is(f) then
+      errors.raise("ArgumentError", ("tarn.as_completed: item %d is no Future but %s"):format(i, failure.describe(f)))
+    end
+  end
+  for _, f in ipairs(list) do
+    future.watch(f, function()
+      state.ready[#state.ready + 1] = f
+      local t = state.task
+      state.task = nil
+      if t then task.wake(t, true) end
+    end)
+  end
+  return function()
+    if state.left == 0 then return nil end
+    while not state.ready[state.first] do
+      state.task = task.check("tarn.as_completed")
+      local ok, e = task.wait(stop_listening, state)
+      if not ok then error(e, 0) end
+    end
+    local f = state.ready[state.first]
+    state.ready[state.first] = false
+    state.first, state.left = state.first + 1, state.left - 1
+    return f
+  end
+end
+
+return future

@@ -1,0 +1,37 @@
+-- The module `tarn`: the public names, gathered. What each one does stands where it is made.
+local core = require "tarn.core"
+local errors = require "tarn.errors"
+local call = require "tarn.call"
+local cluster = require "tarn.cluster"
+local future = require "tarn.future"
+local pmap = require "tarn.pmap"
+local pool = require "tarn.pool"
+local serializer = require "tarn.serializer"
+local task = require "tarn.task"
+
+local tarn = {
+  version = core.version,
+  myid = core.myid,
+  address = core.address,
+  iserror = errors.iserror,
+  log = require("tarn.log").log,
+  sleep = task.sleep,
+  async = future.async,
+  timeout = future.timeout,
+  as_completed = future.as_completed,
+  pmap = pmap.pmap,
+  array = require "tarn.array",
+  strings = require "tarn.strings",
+  ctype = require "tarn.ctype",
+  serializer = serializer,
+  encode = core.encode,
+  decode = core.decode,
+  save = core.save,
+  load = core.load,
+}
+
+for _, name in ipairs { "procs", "workers", "nprocs", "nworkers", "on", "addprocs", "rmprocs" } do tarn[name] = cluster[name] end
+for _, name in ipairs { "remotecall", "remotecall_fetch", "remote_do", "spawn", "everywhere", "fetch" } do tarn[name] = call[name] end
+for name, fn in pairs(pool) do tarn[name] = fn end
+
+return tarn

@@ -1,0 +1,90 @@
+-- What travels by name: a module's table, a function found in a module, a metatable found as a module or in one. The tables here go from the
+-- object to the bytes of its name, ready to be written; the codec looks objects up in them and asks for a refresh when package.loaded
+-- has changed, or before it would refuse something.
+local core = require "tarn.core"
+
+local weak = { __mode = "k" }
+local modules, functions, metatables = setmetatable({}, weak), setmetatable({}, weak), setmetatable({}, weak)
+
+local names = {}
+
+local function sorted_modules()
+  local list = {}
+  for name, module in pairs(package.loaded) do
+    if type(name) == "string" and (type(module) == "table" or type(module) == "function") then list[#list + 1] = name end
+  end
+  -- Short names first, so that an alias such as "a.b.init" does not win over "a.b"; _G last.
+  table.sort(list, function(a, b)
+    if a == "_G" or b == "_G" then return b == "_G" and a ~= "_G" end
+    if #a ~= #b then return #a < #b end
+    return a < b
+  end)
+  return list
+end
+
+local function is_c(f) return debug.getinfo(f, "S").what == "C" end
+
+local function add_fields(name, module)
+  local globals = module == _G
+  for key, value in next, module do
+    if type(key) == "string" then
+      if type(value) == "function" then
+        -- A global function of the script's own is not there on another process: it travels by value.
+        if not functions[value] and not (globals and not is_c(value)) then functions[value] = core.name_bytes(name, key) end
+      elseif type(value) == "table" and not globals and not metatables[value] then
+        metatables[value] = core.name_bytes(name, key)
+      end
+    end
+  end
+end
+
+local function clear(t)
+  for k in next, t do t[k] = nil end
+end
+
+function names.refresh()
+  clear(modules)
+  clear(functions)
+  clear(metatables)
+  local list = sorted_modules()
+  for _, name in ipairs(list) do
+    local module = package.loaded[name]
+    if type(module) == "function" then
+      functions[module] = functions[module] or core.name_bytes(name)
+    elseif not modules[module] then
+      modules[module] = core.name_bytes(name)
+      if module ~= _G then metatables[module] = modules[module] end
+    end
+  end
+  for _, name in ipairs(list) do
+    local module = package.loaded[name]
+    if type(module) == "table" then add_fields(name, module) end
+  end
+end
+
+-- The object that a name stands for. Raises a text.
+local function resolve(name, key, may_load)
+  local module = package.loaded[name]
+  if module == nil then
+    if not may_load then error(("module '%s' is not loaded here, and loading code is refused"):format(name), 0) end
+    local ok, found = pcall(require, name)
+    if not ok then error(("module '%s' is missing on this process: %s"):format(name, tostring(found)), 0) end
+    module = found
+  end
+  if key == nil then return module end
+  local value
+  if type(module) == "table" then value = rawget(module, key) end
+  if value == nil then error(("module '%s' has no '%s' on this process"):format(name, key), 0) end
+  return value
+end
+names.resolve = resolve
+
+core.set_hooks {
+  module_names = modules,
+  function_names = functions,
+  metatable_names = metatables,
+  refresh_names = names.refresh,
+  resolve_name = resolve,
+}
+
+return names

@@ -1,0 +1,310 @@
+-- pmap: a function over a list, its items handed out as workers come free.
+--
+-- A batch of items is one request. How many batches a worker has at a time depends on how long they take: one when they are
+-- long, so that nobody waits behind a slow one; more when they are short, so that none waits for the wire.
+local core = require "tarn.core"
+local errors = require "tarn.errors"
+local failure = require "tarn.failure"
+local rpc = require "tarn.rpc"
+local task = require "tarn.task"
+
+local pmap = {}
+
+local LONG_S, SHORT_S = 0.05, 0.002
+local FEW, MANY = 2, 16
+
+local OPTIONS = { workers = true, batch = true, retries = true, progress = true, on_error = true }
+
+local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
+
+---------------------------------------------------------------------------------------------------- on the worker
+
+-- Apply fn to each of the n items: {[i] = error} or nil, and the results. all: go on after an error.
+local function apply(fn, all, n, items)
+  local results, failures, traceback = {}, nil, nil
+  local function on_error(e)
+    traceback = debug.traceback("", 2):sub(2)
+    return e
+  end
+  for i = 1, n do
+    local ok, result = xpcall(fn, on_error, items[i])
+    if ok then
+      results[i] = result
+    elseif errors.iserror(result, "Cancelled") then
+      error(result, 0)
+    else
+      failures = failures or {}
+      failures[i] = failure.outgoing(result, traceback)
+      if not all then break end
+    end
+  end
+  return failures, results
+end
+
+local function apply_payload() return apply(core.payload()) end
+
+function rpc.on_request.map(token, from, msgid) return rpc.serve(token, from, msgid, apply_payload) end
+
+---------------------------------------------------------------------------------------------------- the batches
+
+-- One request on its way: the indices of its items and the items.
+local Batch = {}
+Batch.__index = Batch
+
+function Batch:answered(ok, failures, results)
+  local run = self.run
+  self.ok = ok
+  if ok then
+    self.failures, self.results = failures, results
+  else
+    self.err = failures
+  end
+  run.answered[#run.answered + 1] = self
+  local t = run.task
+  run.task = nil
+  if t then task.wake(t, true) end
+end
+
+local function local_done(t, ...) t.batch:answered(...) end
+
+local function send(run, worker, batch)
+  batch.worker, batch.sent, batch.answered_at = worker, core.clock(), nil
+  worker.inflight = worker.inflight + 1
+  local all = run.on_error ~= nil
+  if worker.pid == core.myid() then
+    batch.task = task.spawn({ done = local_done, batch = batch }, apply, run.fn, all, batch.n, batch.items)
+  else
+    local sent, result = pcall(rpc.ask, batch, worker.pid, "map", run.fn, all, batch.n, batch.items)
+    if sent then
+      batch.msgid = result
+    elseif errors.iserror(result, "WorkerLost") then
+      batch:answered(false, result)
+    else
+      error(result, 0)
+    end
+  end
+  run.outstanding[batch] = true
+end
+
+local function drop_all(run)
+  for batch in pairs(run.outstanding) do
+    if batch.msgid then rpc.drop(batch.worker.pid, batch.msgid) else task.cancel(batch.task) end
+  end
+  run.outstanding = {}
+end
+
+---------------------------------------------------------------------------------------------------- handing out
+
+local function next_batch(run)
+  local again = table.remove(run.again)
+  if again or run.exhausted then return again end
+  local batch = setmetatable({ run = run, first = run.taken + 1, n = 0, items = {}, tries = 0 }, Batch)
+  while batch.n < run.batch do
+    local has, item = run.pull(run.taken + 1)
+    if not has then
+      run.exhausted = true
+      break
+    end
+    run.taken = run.taken + 1
+    batch.n = batch.n + 1
+    batch.items[batch.n] = item
+  end
+  return batch.n > 0 and batch or nil
+end
+
+-- How many batches a worker may have, from how long one has taken it lately.
+local function depth(worker)
+  local seconds = worker.seconds
+  if not seconds or seconds > LONG_S then return 1 end
+  return seconds > SHORT_S and FEW or MANY
+end
+
+local function free_worker(run)
+  local best
+  for _, worker in ipairs(run.workers) do
+    if not worker.lost and worker.inflight < depth(worker) and (not best or worker.inflight < best.inflight)
+      and not core.congested(worker.pid) then
+      best = worker
+    end
+  end
+  return best
+end
+
+local function hand_out(run)
+  while true do
+    local worker = free_worker(run)
+    local batch = worker and next_batch(run)
+    if not batch then return end
+    send(run, worker, batch)
+  end
+end
+
+---------------------------------------------------------------------------------------------------- taking in
+
+local function note_time(batch)
+  local worker, now = batch.worker, core.clock()
+  -- Batches queue behind each other at the worker: what one took is the time since it was sent, or since the one before was answered.
+  local seconds = now - math.max(batch.sent, worker.last_answer or 0)
+  worker.last_answer = now
+  worker.seconds = worker.seconds and worker.seconds * 0.7 + seconds * 0.3 or seconds
+end
+
+local function item_failed(run, batch, i, e)
+  if not run.on_error then error(e, 0) end
+  run.results[batch.first + i - 1] = run.on_error(e, batch.items[i])
+end
+
+-- Has the worker of the batch been lost? A job may also raise a WorkerLost of its own, about another.
+local function is_lost(batch)
+  if batch.ok or batch.worker.pid == core.myid() or not errors.iserror(batch.err, "WorkerLost") then return false end
+  if batch.err.pid == batch.worker.pid then return true end
+  for _, pid in ipairs(core.members()) do
+    if pid == batch.worker.pid then return false end
+  end
+  return true
+end
+
+-- True when the batch will be tried elsewhere.
+local function try_elsewhere(run, batch)
+  batch.worker.lost = true
+  if batch.tries >= run.retries then return false end
+  for _, worker in ipairs(run.workers) do
+    if not worker.lost then
+      batch.tries, batch.results, batch.failures, batch.msgid = batch.tries + 1, nil, nil, nil
+      batch.err = nil
+      table.insert(run.again, 1, batch)
+      return true
+    end
+  end
+  return false
+end
+
+local function take_in(run, batch)
+  run.outstanding[batch] = nil
+  local worker = batch.worker
+  worker.inflight = worker.inflight - 1
+  if is_lost(batch) and try_elsewhere(run, batch) then return end
+  note_time(batch)
+  for i = 1, batch.n do
+    local e = batch.err or (batch.failures and batch.failures[i])
+    if e then
+      item_failed(run, batch, i, failure.received(e))
+    else
+      run.results[batch.first + i - 1] = batch.results[i]
+    end
+  end
+  run.done = run.done + batch.n
+  if run.progress then run.progress(run.done, run.total) end
+end
+
+local function stop_listening(_, run) run.task = nil end
+
+local function await_answer(run)
+  run.task = task.check("tarn.pmap")
+  local ok, e = task.wait(stop_listening, run)
+  if not ok then error(e, 0) end
+end
+
+local function all_lost(run)
+  for _, worker in ipairs(run.workers) do
+    if not worker.lost then return false end
+  end
+  return true
+end
+
+local function run_all(run)
+  while true do
+    hand_out(run)
+    if not next(run.outstanding) and not run.answered[1] then
+      if run.exhausted and #run.again == 0 then return end
+      if all_lost(run) then error(errors.new("WorkerLost", "pmap: all its workers are lost"), 0) end
+      task.sleep(0.001) -- all workers are congested
+    elseif not run.answered[1] then
+      await_answer(run)
+    end
+    local answered = run.answered
+    run.answered = {}
+    for i = 1, #answered do take_in(run, answered[i]) end
+  end
+end
+
+---------------------------------------------------------------------------------------------------- the call
+
+local function source(list)
+  if type(list) == "function" then
+    return function()
+      local item = list()
+      return item ~= nil, item
+    end
+  end
+  if type(list) ~= "table" and type(list) ~= "cdata" and type(list) ~= "userdata" then
+    argument_error("tarn.pmap: a list or an iterator is needed, not %s", failure.describe(list))
+  end
+  local n = type(list) == "table" and rawget(list, "n") or nil
+  if type(n) ~= "number" then n = #list end
+  return function(i)
+    if i > n then return false end
+    return true, list[i]
+  end, n
+end
+
+local function check_count(opts, name, default, least)
+  local n = opts[name]
+  if n == nil then return default end
+  if type(n) ~= "number" or n % 1 ~= 0 or n < least then
+    argument_error("tarn.pmap: %s is a whole number of at least %d, not %s", name, least, failure.describe(n))
+  end
+  return n
+end
+
+local function pick_workers(list)
+  if list == nil then
+    list = require("tarn.cluster").workers()
+    if #list == 0 then list = { core.myid() } end
+  end
+  if type(list) ~= "table" or #list == 0 then argument_error("tarn.pmap: workers is a list of process ids") end
+  local workers = {}
+  for i, pid in ipairs(list) do
+    rpc.check_pid(pid, "tarn.pmap: workers")
+    workers[i] = { pid = pid, inflight = 0 }
+  end
+  return workers
+end
+
+local function show_progress(done, total)
+  io.stderr:write(total and ("\r%d of %d"):format(done, total) or ("\r%d"):format(done), done == total and "\n" or "")
+end
+
+local function check_callback(opts, name)
+  local fn = opts[name]
+  if name == "progress" and fn == true then return show_progress end
+  if fn == nil or fn == false then return nil end
+  if type(fn) ~= "function" then argument_error("tarn.pmap: %s is a function, not %s", name, failure.describe(fn)) end
+  return fn
+end
+
+-- fn's first result for every item, in order; field n is their count.
+function pmap.pmap(fn, list, opts)
+  rpc.check_function(fn, "tarn.pmap")
+  if opts ~= nil and type(opts) ~= "table" then argument_error("tarn.pmap: options are a table, not %s", failure.describe(opts)) end
+  opts = opts or {}
+  for name in pairs(opts) do
+    if not OPTIONS[name] then argument_error("tarn.pmap: unknown option '%s'", tostring(name)) end
+  end
+  local pull, total = source(list)
+  local run = {
+    fn = fn, pull = pull, total = total, workers = pick_workers(opts.workers), batch = check_count(opts, "batch", 1, 1),
+    retries = check_count(opts, "retries", 0, 0), progress = check_callback(opts, "progress"), on_error = check_callback(opts, "on_error"),
+    results = {}, taken = 0, done = 0, again = {}, answered = {}, outstanding = {},
+  }
+  task.check("tarn.pmap")
+  local ok, e = pcall(run_all, run)
+  if not ok then
+    drop_all(run)
+    error(e, 0)
+  end
+  run.results.n = run.taken
+  return run.results
+end
+
+return pmap

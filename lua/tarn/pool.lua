@@ -1,0 +1,189 @@
+-- The pool's calls as users type them. What another process holds is asked for through tarn.core, which C serves there.
+local core = require "tarn.core"
+local errors = require "tarn.errors"
+local failure = require "tarn.failure"
+local future = require "tarn.future"
+local refs = require "tarn.refs"
+local rpc = require "tarn.rpc"
+local size = require "tarn.size"
+local task = require "tarn.task"
+
+local pool = {}
+
+local DESTROY_ON_EVICT = 1
+local UNLIMITED = 2 ^ 63
+
+local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
+
+local function check_ref(ref, what)
+  if not refs.is(ref) then argument_error("%s: a DRef is needed, not %s", what, failure.describe(ref)) end
+end
+
+local function here(pid) return pid == nil or pid == core.myid() end
+
+local function place(pid, what)
+  if pid ~= nil then rpc.check_pid(pid, what) end
+  return here(pid)
+end
+
+local function flags_of(opts, what)
+  if opts == nil then return 0 end
+  if type(opts) ~= "table" then argument_error("%s: options are a table, not %s", what, failure.describe(opts)) end
+  for name in pairs(opts) do
+    if name ~= "destroyonevict" then argument_error("%s: unknown option '%s'", what, tostring(name)) end
+  end
+  return opts.destroyonevict and DESTROY_ON_EVICT or 0
+end
+
+---------------------------------------------------------------------------------------------------- one object
+
+-- Store x on process pid (default: here) -> DRef.
+function pool.poolset(x, pid, opts)
+  local flags = flags_of(opts, "tarn.poolset")
+  if place(pid, "tarn.poolset") then return core.pool_set(x, flags) end
+  task.check("tarn.poolset")
+  rpc.make_room(pid, "tarn.poolset")
+  return rpc.await("tarn.poolset", core.pool_set_at(pid, x, flags))
+end
+
+-- The value of a DRef.
+function pool.poolget(ref)
+  check_ref(ref, "tarn.poolget")
+  if here(ref.owner) then return core.pool_get(ref) end
+  task.check("tarn.poolget")
+  return rpc.await("tarn.poolget", core.pool_get_at(ref))
+end
+
+function pool.pooldelete(ref)
+  check_ref(ref, "tarn.pooldelete")
+  if here(ref.owner) then
+    core.pool_delete(ref)
+    return
+  end
+  task.check("tarn.pooldelete")
+  rpc.await("tarn.pooldelete", core.pool_delete_at(ref))
+end
+
+core.ref_methods.get, core.ref_methods.delete = pool.poolget, pool.pooldelete
+
+---------------------------------------------------------------------------------------------------- many at once
+
+local function count_of(list, what)
+  if type(list) ~= "table" then argument_error("%s: a list is needed, not %s", what, failure.describe(list)) end
+  return type(list.n) == "number" and list.n or #list
+end
+
+local function check_refs(list, what)
+  local n = count_of(list, what)
+  for i = 1, n do
+    if not refs.is(list[i]) then argument_error("%s: item %d is no DRef but %s", what, i, failure.describe(list[i])) end
+  end
+  return n
+end
+
+-- Store every item of a list on process pid -> list of DRefs.
+function pool.poolset_all(list, pid)
+  local what = "tarn.poolset_all"
+  local n, results = count_of(list, what), {}
+  if place(pid, what) then
+    for i = 1, n do results[i] = core.pool_set(list[i], 0) end
+    return results
+  end
+  task.check(what)
+  local all = rpc.gather()
+  for i = 1, n do
+    rpc.make_room(pid, what)
+    all:add(i, core.pool_set_at(pid, list[i], 0))
+  end
+  return all:wait(what)
+end
+
+-- Ask for all that is elsewhere, take what is here, then wait; results[i] for list[i], and their count n.
+local function for_all(list, what, take_here, ask)
+  local n = check_refs(list, what)
+  local all, elsewhere = rpc.gather(), false
+  for i = 1, n do
+    local ref = list[i]
+    if not here(ref.owner) then
+      if not elsewhere then task.check(what) end
+      elsewhere = true
+      rpc.make_room(ref.owner, what)
+      all:add(i, ask(ref))
+    end
+  end
+  local results = all:wait(what)
+  results.n = n
+  for i = 1, n do
+    if here(list[i].owner) then results[i] = take_here(list[i]) end
+  end
+  return results
+end
+
+function pool.poolget_all(list) return for_all(list, "tarn.poolget_all", core.pool_get, core.pool_get_at) end
+
+function pool.pooldelete_all(list) for_all(list, "tarn.pooldelete_all", core.pool_delete, core.pool_delete_at) end
+
+---------------------------------------------------------------------------------------------------- jobs at the data
+
+local function on_value(fn, ref, ...) return fn(core.pool_get(ref), ...) end
+local function on_value_payload() return on_value(core.payload()) end
+
+function rpc.on_request.access(token, from, msgid) return rpc.serve(token, from, msgid, on_value_payload) end
+
+-- Run fn(value, ...) on the owner of ref.
+function pool.access(fn, ref, ...)
+  rpc.check_function(fn, "tarn.access")
+  check_ref(ref, "tarn.access")
+  task.check("tarn.access")
+  if here(ref.owner) then return future.run(true, on_value, fn, ref, ...):fetch() end
+  return rpc.call("tarn.access", ref.owner, "access", fn, ref, ...)
+end
+
+local function set_flag_payload() core.pool_destroy_on_evict(core.payload()) end
+
+function rpc.on_request.destroyonevict(token, from, msgid) return rpc.serve(token, from, msgid, set_flag_payload) end
+
+-- true: under pressure the object is dropped, not spilled.
+function pool.destroyonevict(ref, flag)
+  check_ref(ref, "tarn.destroyonevict")
+  if type(flag) ~= "boolean" then argument_error("tarn.destroyonevict: true or false is needed, not %s", failure.describe(flag)) end
+  if here(ref.owner) then
+    core.pool_destroy_on_evict(ref, flag)
+  else
+    rpc.call("tarn.destroyonevict", ref.owner, "destroyonevict", ref, flag)
+  end
+end
+
+---------------------------------------------------------------------------------------------------- the whole pool
+
+local function limits(what, pid, memory, disk)
+  if place(pid, what) then return core.pool_limits(memory, disk) end
+  task.check(what)
+  local both = rpc.await(what, core.pool_limits_at(pid, memory, disk))
+  return tonumber(both[1]), tonumber(both[2])
+end
+
+-- The budget in bytes of process pid (default: here); with n, set it first.
+function pool.max_memsize(n, pid)
+  if n ~= nil then n = size.parse(n, "tarn.max_memsize") end
+  return (limits("tarn.max_memsize", pid, n, nil))
+end
+
+function pool.max_disksize(n, pid)
+  if n ~= nil then n = size.parse(n, "tarn.max_disksize") end
+  local _, disk = limits("tarn.max_disksize", pid, nil, n)
+  return disk < UNLIMITED and disk or math.huge
+end
+
+function pool.poolstats(pid)
+  if place(pid, "tarn.poolstats") then return core.pool_stats() end
+  task.check("tarn.poolstats")
+  return rpc.await("tarn.poolstats", core.pool_stats_at(pid))
+end
+
+function pool.approx_size(x) return core.approx_size(x) end
+
+-- Delete every object of this process, and what was spilled of them.
+function pool.cleanup() core.pool_clear() end
+
+return pool

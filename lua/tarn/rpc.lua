@@ -1,0 +1,306 @@
+-- Requests between processes, both ends, on tarn.core: what is sent and awaited, and the dispatcher of what arrives.
+--
+-- The hot path is one no-op call: request, one table for the job, a coroutine used before, reply. Nothing else is allocated.
+local core = require "tarn.core"
+local errors = require "tarn.errors"
+local failure = require "tarn.failure"
+local task = require "tarn.task"
+
+local rpc = {
+  on_request = {}, -- method -> function(token, from_pid, msgid), called outside any task; must see to one reply
+  on_notify = {},  -- method -> function(from_pid), called outside any task
+  inflight = {},   -- pid -> requests of jobs that this process has sent there and that are not answered
+}
+
+local request, forget, payload, reply = core.request, core.forget, core.payload, core.reply
+local pending = {}  -- msgid -> the task that waits for it, or an object with a method answered(ok, ...)
+local draining = {} -- pid -> tasks that wait until less is queued to it
+local jobs = {}     -- from_pid * 2^32 + msgid -> what can be cancelled: a task, or an object with a method cancel()
+local inflight = setmetatable(rpc.inflight, { __index = function() return 0 end })
+
+local PIDS = 4294967296
+
+---------------------------------------------------------------------------------------------------- asking
+
+function rpc.check_pid(pid, what)
+  if type(pid) ~= "number" or pid < 1 or pid % 1 ~= 0 then
+    errors.raise("ArgumentError", ("%s: a process id is a whole number, not %s"):format(what, failure.describe(pid)))
+  end
+end
+
+function rpc.check_function(fn, what)
+  if type(fn) ~= "function" then
+    errors.raise("ArgumentError", ("%s: a function is needed, not %s"):format(what, failure.describe(fn)))
+  end
+end
+
+local function stop_draining(t, pid) draining[pid][t] = nil end
+
+local function raise_unless(ok, ...)
+  if ok then return ... end
+  error((...), 0)
+end
+
+-- Suspends while too much is queued to that process.
+function rpc.make_room(pid, what)
+  while core.congested(pid) do
+    local t = task.check(what)
+    draining[pid] = draining[pid] or {}
+    draining[pid][t] = true
+    raise_unless(task.wait(stop_draining, pid))
+  end
+end
+
+local function drained(pid)
+  local waiting = draining[pid]
+  draining[pid] = nil
+  for t in pairs(waiting or {}) do task.wake(t, true) end
+end
+
+local function give_up(_, msgid, pid)
+  pending[msgid] = nil
+  inflight[pid] = inflight[pid] - 1
+  forget(msgid)
+  core.notify(pid, "cancel", msgid)
+end
+
+local function finish(pid, ok, ...)
+  if ok then return ... end
+  error((...), 0)
+end
+
+-- Ask and wait for the results; what: the caller's name, for messages.
+function rpc.call(what, pid, method, ...)
+  local t = task.check(what)
+  if core.congested(pid) then rpc.make_room(pid, what) end
+  local msgid = request(pid, method, ...)
+  pending[msgid] = t
+  inflight[pid] = inflight[pid] + 1
+  return finish(pid, task.wait(give_up, msgid, pid))
+end
+
+-- Ask; waiter:answered(ok, ...) is called outside any task when the response is there. Returns the msgid.
+function rpc.ask(waiter, pid, method, ...)
+  local msgid = request(pid, method, ...)
+  waiter.pid = pid
+  pending[msgid] = waiter
+  inflight[pid] = inflight[pid] + 1
+  return msgid
+end
+
+-- The response is not wanted any more, nor the work.
+function rpc.drop(pid, msgid)
+  if pending[msgid] then give_up(nil, msgid, pid) end
+end
+
+function rpc.cancel(pid, msgid) core.notify(pid, "cancel", msgid) end
+
+local function forget_response(_, msgid, timer)
+  pending[msgid] = nil
+  forget(msgid)
+  task.stop_timer(timer)
+end
+
+local function expired(wait)
+  local t = wait.task
+  if pending[wait.msgid] == t and task.abandon(t) then task.wake(t, false, wait.error) end
+end
+
+-- Wait for the response to a msgid that tarn.core gave. Later than timeout_s: a Timeout error.
+function rpc.await(what, msgid, timeout_s)
+  local t = task.check(what)
+  pending[msgid] = t
+  local timer
+  if timeout_s then
+    local late = errors.new("Timeout", ("%s: not there within %g s"):format(what, timeout_s))
+    timer = task.timer(timeout_s, expired, { task = t, msgid = msgid, error = late })
+  end
+  if timer then
+    local function stop(...)
+      task.stop_timer(timer)
+      return raise_unless(...)
+    end
+    return stop(task.wait(forget_response, msgid, timer))
+  end
+  return raise_unless(task.wait(forget_response, msgid))
+end
+
+---------------------------------------------------------------------------------------------------- many at once
+
+local Gather = {}
+Gather.__index = Gather
+
+-- Collects the responses to many requests, each added as soon as it was sent.
+function rpc.gather() return setmetatable({ results = {}, msgids = {}, left = 0 }, Gather) end
+
+local function gathered(one, ok, x)
+  local all = one.all
+  all.msgids[one.msgid] = nil
+  all.left = all.left - 1
+  if ok then
+    all.results[one.i] = x
+  else
+    all.failed, all.err = true, all.failed and all.err or x
+  end
+  local t = all.task
+  if t and (all.left == 0 or all.failed) then
+    all.task = nil
+    task.wake(t, true)
+  end
+end
+
+-- The response to msgid (of tarn.core) becomes results[i].
+function Gather:add(i, msgid)
+  self.left, self.msgids[msgid] = self.left + 1, true
+  pending[msgid] = { all = self, i = i, msgid = msgid, answered = gathered }
+end
+
+function Gather:drop()
+  for msgid in pairs(self.msgids) do
+    pending[msgid] = nil
+    forget(msgid)
+  end
+  self.msgids = {}
+end
+
+local function stop_gathering(_, all) all.task = nil end
+
+-- Wait for all that was added: the results. The first error is raised, the rest is forgotten.
+function Gather:wait(what)
+  while self.left > 0 and not self.failed do
+    self.task = task.check(what)
+    local ok, e = task.wait(stop_gathering, self)
+    if not ok then
+      self:drop()
+      error(e, 0)
+    end
+  end
+  if self.failed then
+    self:drop()
+    error(self.err, 0)
+  end
+  return self.results
+end
+
+---------------------------------------------------------------------------------------------------- answers that arrive
+
+local function decoded(ok, good, ...)
+  if not good then return false, (...) end -- the payload could not be decoded
+  if ok then return true, ... end
+  return false, failure.received((...))
+end
+
+local function on_response(msgid, ok)
+  local waiter = pending[msgid]
+  if not waiter then return end
+  pending[msgid] = nil
+  if waiter.co then
+    -- rpc.call's, when its clean-up is give_up: it was counted.
+    if waiter.cleanup == give_up then inflight[waiter.cleanup_b] = inflight[waiter.cleanup_b] - 1 end
+    return task.answer(waiter, decoded(ok, pcall(payload)))
+  end
+  if waiter.pid then inflight[waiter.pid] = inflight[waiter.pid] - 1 end
+  return waiter:answered(decoded(ok, pcall(payload)))
+end
+
+---------------------------------------------------------------------------------------------------- jobs: serving
+
+-- Answer with an error. A process that is ending says nothing: who waits is told that it is lost.
+function rpc.refuse(token, msgid, e, traceback)
+  if task.stopping() then return end
+  core.reply_error(token, msgid, failure.outgoing(e, traceback))
+end
+
+-- A job's task is done: answer with its results. Field of the task: token, msgid, key.
+local function reply_results(t, ok, ...)
+  if t.key then jobs[t.key] = nil end
+  if ok then
+    local sent, e = pcall(reply, t.token, t.msgid, ...)
+    if sent then return end
+    return rpc.refuse(t.token, t.msgid, e)
+  end
+  return rpc.refuse(t.token, t.msgid, (...), t.traceback)
+end
+
+-- Serve a request by a job: a task that runs work(), which takes core.payload() and returns the results. done: instead of reply_results.
+function rpc.serve(token, from, msgid, work, done)
+  local t = { done = done or reply_results, token = token, msgid = msgid, key = false, co = false, cleanup = false }
+  task.begin(t, work)
+  if not t.ended then
+    t.key = from * PIDS + msgid
+    jobs[t.key] = t
+  end
+end
+
+function rpc.job_ended(t)
+  if t.key then jobs[t.key] = nil end
+end
+
+-- Make a request that no task serves cancellable: target:cancel().
+function rpc.on_cancel(from, msgid, target) jobs[from * PIDS + msgid] = target end
+function rpc.no_cancel(from, msgid) jobs[from * PIDS + msgid] = nil end
+
+local function invoke(fn, ...)
+  if type(fn) ~= "function" then
+    errors.raise("ArgumentError", "call: a function is needed, not " .. failure.describe(fn))
+  end
+  return fn(...)
+end
+
+local function run_payload() return invoke(payload()) end
+
+function rpc.on_request.call(token, from, msgid) return rpc.serve(token, from, msgid, run_payload) end
+rpc.run_payload = run_payload
+
+rpc.on_notify["cancel"] = function(from)
+  local key = from * PIDS + payload()
+  local job = jobs[key]
+  if not job then return end
+  if job.co then
+    task.cancel(job)
+  else
+    job:cancel()
+  end
+end
+
+local function log_failure(_, ok, e)
+  if not ok then core.log("error", "remote_do: " .. failure.text(failure.outgoing(e))) end
+end
+
+rpc.on_notify["do"] = function()
+  local t = { done = function(t, ok, e) log_failure(t, ok, e) end }
+  task.begin(t, run_payload)
+end
+rpc.log_failure = log_failure
+
+---------------------------------------------------------------------------------------------------- the dispatcher
+
+local watchers = {} -- kind -> functions(...), for joined, lost, exited
+
+-- Call fn(...) for each event of a kind: "joined", "lost", "exited".
+function rpc.watch(kind, fn)
+  watchers[kind] = watchers[kind] or {}
+  table.insert(watchers[kind], fn)
+end
+
+local function dispatch_other(kind, ...)
+  if kind == "drained" or kind == "lost" then drained((...)) end
+  for _, fn in ipairs(watchers[kind] or {}) do fn(...) end
+end
+
+function rpc.dispatch(kind, a, b, c, d)
+  if kind == "request" then
+    local serve = rpc.on_request[d]
+    if serve then return serve(a, b, c) end
+    return rpc.refuse(a, c, errors.new("ProtocolError", ("no method '%s'"):format(tostring(d))))
+  elseif kind == "response" then
+    return on_response(a, b)
+  elseif kind == "notify" then
+    local serve = rpc.on_notify[b]
+    if serve then return serve(a) end
+    return core.log("debug", ("process %s: no notification '%s'"):format(tostring(a), tostring(b)))
+  end
+  return dispatch_other(kind, a, b, c, d)
+end
+
+return rpc

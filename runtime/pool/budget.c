@@ -1,0 +1,110 @@
+/* The budget: what counts, and how a call that needs room gets it. In this order: what is free; cached segments (punched);
+ * evictions (queued by the call itself, so that it knows at once whether they will do); then an answer: wait, come back later,
+ * Lua must encode, or the pool is full. A call waits only while bytes are known to be coming, and every event that brings
+ * bytes or ends an eviction wakes all who wait: nobody waits for what cannot happen. The mutex is held throughout. */
+#include "pool/pool-private.h"
+
+#include <inttypes.h>
+#include "base/alloc.h"
+#include "base/clock.h"
+
+enum { TRIM_MIN = 256 << 10 };
+#define FAILURE_FRESH_NS ((uint64_t)1000000000)
+
+uint64_t tarn__budget_used(const tarn_pool_t *pool) {
+  return pool->live + pool->heap + pool->records + pool->objects.capacity * sizeof(tarn_map_slot_t) + pool->segments +
+         pool->memory.cached + pool->punching + pool->reserved;
+}
+
+bool tarn__room_for(const tarn_pool_t *pool, uint64_t need) {
+  uint64_t used = tarn__budget_used(pool);
+  return need <= pool->max_memsize && used <= pool->max_memsize - need;
+}
+
+static int refuse(tarn_pool_t *pool, uint64_t need, tarn_error_t *err) {
+  uint64_t used = tarn__budget_used(pool) - pool->memory.cached;
+  uint64_t available = used < pool->max_memsize ? pool->max_memsize - used : 0;
+  int rc = tarn_error_set(err, TARN_EPOOLFULL,
+                          "the pool is full: %" PRIu64 " bytes needed, %" PRIu64 " available of max_memsize %" PRIu64
+                          "; what is in use cannot be evicted",
+                          need, available, pool->max_memsize);
+  if (err) {
+    err->needed = need;
+    err->available = available;
+  }
+  return rc;
+}
+
+static int report_failure(tarn_pool_t *pool, tarn_error_t *err) {
+  if (err) { *err = pool->failure; }
+  return pool->failure.code;
+}
+
+static int come_back(tarn_pool_t *pool, int code, tarn_error_t *err) {
+  pool->owed = true;
+  return tarn_error_set(err, code, "%s", tarn_error_text(code));
+}
+
+void tarn__budget_trim_locked(tarn_pool_t *pool, uint64_t bytes) {
+  uint64_t done = 0;
+  while (done < bytes && pool->memory.cached > 0) {
+    tarn__segment_t *s = tarn__memory_largest(&pool->memory);
+    uint64_t left = bytes - done < s->warm ? tarn__page_round(bytes - done) : s->warm;
+    uint64_t part = left < TARN__SLICE ? left : TARN__SLICE;
+    pool->punching += s->warm;
+    tarn__pool_unlock(pool);
+    bool ok = tarn__memory_punch(&pool->memory, s->offset + s->warm - part, part);
+    tarn__pool_lock(pool);
+    pool->punching -= s->warm;
+    if (ok) {
+      s->warm -= part;
+      done += part;
+    }
+    tarn__memory_recycle(&pool->memory, s);
+    tarn__pool_changed_locked(pool);
+    if (!ok) { return; }
+  }
+}
+
+int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room, tarn_error_t *err) {
+  if (!room->begun) {
+    room->begun = true;
+    room->failures = pool->failures;
+  }
+  if (need > pool->max_memsize) { return refuse(pool, need, err); }
+  uint64_t shortage = tarn__budget_used(pool) + need - pool->max_memsize;
+  uint64_t cached = pool->memory.cached;
+  if (cached > 0) {
+    tarn__budget_trim_locked(pool, shortage > TRIM_MIN ? shortage : TRIM_MIN);
+    if (pool->memory.cached < cached || tarn__room_for(pool, need)) { return 0; }
+  }
+  if (room->failures != pool->failures) { return report_failure(pool, err); }
+  if (pool->failure_owed && (flags & TARN_BLOCK_WAIT) == 0) {
+    pool->failure_owed = false;
+    if (tarn_clock_ns() - pool->failure_ns < FAILURE_FRESH_NS) { return report_failure(pool, err); }
+  }
+  tarn__evict_plan_locked(pool, need);
+  if (tarn__room_for(pool, need) || pool->memory.cached > cached) { return 0; } /* some of it was freed at once */
+  shortage = tarn__budget_used(pool) + need - pool->max_memsize;
+  uint64_t coming = pool->pending + pool->punching;
+  if (coming < shortage && !tarn_list_empty(&pool->wanted)) {
+    if (pool->lua_need < need) { pool->lua_need = need; }
+    return come_back(pool, TARN_ENEEDLUA, err);
+  }
+  if (coming == 0) { return refuse(pool, need, err); }
+  if ((flags & TARN_BLOCK_WAIT) == 0) { return come_back(pool, TARN_EAGAIN, err); }
+  pool->demand += need;
+  tarn__pool_wait_locked(pool);
+  pool->demand -= need;
+  return 0;
+}
+
+int tarn__room_reserve_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn_error_t *err) {
+  tarn__room_t room = {0};
+  while (!tarn__room_for(pool, need)) {
+    int rc = tarn__room_step_locked(pool, need, flags, &room, err);
+    if (rc != 0) { return rc; }
+  }
+  pool->reserved += need;
+  return 0;
+}

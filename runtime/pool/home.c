@@ -1,0 +1,188 @@
+/* Where a block's bytes are, and how they move: into memory or a mapping when it is first mapped, out of it when it is evicted or
+ * last unmapped. All system calls are made without the mutex: what they work on is first taken out of the block (so that nobody
+ * else sees it) or marked busy, and a reference is held, so that no extent is given back while anything maps it. */
+#include "pool/pool-private.h"
+
+#include <inttypes.h>
+#include "base/alloc.h"
+#include "image/file.h"
+#include "pool/sys-private.h"
+
+bool tarn__block_resident(const tarn__block_t *b) { return b->mem || b->seg || b->fmap; }
+
+uint64_t tarn__block_gain(const tarn__block_t *b) {
+  if (b->mem) { return b->maps == 0 ? tarn__heap_charge(b->pub.size) : 0; }
+  return b->seg && !b->covered ? b->seg->warm : 0;
+}
+
+void tarn__block_free_mem_locked(tarn__block_t *b) {
+  b->pool->heap -= tarn__heap_charge(b->pub.size);
+  tarn__pool_trash_locked(b->pool, b->mem, b->pub.size);
+  b->mem = NULL;
+  b->drop = false;
+  tarn__pool_changed_locked(b->pool);
+}
+
+/* Fetched bytes, not yet the block's. */
+typedef struct fetched {
+  uint8_t *mem, *fmap;
+} fetched_t;
+
+static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
+  if (tarn_hash64(bytes, b->pub.size) == b->hash) { return 0; }
+  return tarn_error_set(err, TARN_ECORRUPT,
+                        "%" PRIu64 " bytes at %" PRIu64 " of the spill file in %s are not what was written",
+                        b->pub.size, b->disk_offset, b->pool->spill.dir);
+}
+
+/* The mutex is not held; the caller has a reference, and the block's place on disk never changes. */
+static int fetch(tarn__block_t *b, bool writable, fetched_t *out, tarn_error_t *err) {
+  tarn__spill_t *spill = &b->pool->spill;
+  int rc;
+  if (b->disk_size > 0) {
+    rc = tarn__spill_map(spill, b->disk_offset, b->disk_size, writable, &out->fmap, err);
+    if (rc != 0 || b->pub.kind != TARN__KIND_HEAP) { return rc; }
+    rc = verify(b, out->fmap, err);
+    if (rc != 0) { tarn__sys_munmap(out->fmap, b->disk_size); }
+    return rc;
+  }
+  out->mem = tarn_aligned(64, (b->pub.size + 63) & ~(uint64_t)63);
+  if (!out->mem) { return tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size); }
+  rc = tarn__spill_read(spill, out->mem, b->pub.size, b->disk_offset, err);
+  if (rc == 0) { rc = verify(b, out->mem, err); }
+  if (rc != 0) { tarn_free(out->mem); }
+  return rc;
+}
+
+static void install(tarn__block_t *b, const fetched_t *f, uint64_t *credit) {
+  tarn_pool_t *pool = b->pool;
+  b->mem = f->mem;
+  b->fmap = f->fmap;
+  pool->mapped_back += b->pub.size;
+  if (!b->mem) { return; }
+  uint64_t charge = tarn__heap_charge(b->pub.size);
+  pool->heap += charge;
+  /* Without credit nobody's object was touched, so no eviction would find these bytes: they go with the last mapping. */
+  b->drop = !credit;
+  if (credit) {
+    uint64_t paid = charge < *credit ? charge : *credit;
+    *credit -= paid;
+    pool->reserved -= paid;
+  }
+  if (!tarn__room_for(pool, 0)) { tarn__evict_plan_locked(pool, 0); }
+}
+
+int tarn__block_map_locked(tarn__block_t *b, uint64_t *credit, tarn_error_t *err) {
+  tarn_pool_t *pool = b->pool;
+  if (!tarn__block_resident(b)) {
+    fetched_t got = {0};
+    bool writable = b->pub.sealed == 0;
+    b->refs++;
+    tarn__pool_unlock(pool);
+    int rc = fetch(b, writable, &got, err);
+    tarn__pool_lock(pool);
+    if (rc == 0 && !tarn__block_resident(b)) {
+      install(b, &got, credit);
+      got = (fetched_t){0};
+    }
+    if (rc == 0) { /* now it is there and cannot go: this mapping is counted before the mutex is let go again */
+      b->refs++;
+      if (b->maps++ == 0) { b->pub.data = tarn__block_address(b); }
+    }
+    if (rc == 0 && (got.fmap || got.mem)) { /* another thread was first */
+      tarn__pool_unlock(pool);
+      if (got.fmap) { tarn__sys_munmap(got.fmap, b->disk_size); }
+      tarn_free(got.mem);
+      tarn__pool_lock(pool);
+    }
+    tarn__block_unref_locked(b);
+    return rc;
+  }
+  b->refs++;
+  if (b->maps++ == 0) { b->pub.data = tarn__block_address(b); }
+  return 0;
+}
+
+/* Out of its segment: nobody maps it, and its bytes are on disk. */
+static void detach(tarn__block_t *b) {
+  tarn_pool_t *pool = b->pool;
+  tarn__segment_t *s = b->seg;
+  bool covered = b->covered;
+  b->seg = NULL;
+  b->covered = false;
+  pool->segments -= s->warm;
+  if (covered) {
+    pool->punching += s->warm; /* not 0 where covering or punching failed half-way */
+    b->refs++;                 /* the extent stays until the file is off these addresses */
+    tarn__pool_unlock(pool);
+    int rc = tarn__memory_uncover(&pool->memory, s->offset, tarn__page_round(b->pub.size));
+    if (rc != 0) { (void)tarn__memory_punch(&pool->memory, s->offset, s->size); }
+    tarn__pool_lock(pool);
+    pool->punching -= s->warm;
+    if (rc == 0) {
+      tarn__memory_recycle(&pool->memory, s);
+    } else {
+      tarn_free(s); /* these addresses are lost: what is mapped there is not known */
+    }
+    tarn__pool_changed_locked(pool);
+    tarn__block_unref_locked(b);
+    return;
+  }
+  tarn__memory_recycle(&pool->memory, s);
+  tarn__pool_changed_locked(pool);
+}
+
+/* The last mapping is gone. The caller has a reference. */
+static void settle_unmapped(tarn__block_t *b) {
+  tarn_pool_t *pool = b->pool;
+  b->pub.data = NULL;
+  if (b->parker) { tarn__lru_unpark(pool, b); }
+  if (b->busy) { return; } /* the spill thread will look at the counts when it is done */
+  if (b->fmap) {
+    uint8_t *at = b->fmap;
+    b->fmap = NULL;
+    tarn__pool_unlock(pool);
+    tarn__sys_munmap(at, b->disk_size);
+    tarn__pool_lock(pool);
+  } else if (b->mem && b->drop && b->on_disk) {
+    tarn__block_free_mem_locked(b);
+  } else if (b->seg && b->on_disk) {
+    detach(b);
+  }
+}
+
+void tarn__block_unmap_locked(tarn__block_t *b) {
+  if (--b->maps == 0) { settle_unmapped(b); }
+  tarn__block_unref_locked(b);
+}
+
+static void cover(tarn__block_t *b) {
+  tarn_pool_t *pool = b->pool;
+  tarn__segment_t *s = b->seg;
+  b->busy = true;
+  tarn__pool_unlock(pool);
+  int rc = tarn__memory_cover(&pool->memory, s->offset, tarn__page_round(b->pub.size), pool->spill.fd, b->disk_offset);
+  bool freed = rc == 0 && tarn__memory_punch(&pool->memory, s->offset, s->warm);
+  tarn__pool_lock(pool);
+  b->busy = false;
+  b->covered = true;
+  if (freed) {
+    pool->segments -= s->warm;
+    s->warm = 0;
+    tarn__pool_changed_locked(pool);
+  } /* else its memory stays, and counts, until it is unmapped */
+}
+
+void tarn__block_vacate_locked(tarn__block_t *b) {
+  if (!b->on_disk || b->busy) { return; }
+  if (b->mem) {
+    if (b->maps > 0) {
+      b->drop = true;
+    } else {
+      tarn__block_free_mem_locked(b);
+    }
+  } else if (b->seg) {
+    if (b->maps > 0 && !b->covered) { cover(b); }
+    if (b->maps == 0 && b->seg) { detach(b); }
+  }
+}

@@ -1,0 +1,291 @@
+/* Objects: what poolset made, by id. Live ones are known by their size alone. Any thread. */
+#include <assert.h>
+#include "pool/pool-private.h"
+
+static tarn__object_t *object_new(tarn_pool_t *pool, uint32_t flags) {
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__slab_take(&pool->slab);
+  tarn__pool_unlock(pool);
+  if (!o) { return NULL; }
+  tarn_list_init(&o->link);
+  tarn_list_init(&o->queue_link);
+  tarn_list_init(&o->value_link);
+  tarn_list_init(&o->all_link);
+  o->destroy = ((flags >> 8) & TARN_OBJECT_DESTROY_ON_EVICT) != 0;
+  return o;
+}
+
+tarn__object_t *tarn__object_find_locked(tarn_pool_t *pool, uint64_t id) { return tarn_map_get(&pool->objects, id); }
+
+static int enter_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err) {
+  if (tarn_map_set(&pool->objects, pool->last_id + 1, o) != 0) {
+    return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record");
+  }
+  o->id = ++pool->last_id;
+  pool->records += sizeof *o;
+  pool->sets++;
+  tarn_list_push_back(&pool->all, &o->all_link);
+  tarn__lru_touch(pool, o);
+  return 0;
+}
+
+void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o) {
+  if (o->value) { tarn__value_unhold_locked(o->value); }
+  if (o->cold) {
+    pool->spilled -= o->cold_size;
+    tarn__pack_leave_locked(pool, o->cold_pack, o->cold_size);
+  }
+  pool->records -= sizeof *o;
+  tarn__slab_give(&pool->slab, o);
+}
+
+void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
+  tarn_map_remove(&pool->objects, o->id);
+  tarn_list_remove(&o->all_link);
+  if (!o->cold) { tarn__lru_remove(pool, o); }
+  if (o->cold) {
+    tarn__object_free_locked(pool, o);
+  } else if (!o->value) {
+    pool->live -= o->live_size;
+    pool->records -= sizeof *o;
+    tarn_list_push_back(&pool->dropped, &o->queue_link); /* its anchor goes when the mutex is let go */
+  } else {
+    tarn_list_remove(&o->value_link);
+    if (o->evicting) {
+      o->dead = true; /* the spill thread frees it */
+    } else {
+      tarn__object_free_locked(pool, o);
+    }
+  }
+  tarn__pool_changed_locked(pool);
+}
+
+int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id, tarn_error_t *err) {
+  tarn__object_t *o = object_new(pool, flags);
+  if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
+  o->live_size = size;
+  uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof *o;
+  tarn__pool_lock(pool);
+  int rc = tarn__room_reserve_locked(pool, need, flags, err);
+  if (rc == 0) {
+    pool->reserved -= need;
+    rc = enter_locked(pool, o, err);
+  }
+  if (rc == 0) {
+    pool->live += size;
+    *id = o->id;
+  }
+  if (rc != 0) { tarn__slab_give(&pool->slab, o); }
+  tarn__pool_unlock(pool);
+  return rc;
+}
+
+/* Bytes of v in memory. */
+static uint64_t resident_locked(const tarn_value_t *v) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < v->count; i++) {
+    tarn__block_t *b = v->pieces[i];
+    if (b->counted) { continue; }
+    b->counted = true;
+    sum += b->mem ? tarn__heap_charge(b->pub.size) : b->seg ? b->seg->warm : 0;
+  }
+  for (uint32_t i = 0; i < v->count; i++) { v->pieces[i]->counted = false; }
+  return sum;
+}
+
+/* Until what is in the pool, v's bytes (which are there already) included, is within the budget; or would be without v, which can be evicted as
+ * soon as it is stored. */
+static int make_room_locked(tarn_pool_t *pool, const tarn_value_t *v, uint64_t need, uint32_t flags, tarn_error_t *err) {
+  tarn__room_t room = {0};
+  while (!tarn__room_for(pool, need)) {
+    int rc = tarn__room_step_locked(pool, need, flags, &room, err);
+    if (rc == 0) { continue; }
+    bool alone = rc == TARN_EPOOLFULL && need <= pool->max_memsize &&
+                 tarn__budget_used(pool) + need - pool->max_memsize <= resident_locked(v);
+    if (!alone) { return rc; }
+    if (err) { *err = (tarn_error_t){0}; }
+    return 0;
+  }
+  return 0;
+}
+
+static void become_value_locked(tarn__object_t *o, tarn_value_t *v) {
+  tarn__value_hold_locked(v);
+  o->value = v;
+  tarn_list_push_back(&v->objects, &o->value_link);
+}
+
+int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id, tarn_error_t *err) {
+  assert(v->pool == pool);
+  tarn__object_t *o = object_new(pool, flags);
+  if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
+  tarn__pool_lock(pool);
+  int rc = make_room_locked(pool, v, sizeof *o, flags, err);
+  if (rc == 0) { rc = enter_locked(pool, o, err); }
+  if (rc == 0) {
+    become_value_locked(o, v);
+    *id = o->id;
+    if (!tarn__room_for(pool, 0)) { tarn__evict_plan_locked(pool, 0); }
+  }
+  if (rc != 0) { tarn__slab_give(&pool->slab, o); }
+  tarn__pool_unlock(pool);
+  return rc;
+}
+
+int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err) {
+  assert(v->pool == pool);
+  int rc = 0;
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__object_find_locked(pool, id);
+  if (!o) {
+    rc = tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
+  } else if (!tarn__object_is_live(o)) {
+    rc = tarn_error_set(err, TARN_EINVAL, "object %llu is encoded already", (unsigned long long)id);
+  } else {
+    bool victim = o->place == TARN__WANTED;
+    tarn__lru_remove(pool, o);
+    pool->live -= o->live_size;
+    o->live_size = 0;
+    o->pinned = false;
+    become_value_locked(o, v);
+    if (victim) {
+      tarn__lru_oldest(pool, o);
+    } else {
+      tarn__lru_touch(pool, o); /* it was encoded in order to travel */
+    }
+    tarn__evict_plan_locked(pool, pool->lua_need);
+    tarn__pool_changed_locked(pool);
+  }
+  tarn__pool_unlock(pool);
+  return rc;
+}
+
+int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id) {
+  int found = 0;
+  tarn__pool_lock(pool);
+  tarn__evict_plan_locked(pool, pool->lua_need);
+  uint64_t wanted = tarn__budget_used(pool) + pool->lua_need + pool->demand;
+  uint64_t coming = pool->pending + pool->punching + pool->memory.cached;
+  if (wanted > coming + pool->max_memsize && !tarn_list_empty(&pool->wanted)) {
+    *id = TARN_CONTAINER(pool->wanted.next, tarn__object_t, link)->id;
+    found = 1;
+  } else {
+    pool->lua_need = 0;
+    tarn__lru_unwant_all(pool);
+  }
+  tarn__pool_unlock(pool);
+  return found;
+}
+
+void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id) {
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__object_find_locked(pool, id);
+  if (o && tarn__object_is_live(o)) {
+    o->pinned = true;
+    tarn__lru_remove(pool, o);
+    tarn__pool_changed_locked(pool); /* who waits may now be told that the pool is full */
+  }
+  tarn__pool_unlock(pool);
+}
+
+static void touch_locked(tarn_pool_t *pool, tarn__object_t *o) {
+  pool->gets++;
+  o->touched = true;
+  if (!o->evicting && !o->pinned && !o->cold) { tarn__lru_touch(pool, o); }
+}
+
+int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v, tarn_error_t *err) {
+  int rc = 0;
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__object_find_locked(pool, id);
+  if (!o) {
+    rc = tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
+  } else if (o->cold && tarn__object_thaw_locked(pool, o) != 0) {
+    rc = tarn_error_set(err, TARN_ENOMEM, "no memory for a value's record");
+  } else {
+    touch_locked(pool, o);
+    tarn_value_t *found = o->value;
+    if (found) {
+      tarn__value_hold_locked(found); /* the object may be deleted while its pieces are fetched */
+      rc = tarn__value_open_locked(found, flags, err);
+      tarn__value_unhold_locked(found);
+    }
+    if (rc == 0) { *v = found; }
+  }
+  tarn__pool_unlock(pool);
+  return rc;
+}
+
+int tarn_pool_touch(tarn_pool_t *pool, uint64_t id) {
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__object_find_locked(pool, id);
+  if (o) { touch_locked(pool, o); }
+  tarn__pool_unlock(pool);
+  return o ? 0 : TARN_ENOENT;
+}
+
+int tarn_pool_delete(tarn_pool_t *pool, uint64_t id) {
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__object_find_locked(pool, id);
+  if (o) {
+    pool->deletes++;
+    tarn__object_delete_locked(pool, o);
+  }
+  tarn__pool_unlock(pool);
+  return o ? 0 : TARN_ENOENT;
+}
+
+int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag) {
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__object_find_locked(pool, id);
+  if (o) { o->destroy = flag; }
+  tarn__pool_unlock(pool);
+  return o ? 0 : TARN_ENOENT;
+}
+
+int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes) {
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__object_find_locked(pool, id);
+  if (o) { *size_bytes = o->value ? o->value->size : o->cold ? o->cold_size : o->live_size; }
+  tarn__pool_unlock(pool);
+  return o ? 0 : TARN_ENOENT;
+}
+
+/* Nothing of v is left to be written, and what was is out of memory or goes when it is unmapped. */
+static bool is_out(const tarn__object_t *o) {
+  if (o->evicting) { return false; }
+  for (uint32_t i = 0; i < o->value->count; i++) {
+    const tarn__block_t *b = o->value->pieces[i];
+    if (!b->on_disk || b->busy || (b->mem && !b->drop) || (b->seg && !b->covered)) { return false; }
+  }
+  return true;
+}
+
+int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
+  int rc = 0;
+  bool begun = false;
+  tarn__pool_lock(pool);
+  uint64_t failures = pool->failures;
+  for (;;) {
+    tarn__object_t *o = tarn__object_find_locked(pool, id);
+    if (!o) {
+      rc = tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
+    } else if (o->cold) {
+      break;
+    } else if (!o->value) {
+      rc = tarn_error_set(err, TARN_ENEEDLUA, "object %llu must be encoded first", (unsigned long long)id);
+    } else if (is_out(o) || (begun && !o->evicting && failures == pool->failures)) {
+      break; /* out; or as far out as its readers allow: it is on disk */
+    } else if (!o->evicting && failures != pool->failures) {
+      rc = pool->failure.code;
+      if (err) { *err = pool->failure; }
+    } else if (!o->evicting) {
+      rc = tarn__evict_start_locked(pool, o, err);
+      begun = true;
+    }
+    if (rc != 0) { break; }
+    tarn__pool_wait_locked(pool);
+  }
+  tarn__pool_unlock(pool);
+  return rc;
+}

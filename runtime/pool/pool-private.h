@@ -1,0 +1,235 @@
+/* What the pool's files share. Everything here is guarded by the pool's mutex, except where a field says otherwise; a function named
+ * ..._locked wants the mutex held and keeps it held, but may let go of it in between where it says so. */
+#ifndef TARN_POOL_POOL_PRIVATE_H
+#define TARN_POOL_POOL_PRIVATE_H
+
+#include <pthread.h>
+#include "base/list.h"
+#include "base/map.h"
+#include "pool/pool.h"
+#include "pool/segment-private.h"
+#include "pool/slab-private.h"
+#include "pool/spill-private.h"
+
+enum { TARN__KIND_HEAP = 0, TARN__KIND_SEGMENT = 1, TARN__KIND_FILE = 2 };
+
+/* Many small pieces in one extent of the spill file; given back when the last of them dies. live_bytes against size
+ * tells which packs would be worth rewriting. */
+typedef struct tarn__pack {
+  uint64_t offset, size; /* the extent */
+  uint64_t live_bytes;
+  uint32_t live;         /* pieces */
+} tarn__pack_t;
+
+typedef struct tarn__object tarn__object_t;
+
+/* A block, or the front of a value. Where its bytes are:
+ *   mem          heap (kind HEAP)
+ *   seg          memory; when covered, the spill file mapped over the segment's addresses
+ *   fmap         the spill file mapped elsewhere
+ *   none of them in the spill file only (on_disk), not mapped
+ * At most one of the three. fmap, and a covered seg, exist only while maps > 0 or busy; busy: the spill thread is at work on it
+ * and will settle what the counts say by then. */
+typedef struct tarn__block {
+  tarn_block_t pub; /* first */
+  tarn_pool_t *pool;
+  tarn_list_t link;       /* pool->blocks */
+  tarn_list_t later_link; /* pool->later, while later > 0 */
+  uint64_t refs;          /* each mapping is one too */
+  uint64_t maps;
+  uint64_t later;         /* mappings to be undone at the next boundary */
+  uint8_t *mem;           /* owned */
+  tarn__segment_t *seg;   /* owned */
+  uint8_t *fmap;          /* owned mapping */
+  tarn__pack_t *pack;     /* when on disk in a pack; else the extent is our own */
+  uint64_t disk_offset, disk_size; /* where on_disk; disk_size 0 in a pack */
+  uint64_t hash;          /* of a heap piece on disk */
+  tarn__object_t *parker; /* waits for this piece to be unmapped */
+  tarn_list_t write_link; /* in a batch of the spill thread */
+  bool on_disk;
+  bool busy;
+  bool planned; /* its bytes are in some object's gain */
+  bool covered;
+  bool drop;    /* heap piece, evicted while mapped: free it when it is unmapped */
+  bool counted; /* scratch, within one critical section */
+} tarn__block_t;
+
+struct tarn_value {
+  tarn_pool_t *pool;
+  uint64_t refs;       /* readers'; while > 0 every piece is mapped */
+  uint64_t holds;      /* objects', and of calls under way: keep the record */
+  bool opening;        /* a get is mapping the pieces */
+  tarn_list_t objects; /* that are this value */
+  uint64_t size;
+  uint32_t count;           /* pieces: the front, then the blocks */
+  tarn__block_t *pieces[];  /* each entry holds a reference */
+};
+
+typedef enum {
+  TARN__NOWHERE, /* nothing to free, or being evicted, or pinned */
+  TARN__IN_LRU,
+  TARN__WANTED, /* live, to be encoded by Lua */
+  TARN__PARKED, /* nothing to free until a certain piece is unmapped */
+  TARN__LIMBO   /* the same, when every such piece has a parker already */
+} tarn__place_t;
+
+struct tarn__object {
+  tarn_list_t all_link; /* pool->all */
+  uint64_t id;
+  tarn_value_t *value; /* a hold; null: live or cold */
+  tarn__place_t place;
+  bool cold;    /* nothing but what to find the front by is left in memory (cold.c) */
+  bool destroy; /* dropped instead of spilled */
+  bool pinned;  /* live, cannot be encoded: no victim */
+  bool evicting, touched, dead; /* touched, dead: meanwhile */
+  union {
+    struct { /* not cold */
+      tarn_list_t link;       /* by place */
+      tarn_list_t queue_link; /* pool->queue, a batch; or pool->dropped */
+      tarn_list_t value_link; /* value->objects */
+      uint64_t live_size;
+      uint64_t gain; /* bytes that its eviction under way will bring */
+    };
+    struct { /* cold: the front, in a pack */
+      tarn__pack_t *cold_pack;
+      uint64_t cold_offset, cold_size, cold_hash;
+    };
+  };
+};
+
+static inline bool tarn__object_is_live(const tarn__object_t *o) { return !o->value && !o->cold; }
+
+struct tarn_pool {
+  pthread_mutex_t mutex;
+  pthread_cond_t changed; /* room, or the outcome of something waited for */
+  pthread_cond_t work;    /* for the spill thread */
+  tarn_pool_config_t config;
+  uint64_t max_memsize;
+
+  tarn_map_t objects;
+  uint64_t last_id;
+  tarn_list_t all;    /* objects in the map */
+  tarn_list_t lru;    /* least recently used first */
+  tarn_list_t wanted; /* live ones, in order of eviction */
+  tarn_list_t parked, limbo;
+  tarn_list_t blocks, later;
+  tarn__slab_t slab; /* of objects */
+
+  tarn__memory_t memory;
+  tarn__spill_t spill;
+
+  /* What the budget counts, bytes. */
+  uint64_t live, heap, records, segments; /* segments: warm bytes of those in use; memory.cached comes beside */
+  uint64_t punching;                      /* taken from the cache, on their way out */
+  uint64_t reserved;                      /* promised to a call that is about to take it */
+  uint64_t pending;                       /* will come back from evictions under way */
+  uint64_t wanted_bytes;                  /* of the wanted live ones */
+  uint64_t demand;                        /* of the threads that wait for room */
+  uint64_t lua_need;                      /* most that a call wanted that got TARN_ENEEDLUA */
+
+  /* The spill thread. */
+  pthread_t thread;
+  bool started, stopping;
+  tarn_list_t queue;      /* objects to evict */
+  uint64_t failures;      /* counts failed batches */
+  tarn_error_t failure;   /* the last */
+  uint64_t failure_ns;
+  bool failure_owed;      /* who got TARN_EAGAIN has yet to hear of it */
+
+  /* To be done by tarn__pool_unlock. */
+  uint32_t waiters;
+  bool owed;      /* some call returned TARN_EAGAIN or TARN_ENEEDLUA */
+  bool fire_room;
+  tarn_list_t dropped; /* live objects whose anchors must go */
+  void *trash;         /* heap memory to free, linked through its first bytes */
+
+  uint64_t spilled; /* bytes of blocks on disk */
+  uint64_t value_count;
+  uint64_t sets, gets, deletes, evictions, spill_written, mapped_back;
+};
+
+static inline tarn__block_t *tarn__block(tarn_block_t *b) { return (tarn__block_t *)(void *)b; }
+
+/* ---- pool.c ---- */
+void tarn__pool_lock(tarn_pool_t *pool);
+void tarn__pool_unlock(tarn_pool_t *pool);      /* then runs callbacks and frees what was put off */
+void tarn__pool_wait_locked(tarn_pool_t *pool); /* lets go: until something has changed (or earlier) */
+void tarn__pool_changed_locked(tarn_pool_t *pool); /* room came, or an outcome */
+void tarn__pool_trash_locked(tarn_pool_t *pool, void *mem, uint64_t size_bytes);
+void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o);
+void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o); /* unlinked already */
+tarn__object_t *tarn__object_find_locked(tarn_pool_t *pool, uint64_t id);
+
+/* ---- budget.c ---- */
+uint64_t tarn__budget_used(const tarn_pool_t *pool);
+static inline uint64_t tarn__heap_charge(uint64_t size) { return ((size + 63) & ~(uint64_t)63) + 16; }
+typedef struct tarn__room {
+  uint64_t failures; /* pool->failures when the wait began */
+  bool begun;
+} tarn__room_t;
+/* There is no room for need more bytes: one step towards it, letting go of the mutex. 0: look again. Else the error to return. */
+int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room, tarn_error_t *err);
+/* Until need more bytes are free, and promised to the caller (pool->reserved). */
+int tarn__room_reserve_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn_error_t *err);
+bool tarn__room_for(const tarn_pool_t *pool, uint64_t need);
+/* Punch at least so many cached bytes, or all. Lets go. */
+void tarn__budget_trim_locked(tarn_pool_t *pool, uint64_t bytes);
+
+/* ---- evict.c ---- */
+/* Queue enough of the least recently used objects for need more bytes; live ones become wanted. */
+void tarn__evict_plan_locked(tarn_pool_t *pool, uint64_t need);
+/* Queue one object that is a value and not being evicted. */
+int tarn__evict_start_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err);
+
+/* ---- lru.c ---- */
+void tarn__lru_remove(tarn_pool_t *pool, tarn__object_t *o); /* from whatever place */
+void tarn__lru_touch(tarn_pool_t *pool, tarn__object_t *o);  /* the last to be evicted */
+void tarn__lru_oldest(tarn_pool_t *pool, tarn__object_t *o); /* the first to be evicted */
+void tarn__lru_want(tarn_pool_t *pool, tarn__object_t *o);
+void tarn__lru_unwant_all(tarn_pool_t *pool); /* back to the oldest end, in their order */
+void tarn__lru_park(tarn_pool_t *pool, tarn__object_t *o);   /* by what is mapped; nowhere when nothing is in memory */
+void tarn__lru_unpark(tarn_pool_t *pool, tarn__block_t *b);  /* b was unmapped */
+tarn__object_t *tarn__lru_first(tarn_pool_t *pool);
+
+/* ---- block.c (records, the public calls), home.c (where the bytes are) ---- */
+tarn__block_t *tarn__block_new(tarn_pool_t *pool, uint64_t size, uint32_t kind); /* not linked nor counted; null: no memory */
+void tarn__block_link_locked(tarn__block_t *b);
+void tarn__block_ref_locked(tarn__block_t *b);
+void tarn__block_unref_locked(tarn__block_t *b);
+/* Lets go where the bytes must be fetched. credit: reserved bytes that it may use up; null allowed. */
+int tarn__block_map_locked(tarn__block_t *b, uint64_t *credit, tarn_error_t *err);
+void tarn__block_unmap_locked(tarn__block_t *b);         /* lets go where something must be unmapped */
+void tarn__block_vacate_locked(tarn__block_t *b);        /* it is on disk: out of memory, as far as its mappings allow. Lets go */
+void tarn__block_free_mem_locked(tarn__block_t *b);
+uint64_t tarn__block_gain(const tarn__block_t *b);       /* bytes that evicting it would free */
+bool tarn__block_resident(const tarn__block_t *b);       /* mapping it needs no fetching */
+static inline uint8_t *tarn__block_address(const tarn__block_t *b) {
+  return b->mem ? b->mem : b->seg ? b->pool->memory.base + b->seg->offset : b->fmap;
+}
+
+/* ---- value.c ---- */
+void tarn__value_hold_locked(tarn_value_t *v);
+void tarn__value_unhold_locked(tarn_value_t *v); /* may free it */
+/* A reader's reference, with every piece mapped. Lets go. */
+int tarn__value_open_locked(tarn_value_t *v, uint32_t flags, tarn_error_t *err);
+
+size_t tarn__value_record_size(const tarn_value_t *v);
+tarn_value_t *tarn__value_new(tarn_pool_t *pool, uint32_t count); /* not counted; null: no memory */
+void tarn__pack_leave_locked(tarn_pool_t *pool, tarn__pack_t *pack, uint64_t size); /* one piece of it is dead */
+
+/* ---- cold.c ---- */
+void tarn__object_freeze_locked(tarn_pool_t *pool, tarn__object_t *o); /* if it is out of memory and of that kind */
+int tarn__object_thaw_locked(tarn_pool_t *pool, tarn__object_t *o);    /* cold: its value again, still on disk. TARN_ENOMEM */
+
+/* ---- spiller.c ---- */
+/* An extent with its space allocated. Lets go. in_place: it will be mapped before it is written, and reads as zeros. */
+int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, uint64_t *offset, tarn_error_t *err);
+void tarn__extent_give_locked(tarn_pool_t *pool, uint64_t offset, uint64_t size);
+int tarn__spiller_start_locked(tarn_pool_t *pool); /* once; TARN_ENOMEM */
+void tarn__spiller_stop(tarn_pool_t *pool);
+
+/* ---- stats.c ---- */
+/* For specs: 0 when every sum is what the parts say, else the number of the check that failed. */
+int tarn__pool_check(tarn_pool_t *pool);
+
+#endif

@@ -1,0 +1,168 @@
+/* The pool as a whole: making and ending it, its mutex, what is put off until the mutex is let go, limits. A callback runs and memory
+ * is freed only in tarn__pool_unlock, by whichever thread lets go. */
+#include "pool/pool.h"
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "pool/pool-private.h"
+#include "pool/sys-private.h"
+
+#ifdef TARN__TSAN
+#define RESERVE_BYTES ((uint64_t)16 << 30) /* its shadow of a terabyte is too much */
+#else
+#define RESERVE_BYTES ((uint64_t)1 << 40)
+#endif
+
+static int init_sync(tarn_pool_t *pool) {
+  pthread_condattr_t attr;
+  if (pthread_condattr_init(&attr) != 0) { return TARN_ENOMEM; }
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  int rc = pthread_mutex_init(&pool->mutex, NULL);
+  if (rc == 0 && (rc = pthread_cond_init(&pool->changed, &attr)) != 0) { pthread_mutex_destroy(&pool->mutex); }
+  if (rc == 0 && (rc = pthread_cond_init(&pool->work, &attr)) != 0) {
+    pthread_cond_destroy(&pool->changed);
+    pthread_mutex_destroy(&pool->mutex);
+  }
+  pthread_condattr_destroy(&attr);
+  return rc == 0 ? 0 : TARN_ENOMEM;
+}
+
+int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err) {
+  tarn_pool_t *pool = tarn_calloc(1, sizeof *pool);
+  if (!pool) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a pool"); }
+  pool->config = *config;
+  pool->config.spill_dir = NULL; /* the spill file has its copy */
+  pool->max_memsize = config->max_memsize;
+  tarn_map_init(&pool->objects);
+  tarn__slab_init(&pool->slab, sizeof(tarn__object_t));
+  tarn_list_t *lists[] = {&pool->all,  &pool->lru,    &pool->wanted, &pool->parked, &pool->limbo,
+                          &pool->blocks, &pool->later, &pool->queue,  &pool->dropped};
+  for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
+  int rc = init_sync(pool);
+  if (rc != 0) {
+    tarn_error_set(err, rc, "cannot make the pool's mutex");
+    goto no_sync;
+  }
+  rc = tarn__spill_init(&pool->spill, config->spill_dir, config->max_disksize);
+  if (rc != 0) {
+    tarn_error_set(err, rc, "no memory for a pool");
+    goto no_spill;
+  }
+  rc = tarn__memory_open(&pool->memory, RESERVE_BYTES, err);
+  if (rc != 0) { goto no_memory; }
+  *out = pool;
+  return 0;
+
+no_memory:
+  tarn__spill_close(&pool->spill);
+no_spill:
+  pthread_cond_destroy(&pool->work);
+  pthread_cond_destroy(&pool->changed);
+  pthread_mutex_destroy(&pool->mutex);
+no_sync:
+  tarn_free(pool);
+  return rc;
+}
+
+static void delete_all_locked(tarn_pool_t *pool) {
+  while (!tarn_list_empty(&pool->all)) {
+    tarn__object_delete_locked(pool, TARN_CONTAINER(pool->all.next, tarn__object_t, all_link));
+  }
+}
+
+void tarn_pool_destroy(tarn_pool_t *pool) {
+  if (!pool) { return; }
+  tarn__spiller_stop(pool);
+  tarn__pool_lock(pool);
+  pool->config.on_drop_live = NULL;
+  pool->config.on_room = NULL;
+  delete_all_locked(pool);
+  tarn__pool_unlock(pool);
+  tarn_pool_boundary(pool);
+  if (!tarn_list_empty(&pool->blocks)) { tarn_log(TARN_LOG_WARN, "the pool ends while blocks of it are in use"); }
+  tarn__memory_close(&pool->memory);
+  tarn__spill_close(&pool->spill);
+  tarn_map_clear(&pool->objects);
+  pthread_cond_destroy(&pool->work);
+  pthread_cond_destroy(&pool->changed);
+  pthread_mutex_destroy(&pool->mutex);
+  tarn_free(pool);
+}
+
+void tarn_pool_clear(tarn_pool_t *pool) {
+  tarn__pool_lock(pool);
+  delete_all_locked(pool);
+  tarn__budget_trim_locked(pool, UINT64_MAX);
+  tarn__pool_unlock(pool);
+}
+
+void tarn__pool_lock(tarn_pool_t *pool) { pthread_mutex_lock(&pool->mutex); }
+
+void tarn__pool_unlock(tarn_pool_t *pool) {
+  tarn_list_t dropped;
+  tarn_list_init(&dropped);
+  tarn_list_append(&dropped, &pool->dropped);
+  void *trash = pool->trash;
+  bool fire = pool->fire_room;
+  pool->trash = NULL;
+  pool->fire_room = false;
+  tarn_pool_config_t call = pool->config;
+  pthread_mutex_unlock(&pool->mutex);
+  while (trash) {
+    void *next = *(void **)trash;
+    tarn_free(trash);
+    trash = next;
+  }
+  while (!tarn_list_empty(&dropped)) {
+    tarn__object_t *o = TARN_CONTAINER(dropped.next, tarn__object_t, queue_link);
+    tarn_list_remove(&o->queue_link);
+    if (call.on_drop_live) { call.on_drop_live(call.user, o->id); }
+    pthread_mutex_lock(&pool->mutex);
+    tarn__slab_give(&pool->slab, o);
+    pthread_mutex_unlock(&pool->mutex);
+  }
+  if (fire && call.on_room) { call.on_room(call.user); }
+}
+
+void tarn__pool_wait_locked(tarn_pool_t *pool) {
+  if (pool->trash || pool->fire_room || !tarn_list_empty(&pool->dropped)) {
+    tarn__pool_unlock(pool); /* what is put off is done first; then look again */
+    tarn__pool_lock(pool);
+    return;
+  }
+  pool->waiters++;
+  pthread_cond_wait(&pool->changed, &pool->mutex);
+  pool->waiters--;
+}
+
+void tarn__pool_changed_locked(tarn_pool_t *pool) {
+  if (pool->waiters > 0) { pthread_cond_broadcast(&pool->changed); }
+  if (pool->owed) {
+    pool->owed = false;
+    pool->fire_room = true;
+  }
+}
+
+void tarn__pool_trash_locked(tarn_pool_t *pool, void *mem, uint64_t size_bytes) {
+  if (size_bytes < sizeof pool->trash) { /* too small to be linked */
+    tarn_free(mem);
+    return;
+  }
+  *(void **)mem = pool->trash;
+  pool->trash = mem;
+}
+
+void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize, const uint64_t *max_disksize) {
+  tarn__pool_lock(pool);
+  if (max_disksize) { pool->spill.max = *max_disksize; }
+  if (max_memsize) {
+    pool->max_memsize = *max_memsize;
+    if (!tarn__room_for(pool, 0)) {
+      tarn__budget_trim_locked(pool, tarn__budget_used(pool) - pool->max_memsize);
+      tarn__evict_plan_locked(pool, 0);
+      if (!tarn_list_empty(&pool->wanted)) { pool->fire_room = true; } /* Lua is asked to encode */
+    }
+  }
+  tarn__pool_changed_locked(pool);
+  tarn__pool_unlock(pool);
+}

@@ -1,0 +1,133 @@
+/* The pool: objects and the memory that they live in, within a budget.
+ *
+ * A *block* is a range of raw bytes aligned to 64: an array's elements, a column's blob. Blocks of 64 KiB and more are cut from one sparse
+ * memfd (page-aligned *segments*, recycled by size class); smaller ones come from the C heap; one that is larger than the whole
+ * budget is built in the spill file. What backs a block may change (memory -> spill file) while its address stays
+ * valid for whoever has it mapped.
+ *
+ * An *object* is what poolset made: a live Lua value (which bind/ keeps anchored under the object's id, and only whose size is
+ * known here), or a *value*: the front of an image plus its blocks.
+ *
+ * Budget: live sizes + heap blocks + resident segments (cached free ones too) + fronts <= max_memsize, checked before memory is
+ * taken; when there is no room, the least recently used objects are evicted: their segments written to the spill file and
+ * freed (re-backed by the file where somebody has them mapped), their small parts packed together, and live ones first encoded by
+ * the Lua thread.
+ *
+ * Threads: every function may be called from any thread unless it says otherwise; one mutex guards the table, never held
+ * across I/O, mapping or a callback. One spill thread, started at need, does the writing. */
+#ifndef TARN_POOL_POOL_H
+#define TARN_POOL_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/err.h"
+
+typedef struct tarn_pool tarn_pool_t;
+
+#define TARN_POOL_MAP_MIN (64u << 10) /* blocks from this size on are segments */
+
+/* A block. The first fields are read by Lua's FFI (lua/tarn/block.lua has the same declaration); the rest is private. */
+typedef struct tarn_block {
+  uint8_t *data;    /* valid while mapped (see tarn_block_map); null otherwise */
+  uint64_t size;    /* bytes asked for */
+  uint32_t sealed;  /* 1: stored, must not be written any more */
+  uint32_t kind;    /* private */
+} tarn_block_t;
+
+typedef struct tarn_pool_config {
+  uint64_t max_memsize;  /* bytes */
+  uint64_t max_disksize; /* bytes; UINT64_MAX: no limit of ours */
+  const char *spill_dir; /* made (0700) with parents at the first spill; the spill file is anonymous. Copied. */
+  /* Room came back or an eviction ended, after some call had returned TARN_EAGAIN or TARN_ENEEDLUA. From the spill thread or from
+   * whoever freed: must only wake somebody. */
+  void (*on_room)(void *user);
+  /* A live object was deleted or evicted: drop its anchor. The pool mutex is not held; called on the thread that caused
+   * it, so bind/ queues it where that is not the Lua thread. */
+  void (*on_drop_live)(void *user, uint64_t id);
+  void *user;
+} tarn_pool_config_t;
+
+int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
+/* Waits for the spill thread, frees everything. All blocks and values must have been released, except what objects hold. */
+void tarn_pool_destroy(tarn_pool_t *pool);
+
+/* ---- blocks ---- */
+
+enum {
+  TARN_BLOCK_ZERO = 1, /* zero-filled */
+  TARN_BLOCK_WAIT = 2  /* wait (blocking this thread) for evictions already possible without Lua to make room */
+};
+/* A new writable block, with one reference and one mapping, both the caller's. size 0 is allowed.
+ * TARN_EAGAIN (without WAIT: eviction is under way, on_room will come), TARN_ENEEDLUA (only live values are left to evict: the Lua
+ * thread must call tarn_pool_next_live and encode; on_room comes after), TARN_EPOOLFULL, TARN_EDISKFULL, TARN_EIO (with figures). */
+int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_block_t **out, tarn_error_t *err);
+
+void tarn_block_retain(tarn_block_t *b);  /* keeps the bytes, not the address */
+void tarn_block_release(tarn_block_t *b);
+/* Pin the address: b->data is valid from here to tarn_block_unmap. Counts, and implies a reference. A spilled block is mapped from the spill file, O(1) in
+ * its size (small packed ones are read). TARN_EIO, TARN_ENOMEM, TARN_ECORRUPT. */
+int tarn_block_map(tarn_block_t *b, tarn_error_t *err);
+void tarn_block_unmap(tarn_block_t *b);
+/* For finalizers: unmap at the next tarn_pool_boundary. Never blocks on anything but the mutex. */
+void tarn_block_unmap_later(tarn_block_t *b);
+void tarn_block_seal(tarn_block_t *b);
+
+/* Lua thread, between tasks: do the unmappings that were put off. */
+void tarn_pool_boundary(tarn_pool_t *pool);
+
+/* ---- values: an image's front and its blocks ---- */
+
+typedef struct tarn_value tarn_value_t;
+
+/* Takes over front (from tarn_malloc; a whole plain image when block_count is 0), and one reference and one mapping of each block, on success only. Seals
+ * the blocks. The same block may stand twice. A value has one reference, its caller's, and its blocks stay mapped while it has
+ * references other than the pool's own. */
+int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size, tarn_block_t *const *blocks, uint32_t block_count,
+                      tarn_value_t **out, tarn_error_t *err);
+void tarn_value_retain(tarn_value_t *v);
+void tarn_value_release(tarn_value_t *v);
+const uint8_t *tarn_value_front(const tarn_value_t *v, size_t *size);
+uint32_t tarn_value_block_count(const tarn_value_t *v);
+tarn_block_t *tarn_value_block(const tarn_value_t *v, uint32_t index); /* borrowed */
+uint64_t tarn_value_size(const tarn_value_t *v); /* front + distinct blocks, bytes */
+
+/* ---- objects ---- */
+
+enum { TARN_OBJECT_DESTROY_ON_EVICT = 1 };
+
+/* A live value of about size bytes. The same errors as tarn_block_create when there is no room (flags: TARN_BLOCK_WAIT | object flags << 8). */
+int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id, tarn_error_t *err);
+/* Stores v (takes a reference of its own). The same errors. Ids start at 1, are never used again. */
+int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id, tarn_error_t *err);
+/* A live object has been encoded: from here on it is v. TARN_ENOENT when it has been deleted meanwhile. Never for lack of room: the
+ * live size is given back, and what is over budget is evicted next. */
+int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
+/* The next live object in order of eviction while there is no room: 1 with *id, 0 when none is wanted. Lua thread. */
+int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id);
+/* That live object cannot be encoded (NotSerializable): it is pinned in memory, no victim any more. */
+void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id);
+
+/* Touches. *v = null for a live object, else a retained value with its blocks mapped (spilled ones from the spill file, small packed ones read
+ * back into memory, which needs room: the errors of tarn_block_create). TARN_ENOENT. */
+int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v, tarn_error_t *err);
+int tarn_pool_touch(tarn_pool_t *pool, uint64_t id);            /* TARN_ENOENT; used when the Lua side has the value at hand */
+int tarn_pool_delete(tarn_pool_t *pool, uint64_t id);           /* TARN_ENOENT; readers' values live on */
+int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag);
+int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes);
+/* Start evicting one object now (movetodisk without a path): TARN_ENEEDLUA when it is live (encode first). Waits until it is on disk. */
+int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);
+void tarn_pool_clear(tarn_pool_t *pool); /* delete every object */
+
+/* ---- budget and figures ---- */
+
+void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize, const uint64_t *max_disksize); /* null: as it is; evicts at once */
+
+typedef struct tarn_pool_stats { /* bytes and counts; names as in tarn.poolstats */
+  uint64_t objects, live_bytes, resident_bytes, inflight_bytes, lent_bytes, borrowed_bytes, spilled_bytes, disk_bytes;
+  uint64_t max_memsize, max_disksize;
+  uint64_t sets, gets, deletes, evictions, spill_written_bytes, mapped_back_bytes;
+} tarn_pool_stats_t;
+void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out);
+
+#endif

@@ -1,0 +1,18 @@
+/* Records of one size, many to a chunk, apart from the C heap: records that live long between bytes that come and go would leave
+ * the heap full of holes. The pool's mutex guards it. */
+#ifndef TARN_POOL_SLAB_PRIVATE_H
+#define TARN_POOL_SLAB_PRIVATE_H
+
+#include <stddef.h>
+#include "base/list.h"
+
+typedef struct tarn__slab {
+  size_t size;         /* of a record; at least a pointer's */
+  tarn_list_t partial; /* chunks with room */
+} tarn__slab_t;
+
+void tarn__slab_init(tarn__slab_t *s, size_t record_size);
+void *tarn__slab_take(tarn__slab_t *s); /* zeroed; null: no memory */
+void tarn__slab_give(tarn__slab_t *s, void *record); /* a chunk goes with its last record */
+
+#endif

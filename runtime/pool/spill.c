@@ -1,0 +1,252 @@
+/* The spill file. Anonymous (O_TMPFILE, or created and unlinked), so that nothing is left however the process ends. An extent
+ * is written before it is mapped and never again while anybody has it. Freed extents are reused while the disk is busy and
+ * punched when the spill thread is idle. Writes go through a second descriptor with O_DIRECT where the file system takes
+ * it: faster, and memory is really freed; the page cache that the first descriptor reads through stays coherent, the kernel
+ * drops what is overwritten. Locking: see the header. */
+#include "pool/spill-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#include "base/alloc.h"
+#include "pool/segment-private.h"
+#include "pool/sys-private.h"
+
+int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes) {
+  *s = (tarn__spill_t){.fd = -1, .direct_fd = -1, .max = max_bytes};
+  tarn__ranges_init(&s->warm);
+  tarn__ranges_init(&s->holes);
+  s->dir = tarn_strdup(dir ? dir : ".tarn");
+  if (!s->dir) { return TARN_ENOMEM; }
+  if (pthread_mutex_init(&s->open_lock, NULL) != 0) {
+    tarn_free(s->dir);
+    return TARN_ENOMEM;
+  }
+  return 0;
+}
+
+void tarn__spill_close(tarn__spill_t *s) {
+  if (s->fd >= 0) { close(s->fd); }
+  if (s->direct_fd >= 0) { close(s->direct_fd); }
+  tarn__ranges_clear(&s->warm);
+  tarn__ranges_clear(&s->holes);
+  tarn_free(s->dir);
+  pthread_mutex_destroy(&s->open_lock);
+}
+
+/* mkdir -p; *made: the last part is ours. */
+static int make_dirs(char *path, bool *made) {
+  *made = false;
+  for (char *p = path + (path[0] == '/');; p++) {
+    if (*p != '/' && *p != '\0') { continue; }
+    char end = *p;
+    *p = '\0';
+    int rc = mkdir(path, 0700);
+    int why = errno;
+    *p = end;
+    if (rc != 0 && why != EEXIST) {
+      struct stat st; /* a parent that may not be written, but exists, is no error */
+      *p = '\0';
+      bool there = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+      *p = end;
+      if (!there) { return why; }
+    }
+    if (end == '\0') {
+      *made = rc == 0;
+      return 0;
+    }
+  }
+}
+
+static int open_unlinked(const char *dir) {
+  size_t size = strlen(dir) + sizeof "/spill-XXXXXX";
+  char *path = tarn_malloc(size);
+  if (!path) {
+    errno = ENOMEM;
+    return -1;
+  }
+  snprintf(path, size, "%s/spill-XXXXXX", dir);
+  int fd = mkostemp(path, O_CLOEXEC);
+  if (fd >= 0) { unlink(path); }
+  int why = errno;
+  tarn_free(path);
+  errno = why;
+  return fd;
+}
+
+static int open_file(tarn__spill_t *s, tarn_error_t *err) {
+  bool made;
+  int why = make_dirs(s->dir, &made);
+  if (why != 0) { return tarn_error_errno(err, why, "cannot make the spill directory %s", s->dir); }
+  int fd = tarn__sys_open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT)) {
+    fd = open_unlinked(s->dir);
+  }
+  if (fd < 0) { return tarn_error_errno(err, errno, "cannot create a spill file in %s", s->dir); }
+  char self[64];
+  snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+  s->direct_fd = tarn__sys_open(self, O_RDWR | O_DIRECT | O_CLOEXEC, 0);
+  s->direct = s->direct_fd >= 0;
+  /* A directory that we made has nobody else's files in it; the anonymous file does not need it any more. */
+  if (made) { (void)rmdir(s->dir); }
+  __atomic_store_n(&s->fd, fd, __ATOMIC_RELEASE);
+  return 0;
+}
+
+int tarn__spill_open(tarn__spill_t *s, tarn_error_t *err) {
+  if (__atomic_load_n(&s->fd, __ATOMIC_ACQUIRE) >= 0) { return 0; }
+  pthread_mutex_lock(&s->open_lock);
+  int rc = s->fd >= 0 ? 0 : open_file(s, err);
+  pthread_mutex_unlock(&s->open_lock);
+  return rc;
+}
+
+int tarn__spill_take(tarn__spill_t *s, uint64_t size, bool fresh, uint64_t *offset, bool *reserved,
+                     tarn_error_t *err) {
+  if (size > s->max || s->used > s->max - size) {
+    uint64_t available = s->max > s->used ? s->max - s->used : 0;
+    int rc = tarn_error_set(err, TARN_EDISKFULL,
+                            "the spill file in %s is full: %" PRIu64 " bytes needed, %" PRIu64
+                            " available of max_disksize %" PRIu64,
+                            s->dir, size, available, s->max);
+    if (err) {
+      err->needed = size;
+      err->available = available;
+    }
+    return rc;
+  }
+  *reserved = !fresh && tarn__ranges_take(&s->warm, size, offset);
+  if (!*reserved && !tarn__ranges_take(&s->holes, size, offset)) {
+    *offset = s->end;
+    s->end += size;
+  }
+  s->used += size;
+  return 0;
+}
+
+void tarn__spill_give(tarn__spill_t *s, uint64_t offset, uint64_t size) {
+  s->used -= size;
+  (void)tarn__ranges_give(&s->warm, offset, size); /* else the range is not used again: the C heap is exhausted */
+}
+
+bool tarn__spill_next_warm(tarn__spill_t *s, uint64_t *offset, uint64_t *size) {
+  return tarn__ranges_pop(&s->warm, offset, size);
+}
+
+void tarn__spill_punched(tarn__spill_t *s, uint64_t offset, uint64_t size, bool done) {
+  /* What cannot be punched is still good for being overwritten, but must not be tried again each time the disk is idle: it is
+   * kept among the holes, whose users reserve anew and never count on zeros (see tarn__spill_reserve). */
+  (void)done;
+  (void)tarn__ranges_give(&s->holes, offset, size);
+}
+
+static int full(tarn__spill_t *s, int sys_errno, uint64_t size, tarn_error_t *err) {
+  struct statvfs fs;
+  uint64_t available = fstatvfs(s->fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
+  int rc = tarn_error_errno(err, sys_errno,
+                            "cannot write %" PRIu64 " bytes to the spill file in %s (%" PRIu64 " free there)",
+                            size, s->dir, available);
+  if (err && rc == TARN_EDISKFULL) {
+    err->needed = size;
+    err->available = available;
+  }
+  return rc;
+}
+
+bool tarn__spill_punch(tarn__spill_t *s, uint64_t offset, uint64_t size) {
+  return tarn__sys_fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size) == 0;
+}
+
+static int fill_with_zeros(tarn__spill_t *s, uint64_t offset, uint64_t size, tarn_error_t *err) {
+  enum { CHUNK = 1 << 20 };
+  uint8_t *zeros = tarn_calloc(1, CHUNK);
+  if (!zeros) { return tarn_error_set(err, TARN_ENOMEM, "no memory for zeroing the spill file"); }
+  int rc = 0;
+  for (uint64_t done = 0; done < size && rc == 0;) {
+    size_t part = size - done < CHUNK ? (size_t)(size - done) : CHUNK;
+    struct iovec iov = {zeros, part};
+    ssize_t n = tarn__sys_pwritev(s->fd, &iov, 1, offset + done);
+    if (n <= 0) { rc = full(s, n < 0 ? errno : ENOSPC, size, err); }
+    if (n > 0) { done += (uint64_t)n; }
+  }
+  tarn_free(zeros);
+  return rc;
+}
+
+int tarn__spill_reserve(tarn__spill_t *s, uint64_t offset, uint64_t size, bool zeros, tarn_error_t *err) {
+  bool fill = zeros;
+  if (!__atomic_load_n(&s->no_fallocate, __ATOMIC_RELAXED)) {
+    if (zeros && tarn__spill_punch(s, offset, size)) { fill = false; }
+    if (tarn__sys_fallocate(s->fd, 0, offset, size) != 0) {
+      if (errno != EOPNOTSUPP && errno != ENOSYS) { return full(s, errno, size, err); }
+      /* What is written before it is mapped needs no reservation: the write tells that the disk is full. */
+      __atomic_store_n(&s->no_fallocate, true, __ATOMIC_RELAXED);
+      fill = zeros;
+    }
+  }
+  return fill ? fill_with_zeros(s, offset, size, err) : 0;
+}
+
+static bool aligned(const struct iovec *iov, int count, uint64_t offset) {
+  uintptr_t bits = (uintptr_t)offset;
+  for (int i = 0; i < count; i++) { bits |= (uintptr_t)iov[i].iov_base | iov[i].iov_len; }
+  return bits % TARN__PAGE == 0;
+}
+
+int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t offset, tarn_error_t *err) {
+  uint64_t total = 0;
+  for (int i = 0; i < count; i++) { total += iov[i].iov_len; }
+  uint64_t left = total;
+  while (left > 0) {
+    bool direct = s->direct && aligned(iov, count, offset);
+    ssize_t n = tarn__sys_pwritev(direct ? s->direct_fd : s->fd, iov, count, offset);
+    if (n < 0 && direct && errno == EINVAL) {
+      s->direct = false;
+      continue;
+    }
+    if (n <= 0) { return full(s, n < 0 ? errno : ENOSPC, total, err); }
+    left -= (uint64_t)n;
+    offset += (uint64_t)n;
+    while (count > 0 && (size_t)n >= iov->iov_len) {
+      n -= (ssize_t)iov->iov_len;
+      iov++;
+      count--;
+    }
+    if (count > 0) {
+      iov->iov_base = (uint8_t *)iov->iov_base + n;
+      iov->iov_len -= (size_t)n;
+    }
+  }
+  return 0;
+}
+
+int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offset, tarn_error_t *err) {
+  for (uint64_t done = 0; done < size;) {
+    ssize_t n = tarn__sys_pread(s->fd, (uint8_t *)bytes + done, size - done, offset + done);
+    if (n < 0) {
+      return tarn_error_errno(err, errno, "reading %" PRIu64 " bytes from the spill file in %s", size, s->dir);
+    }
+    if (n == 0) { return tarn_error_set(err, TARN_ECORRUPT, "the spill file in %s is too short", s->dir); }
+    done += (uint64_t)n;
+  }
+  return 0;
+}
+
+int tarn__spill_map(tarn__spill_t *s, uint64_t offset, uint64_t size, bool writable, uint8_t **out,
+                    tarn_error_t *err) {
+  int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void *at = tarn__sys_mmap(NULL, size, prot, MAP_SHARED, s->fd, offset);
+  if (at == MAP_FAILED) {
+    return tarn_error_errno(err, errno, "mapping %" PRIu64 " bytes of the spill file in %s", size, s->dir);
+  }
+  (void)madvise(at, size, MADV_DONTFORK);
+  *out = at;
+  return 0;
+}

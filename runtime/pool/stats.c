@@ -1,0 +1,102 @@
+/* Figures, and the check that they are what the parts add up to. */
+#include "pool/pool-private.h"
+
+void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out) {
+  tarn__pool_lock(pool);
+  *out = (tarn_pool_stats_t){
+      .objects = pool->objects.count,
+      .live_bytes = pool->live,
+      .resident_bytes = pool->heap + pool->segments,
+      .inflight_bytes = pool->reserved,
+      .spilled_bytes = pool->spilled,
+      .disk_bytes = pool->spill.used,
+      .max_memsize = pool->max_memsize,
+      .max_disksize = pool->spill.max,
+      .sets = pool->sets,
+      .gets = pool->gets,
+      .deletes = pool->deletes,
+      .evictions = pool->evictions,
+      .spill_written_bytes = pool->spill_written,
+      .mapped_back_bytes = pool->mapped_back,
+  };
+  tarn__pool_unlock(pool);
+}
+
+typedef struct sums {
+  uint64_t heap, segments, records, spilled, live, wanted, gain;
+} sums_t;
+
+static int check_block(const tarn__block_t *b, sums_t *s) {
+  s->records += sizeof *b;
+  if (b->mem) { s->heap += tarn__heap_charge(b->pub.size); }
+  if (b->seg) { s->segments += b->seg->warm; }
+  if (b->on_disk) { s->spilled += b->pub.size; }
+  if ((b->mem != NULL) + (b->seg != NULL) + (b->fmap != NULL) > 1) { return 1; }
+  if (b->refs == 0 || b->refs < b->maps || b->later > b->maps) { return 2; }
+  if (b->maps > 0 && b->pub.data != tarn__block_address(b)) { return 3; }
+  if (b->maps > 0 && !tarn__block_resident(b)) { return 4; }
+  if (!tarn__block_resident(b) && !b->on_disk) { return 5; }
+  if (b->maps == 0 && !b->busy && (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned))) { return 6; }
+  if (b->covered && !b->on_disk) { return 7; }
+  if (b->drop && (!b->mem || !b->on_disk)) { return 8; }
+  if (b->maps == 0 && b->pub.data) { return 9; }
+  return 0;
+}
+
+static int check_objects(tarn_pool_t *pool, sums_t *s) {
+  uint64_t count = 0;
+  for (tarn_list_t *l = pool->all.next; l != &pool->all; l = l->next) {
+    tarn__object_t *o = TARN_CONTAINER(l, tarn__object_t, all_link);
+    count++;
+    s->records += sizeof *o;
+    if (tarn_map_get(&pool->objects, o->id) != o) { return 20; }
+    if (o->cold) {
+      s->spilled += o->cold_size;
+      if (o->value || o->evicting || o->place != TARN__NOWHERE) { return 25; }
+      continue;
+    }
+    if (!o->value) { s->live += o->live_size; }
+    if (o->place == TARN__WANTED) { s->wanted += o->live_size; }
+    s->gain += o->gain;
+    if (o->evicting && o->place != TARN__NOWHERE) { return 21; }
+    if (!o->value && o->place == TARN__NOWHERE && !o->pinned) { return 22; }
+    for (uint32_t i = 0; o->value && i < o->value->count; i++) { /* evictable bytes are never forgotten */
+      tarn__block_t *b = o->value->pieces[i];
+      bool evictable = (b->mem || b->seg) && !b->on_disk && !b->planned && !b->busy;
+      if (o->place == TARN__NOWHERE && !o->evicting && evictable) { return 23; }
+    }
+  }
+  return count == pool->objects.count ? 0 : 24;
+}
+
+static int check_locked(tarn_pool_t *pool) {
+  sums_t s = {0};
+  for (tarn_list_t *l = pool->blocks.next; l != &pool->blocks; l = l->next) {
+    int rc = check_block(TARN_CONTAINER(l, tarn__block_t, link), &s);
+    if (rc != 0) { return rc; }
+  }
+  int rc = check_objects(pool, &s);
+  if (rc != 0) { return rc; }
+  uint64_t cached = 0;
+  for (uint32_t i = 0; i < TARN__CLASSES; i++) {
+    for (tarn_list_t *l = pool->memory.classes[i].next; l != &pool->memory.classes[i]; l = l->next) {
+      cached += TARN_CONTAINER(l, tarn__segment_t, link)->warm;
+    }
+  }
+  if (s.heap != pool->heap) { return 30; }
+  if (s.segments != pool->segments) { return 31; }
+  if (s.spilled != pool->spilled) { return 32; }
+  if (s.live != pool->live) { return 33; }
+  if (s.wanted != pool->wanted_bytes) { return 34; }
+  if (s.gain > pool->pending) { return 35; } /* the dead's gains are in it too */
+  if (cached != pool->memory.cached) { return 36; }
+  if (s.records > pool->records) { return 37; } /* values' and the dead's too */
+  return 0;
+}
+
+int tarn__pool_check(tarn_pool_t *pool) {
+  tarn__pool_lock(pool);
+  int rc = check_locked(pool);
+  tarn__pool_unlock(pool);
+  return rc;
+}

@@ -1,0 +1,148 @@
+/* Values: the front of an image and its blocks, kept alike as pieces. Readers' references keep every piece mapped: the first one
+ * maps them, the last one unmaps them; objects only hold the record. Mappings are counted on the pieces, so a reader that
+ * comes while the last one is still unmapping needs no waiting. Any thread. */
+#include <assert.h>
+#include "base/alloc.h"
+#include "pool/pool-private.h"
+
+size_t tarn__value_record_size(const tarn_value_t *v) { return sizeof *v + v->count * sizeof v->pieces[0]; }
+
+tarn_value_t *tarn__value_new(tarn_pool_t *pool, uint32_t count) {
+  tarn_value_t *v = tarn_calloc(1, sizeof *v + count * sizeof v->pieces[0]);
+  if (!v) { return NULL; }
+  v->pool = pool;
+  v->count = count;
+  tarn_list_init(&v->objects);
+  return v;
+}
+
+int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size, tarn_block_t *const *blocks,
+                      uint32_t block_count, tarn_value_t **out, tarn_error_t *err) {
+  tarn_value_t *v = tarn__value_new(pool, block_count + 1);
+  tarn__block_t *f = tarn__block_new(pool, front_size, TARN__KIND_HEAP);
+  if (!v || !f) {
+    tarn_free(v);
+    tarn_free(f);
+    return tarn_error_set(err, TARN_ENOMEM, "no memory for a value of %u blocks", block_count);
+  }
+  v->refs = 1;
+  v->pieces[0] = f;
+  f->pub.sealed = 1;
+  f->pub.data = f->mem = front;
+  f->refs = 2;
+  f->maps = 1;
+  tarn__pool_lock(pool);
+  tarn__block_link_locked(f);
+  pool->heap += tarn__heap_charge(front_size);
+  pool->records += tarn__value_record_size(v);
+  pool->value_count++;
+  v->size = front_size;
+  for (uint32_t i = 0; i < block_count; i++) {
+    tarn__block_t *b = tarn__block(blocks[i]);
+    assert(b->pool == pool && b->maps > 0);
+    v->pieces[i + 1] = b;
+    if (b->pub.sealed == 0) { b->pub.sealed = 1; }
+    if (!b->counted) { v->size += b->pub.size; }
+    b->counted = true;
+  }
+  for (uint32_t i = 1; i < v->count; i++) { v->pieces[i]->counted = false; }
+  tarn__pool_unlock(pool);
+  *out = v;
+  return 0;
+}
+
+void tarn__value_hold_locked(tarn_value_t *v) { v->holds++; }
+
+void tarn__value_unhold_locked(tarn_value_t *v) {
+  assert(v->holds > 0);
+  if (--v->holds > 0 || v->refs > 0) { return; }
+  tarn_pool_t *pool = v->pool;
+  pool->records -= tarn__value_record_size(v);
+  pool->value_count--;
+  for (uint32_t i = 0; i < v->count; i++) {
+    tarn__block_t *b = v->pieces[i];
+    /* Another object may share it that has been evicted, and which no eviction would look at again. */
+    if (b->refs > 1 && b->mem) { tarn__block_vacate_locked(b); }
+    tarn__block_unref_locked(b);
+  }
+  tarn_free(v);
+}
+
+void tarn_value_retain(tarn_value_t *v) {
+  tarn__pool_lock(v->pool);
+  assert(v->refs > 0);
+  v->refs++;
+  tarn__pool_unlock(v->pool);
+}
+
+void tarn_value_release(tarn_value_t *v) {
+  tarn_pool_t *pool = v->pool;
+  tarn__pool_lock(pool);
+  assert(v->refs > 0);
+  v->holds++;
+  if (--v->refs == 0) {
+    for (uint32_t i = 0; i < v->count; i++) { tarn__block_unmap_locked(v->pieces[i]); }
+  }
+  tarn_list_t *l = v->objects.next;
+  tarn__object_t *o = l == &v->objects ? NULL : TARN_CONTAINER(l, tarn__object_t, value_link);
+  tarn__value_unhold_locked(v);
+  if (o) { tarn__object_freeze_locked(pool, o); } /* it may have been evicted while it was read */
+  tarn__pool_unlock(pool);
+}
+
+/* Heap bytes that opening v would load. */
+static uint64_t bytes_to_load(const tarn_value_t *v) {
+  uint64_t need = 0;
+  for (uint32_t i = 0; i < v->count; i++) {
+    const tarn__block_t *b = v->pieces[i];
+    if (!tarn__block_resident(b) && b->disk_size == 0) { need += tarn__heap_charge(b->pub.size); }
+  }
+  return need;
+}
+
+int tarn__value_open_locked(tarn_value_t *v, uint32_t flags, tarn_error_t *err) {
+  tarn_pool_t *pool = v->pool;
+  while (v->refs == 0 && v->opening) {
+    if ((flags & TARN_BLOCK_WAIT) == 0) {
+      pool->owed = true;
+      return tarn_error_set(err, TARN_EAGAIN, "%s", tarn_error_text(TARN_EAGAIN));
+    }
+    tarn__pool_wait_locked(pool);
+  }
+  if (v->refs > 0) {
+    v->refs++;
+    return 0;
+  }
+  v->opening = true;
+  uint64_t credit = bytes_to_load(v);
+  int rc = credit > 0 ? tarn__room_reserve_locked(pool, credit, flags, err) : 0;
+  if (rc != 0) { credit = 0; }
+  uint32_t mapped = 0;
+  while (rc == 0 && mapped < v->count) {
+    rc = tarn__block_map_locked(v->pieces[mapped], &credit, err);
+    if (rc == 0) { mapped++; }
+  }
+  pool->reserved -= credit;
+  if (rc == 0) {
+    v->refs = 1;
+  } else {
+    while (mapped > 0) { tarn__block_unmap_locked(v->pieces[--mapped]); }
+  }
+  v->opening = false;
+  tarn__pool_changed_locked(pool);
+  return rc;
+}
+
+const uint8_t *tarn_value_front(const tarn_value_t *v, size_t *size) {
+  if (size) { *size = (size_t)v->pieces[0]->pub.size; }
+  return v->pieces[0]->pub.data;
+}
+
+uint32_t tarn_value_block_count(const tarn_value_t *v) { return v->count - 1; }
+
+tarn_block_t *tarn_value_block(const tarn_value_t *v, uint32_t index) {
+  assert(index + 1 < v->count);
+  return &v->pieces[index + 1]->pub;
+}
+
+uint64_t tarn_value_size(const tarn_value_t *v) { return v->size; }

@@ -1,0 +1,120 @@
+-- What a spec must not leave behind: processes, descriptors, spill files, shared memory. snapshot() before it, check() after it.
+local ffi = require "ffi"
+local lfs = require "lfs"
+local posix = require "spec.helper.posix"
+local process = require "spec.helper.process"
+
+local M = {}
+
+local function entries(path)
+  local set = {}
+  if lfs.attributes(path, "mode") ~= "directory" then return set end
+  for name in lfs.dir(path) do
+    if name ~= "." and name ~= ".." then set[name] = true end
+  end
+  return set
+end
+
+-- A descriptor's target without the number in it: "socket", "pipe", "anon_inode:[eventfd]", a path.
+local function kind_of(target)
+  if target:match("^socket:") or target:match("^pipe:") then return target:match("^%a+") end
+  return target
+end
+
+-- The process's own memory file and spill file are made at first need and kept: one of each is no leak.
+local function is_own_store(target) return target:match("^/memfd:") or target:match("%(deleted%)$") end
+
+local function descriptors()
+  local counts = {}
+  for name in pairs(entries("/proc/self/fd")) do
+    local target = posix.readlink("/proc/self/fd/" .. name)
+    -- The listing's own descriptor is gone again by now.
+    if target and not target:match("^/proc/%d+/fd$") then
+      local kind = kind_of(target)
+      counts[kind] = (counts[kind] or 0) + 1
+    end
+  end
+  return counts
+end
+
+-- Pids of this process's children.
+local function children()
+  local set = {}
+  for name in pairs(entries("/proc")) do
+    if tonumber(name) then
+      local stat = process.read_file("/proc/" .. name .. "/stat")
+      local state, parent = (stat or ""):match("^%d+ %(.*%) (%a) (%d+)")
+      if state and tonumber(parent) == posix.getpid() then set[tonumber(name)] = true end
+    end
+  end
+  return set
+end
+
+function M.snapshot()
+  return { descriptors = descriptors(), children = children(), shm = entries("/dev/shm"), dot_tarn = entries(".tarn") }
+end
+
+local function new_names(before, after)
+  local list = {}
+  for name in pairs(after) do
+    if not before[name] then list[#list + 1] = tostring(name) end
+  end
+  table.sort(list)
+  return list
+end
+
+local function check_processes(before, problems)
+  local ok, left = process.gone(nil, 2 * process.patience)
+  if not ok then
+    problems[#problems + 1] = "processes: " .. process.describe(left)
+    for _, pid in ipairs(left) do posix.kill(pid) end
+  end
+  local more = new_names(before.children, children())
+  if #more > 0 then problems[#problems + 1] = "children: " .. process.describe(more) end
+end
+
+local function check_descriptors(before, problems)
+  local more = {}
+  for kind, count in pairs(descriptors()) do
+    local grown = count - (before.descriptors[kind] or 0)
+    if grown > (is_own_store(kind) and not before.descriptors[kind] and 1 or 0) then
+      more[#more + 1] = grown .. " x " .. kind
+    end
+  end
+  if #more > 0 then
+    table.sort(more)
+    problems[#problems + 1] = "descriptors: " .. table.concat(more, ", ")
+  end
+end
+
+local function check_directory(path, before, problems)
+  for name in pairs(entries(path)) do
+    if not before[name] then
+      local inside = path .. "/" .. name
+      -- A directory of a running process is its own; it must be empty of names, since spill files have none.
+      if lfs.attributes(inside, "mode") ~= "directory" or next(entries(inside)) or not name:match("^" .. posix.getpid() .. "%-") then
+        problems[#problems + 1] = "spill directory: " .. inside
+      end
+    end
+  end
+end
+
+-- A list of texts, empty when nothing was left. Removes the spec's temporary directories.
+function M.check(before)
+  local problems = {}
+  collectgarbage()
+  collectgarbage()
+  check_processes(before, problems)
+  check_descriptors(before, problems)
+  check_directory(".tarn", before.dot_tarn, problems)
+  for _, path in ipairs(process.take_tmpdirs()) do
+    check_directory(path .. "/.tarn", {}, problems)
+    process.remove_tree(path)
+  end
+  local shm = new_names(before.shm, entries("/dev/shm"))
+  if #shm > 0 then problems[#problems + 1] = "shared memory: " .. table.concat(shm, ", ") end
+  return problems
+end
+
+assert(ffi.os == "Linux")
+return M
