@@ -114,19 +114,22 @@ local function days(y, m, d)
   return era * 146097 + yoe * 365 + math.floor(yoe / 4) - math.floor(yoe / 100) + doy - 719468
 end
 
+-- The number of two digits at p[at], below 0 when it is none.
+local function two(p, at)
+  local a, b = p[at] - 48, p[at + 1] - 48
+  if a < 0 or a > 9 or b < 0 or b > 9 then return -1 end
+  return a * 10 + b
+end
+
 -- Minutes from 1970 of "2001/01/01 00:47" or "2001-01-01 00:47:00" at p[from..to), nil when it is neither.
 local function minutes(p, from, to)
   local size = to - from
   if size ~= 16 and size ~= 19 then return nil end
-  local function two(at)
-    local a, b = p[from + at] - 48, p[from + at + 1] - 48
-    if a < 0 or a > 9 or b < 0 or b > 9 then return -1 end
-    return a * 10 + b
-  end
-  local century, year, month, day, hour, minute = two(0), two(2), two(5), two(8), two(11), two(14)
+  local century, year, month, day = two(p, from), two(p, from + 2), two(p, from + 5), two(p, from + 8)
+  local hour, minute = two(p, from + 11), two(p, from + 14)
   local mark = p[from + 4]
   if (mark ~= 47 and mark ~= 45) or p[from + 7] ~= mark or p[from + 10] ~= 32 or p[from + 13] ~= 58 then return nil end
-  if size == 19 and (p[from + 16] ~= 58 or two(17) < 0) then return nil end
+  if size == 19 and (p[from + 16] ~= 58 or two(p, from + 17) < 0) then return nil end
   if century < 0 or year < 0 or month < 1 or month > 12 or day < 1 or day > 31 or hour < 0 or hour > 23
     or minute < 0 or minute > 59 then
     return nil
@@ -396,7 +399,7 @@ local function print_pool(workers, chunks_of)
     local stats, set = tarn.poolstats(id), 0
     for _, chunk in ipairs(chunks_of[id]) do set = set + chunk.bytes end
     local figures = { stats.objects, set, stats.spill_written_bytes, stats.mapped_back_bytes, stats.mapped_in_bytes,
-      stats.tcp_in_bytes + stats.tcp_out_bytes }
+      stats.tcp_in_bytes }
     row("worker " .. id, megabytes(stats.max_memsize), figures)
     add(sum, figures)
   end

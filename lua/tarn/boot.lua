@@ -2,11 +2,17 @@
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local future = require "tarn.future"
 local rpc = require "tarn.rpc"
 local sandbox = require "tarn.sandbox"
 local task = require "tarn.task"
 
-local boot = { dispatch = rpc.dispatch, step = task.step, stop = task.stop }
+local boot = { dispatch = rpc.dispatch, stop = task.stop }
+
+function boot.step()
+  future.sweep()
+  return task.step()
+end
 
 local function load_main(options)
   if options.code then return loadstring(options.code, "=(command line)") end

@@ -188,7 +188,7 @@ local function answer_waiter(f, token, msgid)
   if f.values then
     sent, e = pcall(reply_kept, token, msgid, f.n, unpack(f.values, 1, f.n))
   else
-    f.travelled = true
+    future.share(f)
     sent, e = pcall(core.reply, token, msgid, false, f.n, f.ref)
   end
   if not sent then return rpc.refuse(token, msgid, e) end

@@ -44,9 +44,49 @@ function future.fail(f, e)
   settle(f, "failed")
 end
 
+---------------------------------------------------------------------------------------------------- results that nobody fetches
+
+-- A Future whose value is in another process's pool has a guard, which is collected with it. Finalizers may run anywhere, also
+-- within what would send: they only note the DRef, and a later turn frees the object.
+local guarded = setmetatable({}, { __mode = "k" }) -- guard -> DRef
+local dropped = {}
+local model = newproxy(true)
+getmetatable(model).__gc = function(guard) dropped[#dropped + 1] = guarded[guard] end
+
+local function guard(f)
+  f.guard = newproxy(model)
+  guarded[f.guard] = f.ref
+end
+
+-- The value is fetched, or others have the DRef too.
+local function unguard(f)
+  if f.guard then guarded[f.guard] = nil end
+  f.guard = nil
+end
+
+local function free(ref)
+  if ref.owner == core.myid() then return core.pool_delete(ref) end
+  pcall(function() core.forget(core.pool_delete_at(ref)) end) -- its process may be gone
+end
+
+-- Free what dropped Futures have left; called every turn.
+function future.sweep()
+  if dropped[1] == nil then return end
+  local refs = dropped
+  dropped = {}
+  for _, ref in ipairs(refs) do free(ref) end
+end
+
+-- f travels, and its DRef: whoever has it may fetch.
+function future.share(f)
+  f.travelled = true
+  unguard(f)
+end
+
 local function take_answer(f, with_values, ...)
   if with_values then return future.succeed(f, ...) end
   f.n, f.ref = ...
+  if not f.travelled then guard(f) end
   settle(f, "done")
 end
 
@@ -129,13 +169,8 @@ local function take_over(f, timeout_s)
   if not f.values then f.values = f.n == 1 and { x } or x end
   if f.fetching == 0 and f.ref then
     f.ref = nil
-    if not f.travelled then
-      if ref.owner == core.myid() then
-        core.pool_delete(ref)
-      else
-        pcall(function() core.forget(core.pool_delete_at(ref)) end) -- its process may be gone
-      end
-    end
+    unguard(f)
+    if not f.travelled then free(ref) end
   end
 end
 

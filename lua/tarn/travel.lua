@@ -55,7 +55,7 @@ local function write(f)
   if f.state == "failed" then return { err = failure.outgoing(f.err) } end
   if f.values then return { n = f.n, values = f.values } end
   if f.ref then
-    f.travelled = true
+    future.share(f)
     return { n = f.n, ref = f.ref }
   end
   return { pid = core.myid(), key = export(f) }

@@ -32,6 +32,7 @@ typedef struct tarn_host {
   struct tarn_drops *drops;
   tarn_bind_t *bind;
   lua_State *L;
+  char bytecode[16]; /* the first bytes of a dumped function, in hex: LuaJIT's format and its flags */
   lua_Alloc lua_alloc; /* LuaJIT's own */
   void *lua_alloc_ud;
   uint64_t lua_bytes;  /* written by the Lua thread, read by any: relaxed atomics */

@@ -194,6 +194,7 @@ static int start_service(tarn_host_t *h, tarn_error_t *err) {
                               .secret = h->options->worker ? h->line.secret : NULL,
                               .listen = "127.0.0.1:0",
                               .driver = h->options->worker ? h->line.address : NULL,
+                              .bytecode = h->bytecode,
                               .life_fd = h->line.life_fd,
                               .wake = on_wake,
                               .on_orphan = on_orphan,
@@ -216,8 +217,6 @@ static int start_baton(tarn_host_t *h, tarn_error_t *err) {
 
 static int start_lua(tarn_host_t *h, tarn_error_t *err) {
   tarn_bind_host_t bh = {.enter = enter, .turn = turn, .leave = leave, .exit = request_exit, .exe = h->exe, .user = h};
-  int rc = tarn__lua_create(h, err);
-  if (rc != 0) { return rc; }
   h->bind = tarn_bind_open(h->L, h->pool, h->service, &bh);
   if (h->bind == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory"); }
   h->bind->drops = h->drops;
@@ -268,7 +267,8 @@ static int start(tarn_host_t *h, tarn_error_t *err) {
     return tarn_error_set(err, TARN_EIO, "cannot make an event loop");
   }
   h->loops_open = true;
-  rc = start_pool(h, err);
+  rc = tarn__lua_create(h, err);
+  if (rc == 0) { rc = start_pool(h, err); }
   if (rc == 0) { rc = start_service(h, err); }
   if (rc == 0) { nested_handles(h); }
   if (rc == 0) { rc = start_baton(h, err); }

@@ -21,12 +21,27 @@ static void *counting_alloc(void *ud, void *p, size_t old_size, size_t new_size)
   return q;
 }
 
+static int take_head(lua_State *L, const void *bytes, size_t size, void *ud) {
+  (void)L;
+  tarn_host_t *h = ud;
+  if (h->bytecode[0] != '\0' || size < 5) { return 0; }
+  for (size_t i = 0; i < 5; i++) { snprintf(h->bytecode + 2 * i, 3, "%02x", ((const uint8_t *)bytes)[i]); }
+  return 0;
+}
+
+/* What kind of bytecode this LuaJIT writes and reads. */
+static void name_bytecode(tarn_host_t *h) {
+  if (luaL_loadstring(h->L, "") == 0) { (void)lua_dump(h->L, take_head, h); }
+  lua_settop(h->L, 0);
+}
+
 int tarn__lua_create(tarn_host_t *h, tarn_error_t *err) {
   h->L = luaL_newstate();
   if (h->L == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory for Lua"); }
   h->lua_alloc = lua_getallocf(h->L, &h->lua_alloc_ud);
   lua_setallocf(h->L, counting_alloc, h);
   luaL_openlibs(h->L);
+  name_bytecode(h);
   return 0;
 }
 

@@ -18,7 +18,8 @@ static uint32_t get32(const uint8_t *p) {
 
 static uint64_t get64(const uint8_t *p) { return get32(p) | (uint64_t)get32(p + 4) << 32; }
 
-/* The sizes in acc, in this machine's order once the header has been checked. acc is malloc'ed, so they are aligned. */
+/* The sizes in acc, in this machine's order once the message has been checked. acc is malloc'ed, so
+ * they are aligned. */
 static uint64_t *sizes_of(tarn__lane_t *lane) {
   return (uint64_t *)(void *)(lane->acc.data + HEADER_BYTES);
 }

@@ -106,7 +106,7 @@ static void on_hello(tarn__lane_t *lane, const tarn__envelope_t *e) {
   say(lane, tarn__welcome_write(&b, e->msgid, w), &b);
 }
 
-/* The lane becomes the control lane of a new peer. reply: the last word of the handshake; released. */
+/* The lane becomes the control lane of a new peer. reply: the handshake's last word; released. */
 static void bring_up(tarn__lane_t *lane, const tarn_net_identity_t *who, int rc,
                      tarn_buf_t *reply) {
   tarn_peer_t *peer = NULL;
@@ -245,7 +245,8 @@ void tarn__greet_start(tarn__lane_t *lane) {
   say(lane, tarn__hello_write(&b, HELLO_MSGID, h), &b);
 }
 
-/* The acceptor said no. It has proved nothing: its text is shown, its kind believed where it is one of ours to tell. */
+/* The acceptor said no. It has proved nothing: its text is shown, its kind believed where it is
+ * one of ours to tell. */
 static void refused(tarn__lane_t *lane, const tarn__envelope_t *e) {
   char text[200];
   uint32_t n = 0, kind = 0;

@@ -20,7 +20,8 @@ static void on_patience(uv_timer_t *timer) {
   tarn__listeners_accept(net);
 }
 
-/* Is there room for one more, if need be by closing the oldest? Otherwise *wait_ms says when to look again. */
+/* Is there room for one more, if need be by closing the oldest? Otherwise *wait_ms says when to
+ * look again. */
 static bool make_room(tarn_net_t *net, uint64_t *wait_ms) {
   if (net->unproven_count < net->max_unproven) { return true; }
   tarn__lane_t *oldest = TARN_CONTAINER(net->unproven.next, tarn__lane_t, unproven);

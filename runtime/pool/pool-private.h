@@ -134,6 +134,7 @@ struct tarn_pool {
   uint64_t failures;      /* counts failed batches */
   tarn_error_t failure;   /* the last */
   uint64_t failure_ns;
+  uint64_t heap_high;     /* most that heap was since its free pages were handed back */
   bool failure_owed;      /* who got TARN_EAGAIN has yet to hear of it */
 
   /* To be done by tarn__pool_unlock. */

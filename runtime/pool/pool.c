@@ -92,6 +92,7 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
 void tarn_pool_clear(tarn_pool_t *pool) {
   tarn__pool_lock(pool);
   delete_all_locked(pool);
+  if (pool->objects.count == 0) { tarn_map_clear(&pool->objects); }
   tarn__budget_trim_locked(pool, UINT64_MAX);
   tarn__pool_unlock(pool);
 }

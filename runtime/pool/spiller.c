@@ -3,6 +3,7 @@
  * batch that fails leaves everything as it was; when the disk is full its objects are tried again one by one, so that those
  * that still fit get out. When idle it punches extents that were given back. */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -12,7 +13,7 @@
 #include "pool/pool-private.h"
 
 #define BATCH_BYTES ((uint64_t)16 << 20)
-enum { STAGE_BYTES = 2 << 20, IOV_MAX_BATCH = 256, IDLE_MS = 200, PIECE_ALIGN = 16 };
+enum { STAGE_BYTES = 2 << 20, TRIM_BYTES = 8 << 20, IOV_MAX_BATCH = 256, IDLE_MS = 200, PIECE_ALIGN = 16 };
 
 typedef struct batch {
   tarn_list_t objects;
@@ -281,6 +282,7 @@ static void note_failure_locked(tarn_pool_t *pool, const tarn_error_t *err) {
 /* Returns how many of the next objects are to be tried one by one. */
 static uint32_t run_batch_locked(tarn_pool_t *pool, uint32_t most) {
   batch_t t;
+  if (pool->heap > pool->heap_high) { pool->heap_high = pool->heap; }
   gather_locked(pool, &t, most);
   tarn_error_t err = {0};
   bool taken = false;
@@ -315,6 +317,16 @@ static uint32_t run_batch_locked(tarn_pool_t *pool, uint32_t most) {
 
 /* ---- the thread ---- */
 
+/* The C library keeps what was freed between what is not: when much has gone out, hand whole pages back to the system. */
+static void trim_heap_locked(tarn_pool_t *pool) {
+  if (pool->heap > pool->heap_high) { pool->heap_high = pool->heap; }
+  if (pool->heap + TRIM_BYTES > pool->heap_high / 4 * 3) { return; }
+  pool->heap_high = pool->heap;
+  tarn__pool_unlock(pool);
+  (void)malloc_trim(0);
+  tarn__pool_lock(pool);
+}
+
 static bool idle_locked(tarn_pool_t *pool) {
   struct timespec until;
   clock_gettime(CLOCK_MONOTONIC, &until);
@@ -336,6 +348,7 @@ static void *spiller_main(void *arg) {
       singly = again > 0 ? again : singly > 0 ? singly - 1 : 0;
       tarn__pool_unlock(pool); /* callbacks, and others' turn */
       tarn__pool_lock(pool);
+      trim_heap_locked(pool);
     } else if (pool->spill.warm.bytes == 0) {
       pthread_cond_wait(&pool->work, &pool->mutex);
     } else if (idle_locked(pool) && tarn_list_empty(&pool->queue) && !pool->stopping) {

@@ -269,12 +269,8 @@ static void on_exit_seen(uv_poll_t *watch, int status, int events) {
   close_fd(&c->pidfd);
   close_fd(&c->stdin_fd);
   uv_timer_start(&c->kill_timer, on_output_grace, OUTPUT_GRACE_MS, 0);
-  uint32_t id = c->id;
-  if (id != 0) {
-    tarn_member_t *m = tarn__member_get(c->service, id);
-    if (m != NULL) { tarn__member_lost(c->service, id, m->stopping ? "stopped" : c->reason); }
-    c->id = id; /* for the lines that are still to come */
-  }
+  tarn_member_t *m = c->id != 0 ? tarn__member_get(c->service, c->id) : NULL;
+  if (m != NULL) { tarn__member_lost(c->service, c->id, m->stopping ? "stopped" : c->reason); }
   child_finish(c);
 }
 

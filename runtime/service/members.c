@@ -94,7 +94,6 @@ void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
     tarn_peer_close(m->conn->peer, &err);
   }
   if (m->child != NULL) {
-    m->child->id = 0;
     if (!m->child->exited && !m->child->stopping) { tarn__child_kill(m->child); }
   }
   post_member(s, TARN_EVENT_LOST, m, reason);

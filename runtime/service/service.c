@@ -51,7 +51,7 @@ static void on_own_closed(uv_handle_t *h) {
 }
 
 static int start_net(tarn_service_t *s, tarn_error_t *err) {
-  tarn_net_config_t nc = {.loop = s->loop, .secret = s->secret, .callbacks = tarn__net_callbacks, .user = s};
+  tarn_net_config_t nc = {.loop = s->loop, .secret = s->secret, .callbacks = tarn__net_callbacks, .user = s, .bytecode = s->config.bytecode};
   nc.self.id = s->id;
   nc.self.incarnation = s->incarnation;
   nc.self.os_pid = getpid();

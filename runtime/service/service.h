@@ -53,6 +53,7 @@ typedef struct tarn_service_config {
   const uint8_t *secret;    /* TARN_SECRET_BYTES; null: a driver makes one */
   const char *listen;       /* "127.0.0.1:0" */
   const char *driver;       /* a worker: "HOST:PORT" to join; null: this is the driver */
+  const char *bytecode;     /* the kind of bytecode that functions travel as: processes of different kinds refuse each other */
   int life_fd;              /* a worker: its end means that the driver is gone; -1: none. Taken over */
   /* [any] Something stands in the outbox: see that the loop's runner flushes soon. */
   void (*wake)(void *user);

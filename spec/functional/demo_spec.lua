@@ -74,17 +74,18 @@ describe("the demo", function()
 
   it("takes both forms of dates, columns in any order, and any number of workers and copies", function()
     local cwd = process.tmpdir()
-    local lines, n = { "origin,date,spare,delay,distance,destination" }, 0
+    local lines, same, n = { "origin,date,spare,delay,distance,destination" }, {}, 0
     for line in io.lines(DATA) do
       local date, delay, distance, origin, destination = line:match("^([^,]+),([^,]+),([^,]+),([^,]+),([^,]+)$")
       n = n + 1
+      if n <= 3001 then same[n] = line .. "\n" end
       if n > 1 and n <= 3001 then
         if n % 2 == 0 then date = date:gsub("/", "-") .. ":00" end
         lines[#lines + 1] = table.concat({ origin, date, "", delay, distance, destination }, ",") .. "\r"
       end
     end
     local path = process.write_file(cwd .. "/other.csv", table.concat(lines, "\n") .. "\n\n")
-    local plain = process.write_file(cwd .. "/plain.csv", (process.read_file(DATA):match(("[^\n]*\n"):rep(3001))))
+    local plain = process.write_file(cwd .. "/plain.csv", table.concat(same))
     local right_origins, right_routes = expected(plain, 3)
     for _, options in ipairs { { "1", "1" }, { "3", "7" } } do
       local result = process.run_tarn({ DEMO, path, "--workers", options[1], "--repeat", options[2], "--memory", "8MB",

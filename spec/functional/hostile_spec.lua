@@ -111,7 +111,9 @@ end)
 describe("a worker", function()
   it("with a wrong secret does not join, and says so", function()
     local driver, address = start_cluster()
-    local worker = process.run_tarn({ "worker" }, { stdin = address .. " " .. ("0"):rep(64) .. "\n", timeout_s = 15 })
+    local worker = process.start_tarn { "worker" }
+    worker:write(address .. " " .. ("0"):rep(64) .. "\n")
+    worker:wait(15) -- its standard input stays open: not the driver's end, but the refusal ends it
     assert.is_true(worker.code ~= 0 and worker.code ~= nil)
     assert.equal(1, #process.lines(worker.err), worker.err)
     assert_works(driver)
