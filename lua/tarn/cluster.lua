@@ -121,7 +121,9 @@ end)
 
 ---------------------------------------------------------------------------------------------------- adding
 
-local OPTIONS = { memory = true, disk = true, spill_dir = true, launcher = true, env = true, init = true, connect_timeout_s = true, tarn = true }
+local OPTIONS = {
+  memory = true, disk = true, spill_dir = true, launcher = true, env = true, init = true, connect_timeout_s = true, tarn = true,
+}
 
 local function check_env(env)
   if env == nil then return end
@@ -176,7 +178,8 @@ local function check_options(n, opts)
   for name in pairs(opts) do
     if not OPTIONS[name] then argument_error("tarn.addprocs: unknown option '%s'", tostring(name)) end
   end
-  local spec = { launcher = find_launcher(opts.launcher), env = check_env(opts.env), init = check_init(opts.init), tarn = check_text(opts, "tarn") }
+  local spec = { launcher = find_launcher(opts.launcher), env = check_env(opts.env), init = check_init(opts.init) }
+  spec.tarn = check_text(opts, "tarn")
   spec.timeout_s = task.check_seconds(opts.connect_timeout_s, "tarn.addprocs: connect_timeout_s") or CONNECT_TIMEOUT_S
   spec.spill_dir = check_text(opts, "spill_dir") or core.options.spill_dir
   spec.memory = opts.memory ~= nil and size.parse(opts.memory, "tarn.addprocs: memory") or core.options.memory

@@ -62,12 +62,11 @@ function failure.outgoing(e, traceback)
   return errors.new(e.kind, failure.tostring(e.message), plain)
 end
 
--- An error that came with a response. C's own are plain tables, and the pid of a WorkerLost is of who has noticed it.
+-- An error that came with a response. C's own are plain tables.
 function failure.received(e)
   if errors.iserror(e) then return e end
   if type(e) == "table" and type(e.kind) == "string" then
     local message = failure.tostring(e.message)
-    if e.kind == "WorkerLost" then e.pid = tonumber(message:match("^process (%d+) is lost")) or e.pid end
     return errors.new(e.kind, message, e)
   end
   return errors.new("RemoteError", failure.tostring(e), { cause = e })

@@ -1,7 +1,7 @@
 -- Futures: the result of a job or of a local task, there or yet to come.
 --
--- What a job has returned stays with the worker, in its pool: the response brings a DRef to it (small plain values come along at once). So the
--- holders of the DRef keep it alive, and it is freed when the last one is gone. The first fetch takes the value over and frees it there.
+-- What a job has returned stays with the worker, in its pool: the response brings a DRef to it (small plain values come along
+-- at once). The first fetch takes the value over and frees it there; so does the end of a Future that nobody has fetched.
 --
 -- A Future that travels before it is ready becomes, where it arrives, one that waits for the process that sent it.
 local core = require "tarn.core"
@@ -90,7 +90,8 @@ local function take_answer(f, with_values, ...)
   settle(f, "done")
 end
 
--- The response of the request "start" or "future.wait" is there: see rpc.ask. An error, or true and the values, or false, their count, a DRef.
+-- The response of the request "start" or "future.wait" is there: see rpc.ask. It brings true and the values, or false, their count
+-- and a DRef.
 function Future:answered(ok, ...)
   if ok then return take_answer(self, ...) end
   return future.fail(self, (...))

@@ -13,6 +13,7 @@ local tarn = {
   version = core.version,
   myid = core.myid,
   address = core.address,
+  secret_file = core.secret_file,
   iserror = errors.iserror,
   log = require("tarn.log").log,
   sleep = task.sleep,

@@ -39,7 +39,8 @@ end
 local function search(name)
   local ok, source, path = pcall(ask, name)
   if not ok then
-    return ("\n\tmodule '%s' not found on process %d, and the driver could not be asked: %s"):format(name, core.myid(), failure.tostring(source))
+    local text = "\n\tmodule '%s' not found on process %d, and the driver could not be asked: %s"
+    return text:format(name, core.myid(), failure.tostring(source))
   end
   if not source then
     return ("\n\tmodule '%s' not found on process %d nor on the driver"):format(name, core.myid())

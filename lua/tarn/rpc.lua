@@ -64,11 +64,6 @@ local function give_up(_, msgid, pid)
   core.notify(pid, "cancel", msgid)
 end
 
-local function finish(pid, ok, ...)
-  if ok then return ... end
-  error((...), 0)
-end
-
 -- Ask and wait for the results; what: the caller's name, for messages.
 function rpc.call(what, pid, method, ...)
   local t = task.check(what)
@@ -76,7 +71,7 @@ function rpc.call(what, pid, method, ...)
   local msgid = request(pid, method, ...)
   pending[msgid] = t
   inflight[pid] = inflight[pid] + 1
-  return finish(pid, task.wait(give_up, msgid, pid))
+  return raise_unless(task.wait(give_up, msgid, pid))
 end
 
 -- Ask; waiter:answered(ok, ...) is called outside any task when the response is there. Returns the msgid.

@@ -27,7 +27,7 @@ end
 function sandbox.install()
   task.install()
   uv.run = run_refused
-  os.exit = exit
+  os.exit = exit -- luacheck: ignore 122
 end
 
 ---------------------------------------------------------------------------------------------------- a worker's standard input
@@ -53,6 +53,7 @@ local function standard_input(real)
   return proxy
 end
 
+-- luacheck: push ignore 122
 function sandbox.install_worker()
   io.stdout:setvbuf("line")
   local real = io.stdin
@@ -77,5 +78,6 @@ function sandbox.install_worker()
     return kind(x)
   end
 end
+-- luacheck: pop
 
 return sandbox

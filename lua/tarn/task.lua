@@ -79,8 +79,10 @@ end
 
 -- Once, before any user code.
 function task.install()
+  -- luacheck: push ignore 122
   coroutine.resume, coroutine.wrap = resume_through, wrap_through
   coroutine.yield, coroutine.status = yield_checked, status_through
+  -- luacheck: pop
 end
 
 ---------------------------------------------------------------------------------------------------- running

@@ -100,9 +100,9 @@ static void on_orphan(void *user, const char *reason) {
   tarn_host_t *h = user;
   if (h->service == NULL || tarn_service_id(h->service) == 0) {
     tarn_log(TARN_LOG_ERROR, "cannot join %s: %s", h->line.address, reason);
-  } else {
-    tarn_log(TARN_LOG_INFO, "the driver is gone (%s)", reason);
+    _exit(1); /* no job has run: there is nothing to take along */
   }
+  tarn_log(TARN_LOG_INFO, "the driver is gone (%s)", reason);
   end_now(h, 1);
 }
 

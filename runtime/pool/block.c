@@ -1,5 +1,6 @@
-/* Blocks: their records and counts, and the public calls. A mapping is a reference too, so a block's death (refs 0) means that
- * nothing maps it: its segment is recycled and its extent given back right there. Any thread. */
+/* Blocks: their records and counts, and the public calls. A mapping is a reference too, so a
+ * block's death (refs 0) means that nothing maps it: its segment is recycled and its extent given
+ * back right there. Any thread. */
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
@@ -91,9 +92,10 @@ static int create_heap(tarn_pool_t *pool, tarn__block_t *b, uint32_t flags, tarn
   return rc;
 }
 
-/* One try: a cached segment, or addresses without memory. *need: the room that was missing. *dirty: bytes that are not zeros. */
-static bool take_segment(tarn_pool_t *pool, tarn__block_t *b, tarn__segment_t **fresh, uint64_t *need, uint64_t *dirty,
-                         bool *no_addresses) {
+/* One try: a cached segment, or addresses without memory. *need: the room that was missing. *dirty:
+ * bytes that are not zeros. */
+static bool take_segment(tarn_pool_t *pool, tarn__block_t *b, tarn__segment_t **fresh,
+                         uint64_t *need, uint64_t *dirty, bool *no_addresses) {
   uint64_t size = tarn__page_round(b->pub.size);
   tarn__segment_t *s = tarn__memory_find(&pool->memory, size);
   uint64_t warm = s ? (s->warm < size ? s->warm : size) : 0;
@@ -123,7 +125,8 @@ static int create_segment(tarn_pool_t *pool, tarn__block_t *b, uint32_t flags, t
   int rc = 0;
   tarn__pool_lock(pool);
   while (rc == 0 && !take_segment(pool, b, &fresh, &need, &dirty, &no_addresses)) {
-    rc = no_addresses ? tarn_error_set(err, TARN_ENOMEM, "no addresses left for %" PRIu64 " bytes", b->pub.size)
+    rc = no_addresses ? tarn_error_set(err, TARN_ENOMEM, "no addresses left for %" PRIu64 " bytes",
+                                       b->pub.size)
                       : tarn__room_step_locked(pool, need, flags, &room, err);
   }
   if (rc == 0) { hand_out_locked(b); }
@@ -164,12 +167,18 @@ static int create_in_file(tarn_pool_t *pool, tarn__block_t *b, tarn_error_t *err
   return rc;
 }
 
-int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_block_t **out, tarn_error_t *err) {
-  if (size > (uint64_t)1 << 56) { return tarn_error_set(err, TARN_ENOMEM, "%" PRIu64 " bytes are too many", size); }
+int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_block_t **out,
+                      tarn_error_t *err) {
+  if (size > (uint64_t)1 << 56) {
+    return tarn_error_set(err, TARN_ENOMEM, "%" PRIu64 " bytes are too many", size);
+  }
   tarn__pool_lock(pool);
-  bool in_file = size >= TARN_POOL_MAP_MIN && tarn__page_round(size) + sizeof(tarn__block_t) > pool->max_memsize;
+  bool in_file = size >= TARN_POOL_MAP_MIN &&
+                 tarn__page_round(size) + sizeof(tarn__block_t) > pool->max_memsize;
   tarn__pool_unlock(pool);
-  uint32_t kind = size < TARN_POOL_MAP_MIN ? TARN__KIND_HEAP : in_file ? TARN__KIND_FILE : TARN__KIND_SEGMENT;
+  uint32_t kind = size < TARN_POOL_MAP_MIN ? TARN__KIND_HEAP
+                  : in_file                ? TARN__KIND_FILE
+                                           : TARN__KIND_SEGMENT;
   tarn__block_t *b = tarn__block_new(pool, size, kind);
   if (!b) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a block's record"); }
   int rc = kind == TARN__KIND_HEAP      ? create_heap(pool, b, flags, err)
@@ -216,7 +225,9 @@ void tarn_block_unmap(tarn_block_t *pub) {
 
 void tarn_block_unmap_later(tarn_block_t *pub) {
   tarn__block_t *b = tarn__block(pub);
-  pthread_mutex_lock(&b->pool->mutex); /* nothing is put off here, and nothing may be called back from a finalizer */
+  pthread_mutex_lock(
+      &b->pool
+           ->mutex); /* nothing is put off here, and nothing may be called back from a finalizer */
   if (b->later++ == 0) { tarn_list_push_back(&b->pool->later, &b->later_link); }
   pthread_mutex_unlock(&b->pool->mutex);
 }

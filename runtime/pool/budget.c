@@ -1,7 +1,9 @@
-/* The budget: what counts, and how a call that needs room gets it. In this order: what is free; cached segments (punched);
- * evictions (queued by the call itself, so that it knows at once whether they will do); then an answer: wait, come back later,
- * Lua must encode, or the pool is full. A call waits only while bytes are known to be coming, and every event that brings
- * bytes or ends an eviction wakes all who wait: nobody waits for what cannot happen. The mutex is held throughout. */
+/* The budget: what counts, and how a call that needs room gets it. In this order: what is free;
+ * cached segments (punched); evictions (queued by the call itself, so that it knows at once whether
+ * they will do); then an answer: wait, come back later, Lua must encode, or the pool is full. A
+ * call waits only while bytes are known to be coming, and every event that brings bytes or ends an
+ * eviction wakes all who wait: nobody waits for what cannot happen. The mutex is held throughout.
+ */
 #include "pool/pool-private.h"
 
 #include <inttypes.h>
@@ -12,8 +14,9 @@ enum { TRIM_MIN = 256 << 10 };
 #define FAILURE_FRESH_NS ((uint64_t)1000000000)
 
 uint64_t tarn__budget_used(const tarn_pool_t *pool) {
-  return pool->live + pool->heap + pool->records + pool->objects.capacity * sizeof(tarn_map_slot_t) + pool->segments +
-         pool->memory.cached + pool->punching + pool->reserved;
+  return pool->live + pool->heap + pool->records +
+         pool->objects.capacity * sizeof(tarn_map_slot_t) + pool->segments + pool->memory.cached +
+         pool->punching + pool->reserved;
 }
 
 bool tarn__room_for(const tarn_pool_t *pool, uint64_t need) {
@@ -25,8 +28,8 @@ static int refuse(tarn_pool_t *pool, uint64_t need, tarn_error_t *err) {
   uint64_t used = tarn__budget_used(pool) - pool->memory.cached;
   uint64_t available = used < pool->max_memsize ? pool->max_memsize - used : 0;
   int rc = tarn_error_set(err, TARN_EPOOLFULL,
-                          "the pool is full: %" PRIu64 " bytes needed, %" PRIu64 " available of max_memsize %" PRIu64
-                          "; what is in use cannot be evicted",
+                          "the pool is full: %" PRIu64 " bytes needed, %" PRIu64
+                          " available of max_memsize %" PRIu64 "; what is in use cannot be evicted",
                           need, available, pool->max_memsize);
   if (err) {
     err->needed = need;
@@ -66,7 +69,8 @@ void tarn__budget_trim_locked(tarn_pool_t *pool, uint64_t bytes) {
   }
 }
 
-int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room, tarn_error_t *err) {
+int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room,
+                           tarn_error_t *err) {
   if (!room->begun) {
     room->begun = true;
     room->failures = pool->failures;
@@ -84,7 +88,9 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
     if (tarn_clock_ns() - pool->failure_ns < FAILURE_FRESH_NS) { return report_failure(pool, err); }
   }
   tarn__evict_plan_locked(pool, need);
-  if (tarn__room_for(pool, need) || pool->memory.cached > cached) { return 0; } /* some of it was freed at once */
+  if (tarn__room_for(pool, need) || pool->memory.cached > cached) {
+    return 0;
+  } /* some of it was freed at once */
   shortage = tarn__budget_used(pool) + need - pool->max_memsize;
   uint64_t coming = pool->pending + pool->punching;
   if (coming < shortage && !tarn_list_empty(&pool->wanted)) {

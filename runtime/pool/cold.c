@@ -1,6 +1,6 @@
-/* Cold objects. A small plain value that is out of memory needs only the place of its front on disk: its value's and block's
- * records, several times that size, are dropped and made anew when it is read. So a small budget can have many small
- * objects. The pool's mutex is held throughout. */
+/* Cold objects. A small plain value that is out of memory needs only the place of its front on
+ * disk: its value's and block's records, several times that size, are dropped and made anew when it
+ * is read. So a small budget can have many small objects. The pool's mutex is held throughout. */
 #include "base/alloc.h"
 #include "pool/pool-private.h"
 

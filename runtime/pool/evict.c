@@ -1,6 +1,7 @@
-/* Choosing what to evict. Done by whoever needs room, under the mutex, so that it knows at once what will come back; the
- * spill thread only carries it out. Under pressure a little more than needed is taken, so that the disk works while the
- * caller fills what it got, and small objects go out many to a write. */
+/* Choosing what to evict. Done by whoever needs room, under the mutex, so that it knows at once
+ * what will come back; the spill thread only carries it out. Under pressure a little more than
+ * needed is taken, so that the disk works while the caller fills what it got, and small objects go
+ * out many to a write. */
 #include "pool/pool-private.h"
 
 #define AHEAD_MAX ((uint64_t)16 << 20)

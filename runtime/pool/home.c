@@ -1,6 +1,7 @@
-/* Where a block's bytes are, and how they move: into memory or a mapping when it is first mapped, out of it when it is evicted or
- * last unmapped. All system calls are made without the mutex: what they work on is first taken out of the block (so that nobody
- * else sees it) or marked busy, and a reference is held, so that no extent is given back while anything maps it. */
+/* Where a block's bytes are, and how they move: into memory or a mapping when it is first mapped,
+ * out of it when it is evicted or last unmapped. All system calls are made without the mutex: what
+ * they work on is first taken out of the block (so that nobody else sees it) or marked busy, and a
+ * reference is held, so that no extent is given back while anything maps it. */
 #include "pool/pool-private.h"
 
 #include <inttypes.h>
@@ -31,11 +32,13 @@ typedef struct fetched {
 static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
   if (tarn_hash64(bytes, b->pub.size) == b->hash) { return 0; }
   return tarn_error_set(err, TARN_ECORRUPT,
-                        "%" PRIu64 " bytes at %" PRIu64 " of the spill file in %s are not what was written",
+                        "%" PRIu64 " bytes at %" PRIu64
+                        " of the spill file in %s are not what was written",
                         b->pub.size, b->disk_offset, b->pool->spill.dir);
 }
 
-/* The mutex is not held; the caller has a reference, and the block's place on disk never changes. */
+/* The mutex is not held; the caller has a reference, and the block's place on disk never changes.
+ */
 static int fetch(tarn__block_t *b, bool writable, fetched_t *out, tarn_error_t *err) {
   tarn__spill_t *spill = &b->pool->spill;
   int rc;
@@ -47,7 +50,9 @@ static int fetch(tarn__block_t *b, bool writable, fetched_t *out, tarn_error_t *
     return rc;
   }
   out->mem = tarn_aligned(64, (b->pub.size + 63) & ~(uint64_t)63);
-  if (!out->mem) { return tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size); }
+  if (!out->mem) {
+    return tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+  }
   rc = tarn__spill_read(spill, out->mem, b->pub.size, b->disk_offset, err);
   if (rc == 0) { rc = verify(b, out->mem, err); }
   if (rc != 0) { tarn_free(out->mem); }
@@ -62,7 +67,8 @@ static void install(tarn__block_t *b, const fetched_t *f, uint64_t *credit) {
   if (!b->mem) { return; }
   uint64_t charge = tarn__heap_charge(b->pub.size);
   pool->heap += charge;
-  /* Without credit nobody's object was touched, so no eviction would find these bytes: they go with the last mapping. */
+  /* Without credit nobody's object was touched, so no eviction would find these bytes: they go with
+   * the last mapping. */
   b->drop = !credit;
   if (credit) {
     uint64_t paid = charge < *credit ? charge : *credit;
@@ -85,7 +91,8 @@ int tarn__block_map_locked(tarn__block_t *b, uint64_t *credit, tarn_error_t *err
       install(b, &got, credit);
       got = (fetched_t){0};
     }
-    if (rc == 0) { /* now it is there and cannot go: this mapping is counted before the mutex is let go again */
+    if (rc == 0) { /* now it is there and cannot go: this mapping is counted before the mutex is let
+                      go again */
       b->refs++;
       if (b->maps++ == 0) { b->pub.data = tarn__block_address(b); }
     }
@@ -161,7 +168,8 @@ static void cover(tarn__block_t *b) {
   tarn__segment_t *s = b->seg;
   b->busy = true;
   tarn__pool_unlock(pool);
-  int rc = tarn__memory_cover(&pool->memory, s->offset, tarn__page_round(b->pub.size), pool->spill.fd, b->disk_offset);
+  int rc = tarn__memory_cover(&pool->memory, s->offset, tarn__page_round(b->pub.size),
+                              pool->spill.fd, b->disk_offset);
   bool freed = rc == 0 && tarn__memory_punch(&pool->memory, s->offset, s->warm);
   tarn__pool_lock(pool);
   b->busy = false;

@@ -1,6 +1,7 @@
-/* The order of eviction: an intrusive list, oldest first, every operation O(1) but parking, which walks the pieces of one
- * value. An object of which nothing can be freed (its small pieces are mapped) leaves the list, so that it is not looked
- * at again and again; the piece that keeps it remembers it and puts it back. The pool's mutex is held throughout. */
+/* The order of eviction: an intrusive list, oldest first, every operation O(1) but parking, which
+ * walks the pieces of one value. An object of which nothing can be freed (its small pieces are
+ * mapped) leaves the list, so that it is not looked at again and again; the piece that keeps it
+ * remembers it and puts it back. The pool's mutex is held throughout. */
 #include "pool/pool-private.h"
 
 static void forget_parker(tarn__object_t *o) {

@@ -15,7 +15,9 @@ static tarn__object_t *object_new(tarn_pool_t *pool, uint32_t flags) {
   return o;
 }
 
-tarn__object_t *tarn__object_find_locked(tarn_pool_t *pool, uint64_t id) { return tarn_map_get(&pool->objects, id); }
+tarn__object_t *tarn__object_find_locked(tarn_pool_t *pool, uint64_t id) {
+  return tarn_map_get(&pool->objects, id);
+}
 
 static int enter_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err) {
   if (tarn_map_set(&pool->objects, pool->last_id + 1, o) != 0) {
@@ -48,7 +50,8 @@ void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
   } else if (!o->value) {
     pool->live -= o->live_size;
     pool->records -= sizeof *o;
-    tarn_list_push_back(&pool->dropped, &o->queue_link); /* its anchor goes when the mutex is let go */
+    tarn_list_push_back(&pool->dropped,
+                        &o->queue_link); /* its anchor goes when the mutex is let go */
   } else {
     tarn_list_remove(&o->value_link);
     if (o->evicting) {
@@ -60,7 +63,8 @@ void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
   tarn__pool_changed_locked(pool);
 }
 
-int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id, tarn_error_t *err) {
+int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id,
+                       tarn_error_t *err) {
   tarn__object_t *o = object_new(pool, flags);
   if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
   o->live_size = size;
@@ -93,9 +97,10 @@ static uint64_t resident_locked(const tarn_value_t *v) {
   return sum;
 }
 
-/* Until what is in the pool, v's bytes (which are there already) included, is within the budget; or would be without v, which can be evicted as
- * soon as it is stored. */
-static int make_room_locked(tarn_pool_t *pool, const tarn_value_t *v, uint64_t need, uint32_t flags, tarn_error_t *err) {
+/* Until what is in the pool, v's bytes (which are there already) included, is within the budget; or
+ * would be without v, which can be evicted as soon as it is stored. */
+static int make_room_locked(tarn_pool_t *pool, const tarn_value_t *v, uint64_t need, uint32_t flags,
+                            tarn_error_t *err) {
   tarn__room_t room = {0};
   while (!tarn__room_for(pool, need)) {
     int rc = tarn__room_step_locked(pool, need, flags, &room, err);
@@ -115,7 +120,8 @@ static void become_value_locked(tarn__object_t *o, tarn_value_t *v) {
   tarn_list_push_back(&v->objects, &o->value_link);
 }
 
-int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id, tarn_error_t *err) {
+int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id,
+                        tarn_error_t *err) {
   assert(v->pool == pool);
   tarn__object_t *o = object_new(pool, flags);
   if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
@@ -194,7 +200,8 @@ static void touch_locked(tarn_pool_t *pool, tarn__object_t *o) {
   if (!o->evicting && !o->pinned && !o->cold) { tarn__lru_touch(pool, o); }
 }
 
-int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v, tarn_error_t *err) {
+int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v,
+                  tarn_error_t *err) {
   int rc = 0;
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
@@ -273,7 +280,8 @@ int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
     } else if (o->cold) {
       break;
     } else if (!o->value) {
-      rc = tarn_error_set(err, TARN_ENEEDLUA, "object %llu must be encoded first", (unsigned long long)id);
+      rc = tarn_error_set(err, TARN_ENEEDLUA, "object %llu must be encoded first",
+                          (unsigned long long)id);
     } else if (is_out(o) || (begun && !o->evicting && failures == pool->failures)) {
       break; /* out; or as far out as its readers allow: it is on disk */
     } else if (!o->evicting && failures != pool->failures) {

@@ -1,5 +1,7 @@
-/* What the pool's files share. Everything here is guarded by the pool's mutex, except where a field says otherwise; a function named
- * ..._locked wants the mutex held and keeps it held, but may let go of it in between where it says so. */
+/* What the pool's files share. Everything here is guarded by the pool's mutex, except where a field
+ * says otherwise; a function named
+ * ..._locked wants the mutex held and keeps it held, but may let go of it in between where it says
+ * so. */
 #ifndef TARN_POOL_POOL_PRIVATE_H
 #define TARN_POOL_POOL_PRIVATE_H
 
@@ -13,12 +15,12 @@
 
 enum { TARN__KIND_HEAP = 0, TARN__KIND_SEGMENT = 1, TARN__KIND_FILE = 2 };
 
-/* Many small pieces in one extent of the spill file; given back when the last of them dies. live_bytes against size
- * tells which packs would be worth rewriting. */
+/* Many small pieces in one extent of the spill file; given back when the last of them dies.
+ * live_bytes against size tells which packs would be worth rewriting. */
 typedef struct tarn__pack {
   uint64_t offset, size; /* the extent */
   uint64_t live_bytes;
-  uint32_t live;         /* pieces */
+  uint32_t live; /* pieces */
 } tarn__pack_t;
 
 typedef struct tarn__object tarn__object_t;
@@ -28,8 +30,8 @@ typedef struct tarn__object tarn__object_t;
  *   seg          memory; when covered, the spill file mapped over the segment's addresses
  *   fmap         the spill file mapped elsewhere
  *   none of them in the spill file only (on_disk), not mapped
- * At most one of the three. fmap, and a covered seg, exist only while maps > 0 or busy; busy: the spill thread is at work on it
- * and will settle what the counts say by then. */
+ * At most one of the three. fmap, and a covered seg, exist only while maps > 0 or busy; busy: the
+ * spill thread is at work on it and will settle what the counts say by then. */
 typedef struct tarn__block {
   tarn_block_t pub; /* first */
   tarn_pool_t *pool;
@@ -37,15 +39,15 @@ typedef struct tarn__block {
   tarn_list_t later_link; /* pool->later, while later > 0 */
   uint64_t refs;          /* each mapping is one too */
   uint64_t maps;
-  uint64_t later;         /* mappings to be undone at the next boundary */
-  uint8_t *mem;           /* owned */
-  tarn__segment_t *seg;   /* owned */
-  uint8_t *fmap;          /* owned mapping */
-  tarn__pack_t *pack;     /* when on disk in a pack; else the extent is our own */
+  uint64_t later;                  /* mappings to be undone at the next boundary */
+  uint8_t *mem;                    /* owned */
+  tarn__segment_t *seg;            /* owned */
+  uint8_t *fmap;                   /* owned mapping */
+  tarn__pack_t *pack;              /* when on disk in a pack; else the extent is our own */
   uint64_t disk_offset, disk_size; /* where on_disk; disk_size 0 in a pack */
-  uint64_t hash;          /* of a heap piece on disk */
-  tarn__object_t *parker; /* waits for this piece to be unmapped */
-  tarn_list_t write_link; /* in a batch of the spill thread */
+  uint64_t hash;                   /* of a heap piece on disk */
+  tarn__object_t *parker;          /* waits for this piece to be unmapped */
+  tarn_list_t write_link;          /* in a batch of the spill thread */
   bool on_disk;
   bool busy;
   bool planned; /* its bytes are in some object's gain */
@@ -61,8 +63,8 @@ struct tarn_value {
   bool opening;        /* a get is mapping the pieces */
   tarn_list_t objects; /* that are this value */
   uint64_t size;
-  uint32_t count;           /* pieces: the front, then the blocks */
-  tarn__block_t *pieces[];  /* each entry holds a reference */
+  uint32_t count;          /* pieces: the front, then the blocks */
+  tarn__block_t *pieces[]; /* each entry holds a reference */
 };
 
 typedef enum {
@@ -83,7 +85,7 @@ struct tarn__object {
   bool pinned;  /* live, cannot be encoded: no victim */
   bool evicting, touched, dead; /* touched, dead: meanwhile */
   union {
-    struct { /* not cold */
+    struct {                  /* not cold */
       tarn_list_t link;       /* by place */
       tarn_list_t queue_link; /* pool->queue, a batch; or pool->dropped */
       tarn_list_t value_link; /* value->objects */
@@ -119,27 +121,28 @@ struct tarn_pool {
   tarn__spill_t spill;
 
   /* What the budget counts, bytes. */
-  uint64_t live, heap, records, segments; /* segments: warm bytes of those in use; memory.cached comes beside */
-  uint64_t punching;                      /* taken from the cache, on their way out */
-  uint64_t reserved;                      /* promised to a call that is about to take it */
-  uint64_t pending;                       /* will come back from evictions under way */
-  uint64_t wanted_bytes;                  /* of the wanted live ones */
-  uint64_t demand;                        /* of the threads that wait for room */
-  uint64_t lua_need;                      /* most that a call wanted that got TARN_ENEEDLUA */
+  uint64_t live, heap, records,
+      segments;          /* segments: warm bytes of those in use; memory.cached comes beside */
+  uint64_t punching;     /* taken from the cache, on their way out */
+  uint64_t reserved;     /* promised to a call that is about to take it */
+  uint64_t pending;      /* will come back from evictions under way */
+  uint64_t wanted_bytes; /* of the wanted live ones */
+  uint64_t demand;       /* of the threads that wait for room */
+  uint64_t lua_need;     /* most that a call wanted that got TARN_ENEEDLUA */
 
   /* The spill thread. */
   pthread_t thread;
   bool started, stopping;
-  tarn_list_t queue;      /* objects to evict */
-  uint64_t failures;      /* counts failed batches */
-  tarn_error_t failure;   /* the last */
+  tarn_list_t queue;    /* objects to evict */
+  uint64_t failures;    /* counts failed batches */
+  tarn_error_t failure; /* the last */
   uint64_t failure_ns;
-  uint64_t heap_high;     /* most that heap was since its free pages were handed back */
-  bool failure_owed;      /* who got TARN_EAGAIN has yet to hear of it */
+  uint64_t heap_high; /* most that heap was since its free pages were handed back */
+  bool failure_owed;  /* who got TARN_EAGAIN has yet to hear of it */
 
   /* To be done by tarn__pool_unlock. */
   uint32_t waiters;
-  bool owed;      /* some call returned TARN_EAGAIN or TARN_ENEEDLUA */
+  bool owed; /* some call returned TARN_EAGAIN or TARN_ENEEDLUA */
   bool fire_room;
   tarn_list_t dropped; /* live objects whose anchors must go */
   void *trash;         /* heap memory to free, linked through its first bytes */
@@ -153,8 +156,9 @@ static inline tarn__block_t *tarn__block(tarn_block_t *b) { return (tarn__block_
 
 /* ---- pool.c ---- */
 void tarn__pool_lock(tarn_pool_t *pool);
-void tarn__pool_unlock(tarn_pool_t *pool);      /* then runs callbacks and frees what was put off */
-void tarn__pool_wait_locked(tarn_pool_t *pool); /* lets go: until something has changed (or earlier) */
+void tarn__pool_unlock(tarn_pool_t *pool); /* then runs callbacks and frees what was put off */
+void tarn__pool_wait_locked(
+    tarn_pool_t *pool); /* lets go: until something has changed (or earlier) */
 void tarn__pool_changed_locked(tarn_pool_t *pool); /* room came, or an outcome */
 void tarn__pool_trash_locked(tarn_pool_t *pool, void *mem, uint64_t size_bytes);
 void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o);
@@ -163,13 +167,17 @@ tarn__object_t *tarn__object_find_locked(tarn_pool_t *pool, uint64_t id);
 
 /* ---- budget.c ---- */
 uint64_t tarn__budget_used(const tarn_pool_t *pool);
-static inline uint64_t tarn__heap_charge(uint64_t size) { return ((size + 63) & ~(uint64_t)63) + 16; }
+static inline uint64_t tarn__heap_charge(uint64_t size) {
+  return ((size + 63) & ~(uint64_t)63) + 16;
+}
 typedef struct tarn__room {
   uint64_t failures; /* pool->failures when the wait began */
   bool begun;
 } tarn__room_t;
-/* There is no room for need more bytes: one step towards it, letting go of the mutex. 0: look again. Else the error to return. */
-int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room, tarn_error_t *err);
+/* There is no room for need more bytes: one step towards it, letting go of the mutex. 0: look
+ * again. Else the error to return. */
+int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room,
+                           tarn_error_t *err);
 /* Until need more bytes are free, and promised to the caller (pool->reserved). */
 int tarn__room_reserve_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn_error_t *err);
 bool tarn__room_for(const tarn_pool_t *pool, uint64_t need);
@@ -188,22 +196,26 @@ void tarn__lru_touch(tarn_pool_t *pool, tarn__object_t *o);  /* the last to be e
 void tarn__lru_oldest(tarn_pool_t *pool, tarn__object_t *o); /* the first to be evicted */
 void tarn__lru_want(tarn_pool_t *pool, tarn__object_t *o);
 void tarn__lru_unwant_all(tarn_pool_t *pool); /* back to the oldest end, in their order */
-void tarn__lru_park(tarn_pool_t *pool, tarn__object_t *o);   /* by what is mapped; nowhere when nothing is in memory */
-void tarn__lru_unpark(tarn_pool_t *pool, tarn__block_t *b);  /* b was unmapped */
+void tarn__lru_park(tarn_pool_t *pool,
+                    tarn__object_t *o); /* by what is mapped; nowhere when nothing is in memory */
+void tarn__lru_unpark(tarn_pool_t *pool, tarn__block_t *b); /* b was unmapped */
 tarn__object_t *tarn__lru_first(tarn_pool_t *pool);
 
 /* ---- block.c (records, the public calls), home.c (where the bytes are) ---- */
-tarn__block_t *tarn__block_new(tarn_pool_t *pool, uint64_t size, uint32_t kind); /* not linked nor counted; null: no memory */
+tarn__block_t *tarn__block_new(tarn_pool_t *pool, uint64_t size,
+                               uint32_t kind); /* not linked nor counted; null: no memory */
 void tarn__block_link_locked(tarn__block_t *b);
 void tarn__block_ref_locked(tarn__block_t *b);
 void tarn__block_unref_locked(tarn__block_t *b);
-/* Lets go where the bytes must be fetched. credit: reserved bytes that it may use up; null allowed. */
+/* Lets go where the bytes must be fetched. credit: reserved bytes that it may use up; null allowed.
+ */
 int tarn__block_map_locked(tarn__block_t *b, uint64_t *credit, tarn_error_t *err);
-void tarn__block_unmap_locked(tarn__block_t *b);         /* lets go where something must be unmapped */
-void tarn__block_vacate_locked(tarn__block_t *b);        /* it is on disk: out of memory, as far as its mappings allow. Lets go */
+void tarn__block_unmap_locked(tarn__block_t *b); /* lets go where something must be unmapped */
+void tarn__block_vacate_locked(
+    tarn__block_t *b); /* it is on disk: out of memory, as far as its mappings allow. Lets go */
 void tarn__block_free_mem_locked(tarn__block_t *b);
-uint64_t tarn__block_gain(const tarn__block_t *b);       /* bytes that evicting it would free */
-bool tarn__block_resident(const tarn__block_t *b);       /* mapping it needs no fetching */
+uint64_t tarn__block_gain(const tarn__block_t *b); /* bytes that evicting it would free */
+bool tarn__block_resident(const tarn__block_t *b); /* mapping it needs no fetching */
 static inline uint8_t *tarn__block_address(const tarn__block_t *b) {
   return b->mem ? b->mem : b->seg ? b->pool->memory.base + b->seg->offset : b->fmap;
 }
@@ -216,15 +228,20 @@ int tarn__value_open_locked(tarn_value_t *v, uint32_t flags, tarn_error_t *err);
 
 size_t tarn__value_record_size(const tarn_value_t *v);
 tarn_value_t *tarn__value_new(tarn_pool_t *pool, uint32_t count); /* not counted; null: no memory */
-void tarn__pack_leave_locked(tarn_pool_t *pool, tarn__pack_t *pack, uint64_t size); /* one piece of it is dead */
+void tarn__pack_leave_locked(tarn_pool_t *pool, tarn__pack_t *pack,
+                             uint64_t size); /* one piece of it is dead */
 
 /* ---- cold.c ---- */
-void tarn__object_freeze_locked(tarn_pool_t *pool, tarn__object_t *o); /* if it is out of memory and of that kind */
-int tarn__object_thaw_locked(tarn_pool_t *pool, tarn__object_t *o);    /* cold: its value again, still on disk. TARN_ENOMEM */
+void tarn__object_freeze_locked(tarn_pool_t *pool,
+                                tarn__object_t *o); /* if it is out of memory and of that kind */
+int tarn__object_thaw_locked(
+    tarn_pool_t *pool, tarn__object_t *o); /* cold: its value again, still on disk. TARN_ENOMEM */
 
 /* ---- spiller.c ---- */
-/* An extent with its space allocated. Lets go. in_place: it will be mapped before it is written, and reads as zeros. */
-int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, uint64_t *offset, tarn_error_t *err);
+/* An extent with its space allocated. Lets go. in_place: it will be mapped before it is written,
+ * and reads as zeros. */
+int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, uint64_t *offset,
+                             tarn_error_t *err);
 void tarn__extent_give_locked(tarn_pool_t *pool, uint64_t offset, uint64_t size);
 int tarn__spiller_start_locked(tarn_pool_t *pool); /* once; TARN_ENOMEM */
 void tarn__spiller_stop(tarn_pool_t *pool);

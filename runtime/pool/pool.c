@@ -1,5 +1,6 @@
-/* The pool as a whole: making and ending it, its mutex, what is put off until the mutex is let go, limits. A callback runs and memory
- * is freed only in tarn__pool_unlock, by whichever thread lets go. */
+/* The pool as a whole: making and ending it, its mutex, what is put off until the mutex is let go,
+ * limits. A callback runs and memory is freed only in tarn__pool_unlock, by whichever thread lets
+ * go. */
 #include "pool/pool.h"
 
 #include "base/alloc.h"
@@ -18,7 +19,9 @@ static int init_sync(tarn_pool_t *pool) {
   if (pthread_condattr_init(&attr) != 0) { return TARN_ENOMEM; }
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
   int rc = pthread_mutex_init(&pool->mutex, NULL);
-  if (rc == 0 && (rc = pthread_cond_init(&pool->changed, &attr)) != 0) { pthread_mutex_destroy(&pool->mutex); }
+  if (rc == 0 && (rc = pthread_cond_init(&pool->changed, &attr)) != 0) {
+    pthread_mutex_destroy(&pool->mutex);
+  }
   if (rc == 0 && (rc = pthread_cond_init(&pool->work, &attr)) != 0) {
     pthread_cond_destroy(&pool->changed);
     pthread_mutex_destroy(&pool->mutex);
@@ -35,7 +38,7 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   pool->max_memsize = config->max_memsize;
   tarn_map_init(&pool->objects);
   tarn__slab_init(&pool->slab, sizeof(tarn__object_t));
-  tarn_list_t *lists[] = {&pool->all,  &pool->lru,    &pool->wanted, &pool->parked, &pool->limbo,
+  tarn_list_t *lists[] = {&pool->all,    &pool->lru,   &pool->wanted, &pool->parked, &pool->limbo,
                           &pool->blocks, &pool->later, &pool->queue,  &pool->dropped};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
@@ -79,7 +82,9 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   delete_all_locked(pool);
   tarn__pool_unlock(pool);
   tarn_pool_boundary(pool);
-  if (!tarn_list_empty(&pool->blocks)) { tarn_log(TARN_LOG_WARN, "the pool ends while blocks of it are in use"); }
+  if (!tarn_list_empty(&pool->blocks)) {
+    tarn_log(TARN_LOG_WARN, "the pool ends while blocks of it are in use");
+  }
   tarn__memory_close(&pool->memory);
   tarn__spill_close(&pool->spill);
   tarn_map_clear(&pool->objects);
@@ -153,7 +158,8 @@ void tarn__pool_trash_locked(tarn_pool_t *pool, void *mem, uint64_t size_bytes) 
   pool->trash = mem;
 }
 
-void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize, const uint64_t *max_disksize) {
+void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize,
+                          const uint64_t *max_disksize) {
   tarn__pool_lock(pool);
   if (max_disksize) { pool->spill.max = *max_disksize; }
   if (max_memsize) {

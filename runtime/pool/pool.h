@@ -80,8 +80,8 @@ void tarn_pool_boundary(tarn_pool_t *pool);
 
 typedef struct tarn_value tarn_value_t;
 
-/* Takes over front (from tarn_malloc; a whole plain image when block_count is 0), and one reference and one mapping of each block, on success only. Seals
- * the blocks. The same block may stand twice. A value has one reference, its caller's, and its blocks stay mapped while it has
+/* Takes over front (from tarn_malloc; a whole plain image when block_count is 0), and one reference and one mapping for each entry of blocks, on success only. Seals
+ * the blocks. The same block may stand twice (and then brings two of each). A value has one reference, its caller's, and its blocks stay mapped while it has
  * references other than the pool's own. */
 int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size, tarn_block_t *const *blocks, uint32_t block_count,
                       tarn_value_t **out, tarn_error_t *err);
@@ -96,7 +96,7 @@ uint64_t tarn_value_size(const tarn_value_t *v); /* front + distinct blocks, byt
 
 enum { TARN_OBJECT_DESTROY_ON_EVICT = 1 };
 
-/* A live value of about size bytes. The same errors as tarn_block_create when there is no room (flags: TARN_BLOCK_WAIT | object flags << 8). */
+/* A live value of about size bytes; TARN_EPOOLFULL at once when that is more than max_memsize (encode it: a value of any size can be stored). The same errors as tarn_block_create when there is no room (flags: TARN_BLOCK_WAIT | object flags << 8). */
 int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id, tarn_error_t *err);
 /* Stores v (takes a reference of its own). The same errors. Ids start at 1, are never used again. */
 int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id, tarn_error_t *err);

@@ -1,5 +1,5 @@
-/* Free ranges as a treap: ordered by offset, heap-ordered by a random priority; each node knows the largest range below
- * it, so that the lowest fit is one descent. Not thread-safe. */
+/* Free ranges as a treap: ordered by offset, heap-ordered by a random priority; each node knows the
+ * largest range below it, so that the lowest fit is one descent. Not thread-safe. */
 #include "pool/range-private.h"
 
 #include <assert.h>
@@ -66,9 +66,10 @@ static tarn__range_t *pop_last(tarn__range_t *n, tarn__range_t **out) {
   return n;
 }
 
-/* The subtree n holds a range of at least size: take from the lowest such. Returns the subtree without it; *used_up is a
- * node that became empty. */
-static tarn__range_t *take(tarn__range_t *n, uint64_t size, uint64_t *offset, tarn__range_t **used_up) {
+/* The subtree n holds a range of at least size: take from the lowest such. Returns the subtree
+ * without it; *used_up is a node that became empty. */
+static tarn__range_t *take(tarn__range_t *n, uint64_t size, uint64_t *offset,
+                           tarn__range_t **used_up) {
   if (n->left && n->left->largest >= size) {
     n->left = take(n->left, size, offset, used_up);
   } else if (n->size >= size) {

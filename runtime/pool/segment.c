@@ -1,9 +1,11 @@
-/* Memory for blocks: one sparse memfd, mapped once. A segment whose block is gone keeps its memory on a free list ("cached"):
- * memory used before is about 20 times faster than fresh. It counts until it is punched, which happens when room is needed
- * for something else. Addresses without memory go to a tree of ranges, where neighbours merge.
+/* Memory for blocks: one sparse memfd, mapped once. A segment whose block is gone keeps its memory
+ * on a free list ("cached"): memory used before is about 20 times faster than fresh. It counts
+ * until it is punched, which happens when room is needed for something else. Addresses without
+ * memory go to a tree of ranges, where neighbours merge.
  *
- * Free lists are by size class, 8 to a doubling; a longer segment is split, so mixed sizes find warm memory too. What was
- * fragmented becomes whole again by being punched. Locking: the caller's. */
+ * Free lists are by size class, 8 to a doubling; a longer segment is split, so mixed sizes find
+ * warm memory too. What was fragmented becomes whole again by being punched. Locking: the caller's.
+ */
 #include "pool/segment-private.h"
 
 #include <assert.h>
@@ -32,8 +34,11 @@ uint32_t tarn__class_ceil(uint64_t pages) {
 }
 
 static int map_memory(tarn__memory_t *m, uint64_t size, tarn_error_t *err) {
-  if (ftruncate(m->fd, (off_t)size) != 0) { return tarn_error_errno(err, errno, "sizing the pool's memory"); }
-  void *at = tarn__sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
+  if (ftruncate(m->fd, (off_t)size) != 0) {
+    return tarn_error_errno(err, errno, "sizing the pool's memory");
+  }
+  void *at =
+      tarn__sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
   if (at == MAP_FAILED) { return tarn_error_errno(err, errno, "mapping the pool's memory"); }
   (void)madvise(at, size, MADV_DONTFORK); /* a fork of a large process stays quick */
   (void)madvise(at, size, MADV_DONTDUMP); /* nor is a core file a terabyte long */
@@ -47,18 +52,22 @@ int tarn__memory_open(tarn__memory_t *m, uint64_t reserve_bytes, tarn_error_t *e
   tarn__ranges_init(&m->cold);
   for (uint32_t i = 0; i < TARN__CLASSES; i++) { tarn_list_init(&m->classes[i]); }
   struct rlimit limit;
-  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < reserve_bytes) {
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+      limit.rlim_cur < reserve_bytes) {
     reserve_bytes = limit.rlim_cur; /* beyond it ftruncate raises SIGXFSZ */
   }
   reserve_bytes -= reserve_bytes % TARN__PAGE;
   m->fd = memfd_create("tarn", MFD_CLOEXEC);
   if (m->fd < 0) { return tarn_error_errno(err, errno, "creating the pool's memory"); }
   int rc = TARN_ENOMEM;
-  while (reserve_bytes >= TARN__SLICE && (rc = map_memory(m, reserve_bytes, err)) != 0) { reserve_bytes /= 2; }
+  while (reserve_bytes >= TARN__SLICE && (rc = map_memory(m, reserve_bytes, err)) != 0) {
+    reserve_bytes /= 2;
+  }
   if (!m->base) {
     close(m->fd);
     m->fd = -1;
-    return rc == TARN_ENOMEM ? tarn_error_set(err, rc, "no address space for the pool's memory") : rc;
+    return rc == TARN_ENOMEM ? tarn_error_set(err, rc, "no address space for the pool's memory")
+                             : rc;
   }
   return 0;
 }
@@ -75,7 +84,8 @@ void tarn__memory_close(tarn__memory_t *m) {
 
 static void cache(tarn__memory_t *m, tarn__segment_t *s) {
   uint32_t index = tarn__class_floor(s->size / TARN__PAGE);
-  tarn_list_push_front(&m->classes[index], &s->link); /* the last used is the likeliest in the processor's caches */
+  tarn_list_push_front(&m->classes[index],
+                       &s->link); /* the last used is the likeliest in the processor's caches */
   m->filled[index / 64] |= (uint64_t)1 << (index % 64);
   m->cached += s->warm;
 }
@@ -83,7 +93,9 @@ static void cache(tarn__memory_t *m, tarn__segment_t *s) {
 static void uncache(tarn__memory_t *m, tarn__segment_t *s) {
   uint32_t index = tarn__class_floor(s->size / TARN__PAGE);
   tarn_list_remove(&s->link);
-  if (tarn_list_empty(&m->classes[index])) { m->filled[index / 64] &= ~((uint64_t)1 << (index % 64)); }
+  if (tarn_list_empty(&m->classes[index])) {
+    m->filled[index / 64] &= ~((uint64_t)1 << (index % 64));
+  }
   m->cached -= s->warm;
 }
 
@@ -100,7 +112,8 @@ tarn__segment_t *tarn__memory_find(tarn__memory_t *m, uint64_t size) {
   return NULL;
 }
 
-void tarn__memory_use(tarn__memory_t *m, tarn__segment_t *s, uint64_t size, tarn__segment_t **spare) {
+void tarn__memory_use(tarn__memory_t *m, tarn__segment_t *s, uint64_t size,
+                      tarn__segment_t **spare) {
   uncache(m, s);
   uint64_t keep = tarn__class_pages(tarn__class_ceil(tarn__pages(size))) * TARN__PAGE;
   assert(keep <= s->size);
@@ -136,7 +149,8 @@ void tarn__memory_recycle(tarn__memory_t *m, tarn__segment_t *s) {
     cache(m, s);
     return;
   }
-  (void)tarn__ranges_give(&m->cold, s->offset, s->size); /* else these addresses stay unused: no harm */
+  (void)tarn__ranges_give(&m->cold, s->offset,
+                          s->size); /* else these addresses stay unused: no harm */
   tarn_free(s);
 }
 
@@ -155,7 +169,8 @@ tarn__segment_t *tarn__memory_largest(tarn__memory_t *m) {
 bool tarn__memory_punch(tarn__memory_t *m, uint64_t offset, uint64_t size) {
   for (uint64_t done = 0; done < size; done += TARN__SLICE) {
     uint64_t part = size - done < TARN__SLICE ? size - done : TARN__SLICE;
-    if (tarn__sys_fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset + done, part) != 0) {
+    if (tarn__sys_fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset + done,
+                            part) != 0) {
       return false;
     }
   }
@@ -167,7 +182,8 @@ static int map_over(tarn__memory_t *m, uint64_t offset, uint64_t size, int prot,
   for (uint64_t done = 0; done < size; done += TARN__SLICE) {
     uint64_t part = size - done < TARN__SLICE ? size - done : TARN__SLICE;
     void *at = m->base + offset + done;
-    if (tarn__sys_mmap(at, part, prot, MAP_SHARED | MAP_FIXED | flags, fd, file_offset + done) == MAP_FAILED) {
+    if (tarn__sys_mmap(at, part, prot, MAP_SHARED | MAP_FIXED | flags, fd, file_offset + done) ==
+        MAP_FAILED) {
       return TARN_ENOMEM;
     }
     (void)madvise(at, part, MADV_DONTFORK);
@@ -176,7 +192,8 @@ static int map_over(tarn__memory_t *m, uint64_t offset, uint64_t size, int prot,
   return 0;
 }
 
-int tarn__memory_cover(tarn__memory_t *m, uint64_t offset, uint64_t size, int fd, uint64_t file_offset) {
+int tarn__memory_cover(tarn__memory_t *m, uint64_t offset, uint64_t size, int fd,
+                       uint64_t file_offset) {
   return map_over(m, offset, size, PROT_READ, 0, fd, file_offset);
 }
 

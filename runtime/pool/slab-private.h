@@ -1,5 +1,5 @@
-/* Records of one size, many to a chunk, apart from the C heap: records that live long between bytes that come and go would leave
- * the heap full of holes. The pool's mutex guards it. */
+/* Records of one size, many to a chunk, apart from the C heap: records that live long between bytes
+ * that come and go would leave the heap full of holes. The pool's mutex guards it. */
 #ifndef TARN_POOL_SLAB_PRIVATE_H
 #define TARN_POOL_SLAB_PRIVATE_H
 
@@ -12,7 +12,7 @@ typedef struct tarn__slab {
 } tarn__slab_t;
 
 void tarn__slab_init(tarn__slab_t *s, size_t record_size);
-void *tarn__slab_take(tarn__slab_t *s); /* zeroed; null: no memory */
+void *tarn__slab_take(tarn__slab_t *s);              /* zeroed; null: no memory */
 void tarn__slab_give(tarn__slab_t *s, void *record); /* a chunk goes with its last record */
 
 #endif

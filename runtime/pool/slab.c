@@ -1,4 +1,5 @@
-/* A slab: chunks of 64 KiB, aligned so that a record finds its chunk; free records of a chunk are linked through themselves. */
+/* A slab: chunks of 64 KiB, aligned so that a record finds its chunk; free records of a chunk are
+ * linked through themselves. */
 #include "pool/slab-private.h"
 
 #include <stdint.h>
@@ -14,7 +15,9 @@ typedef struct chunk {
   uint32_t fresh; /* never used: how many from the end */
 } chunk_t;
 
-static uint32_t capacity(const tarn__slab_t *s) { return (uint32_t)((CHUNK - sizeof(chunk_t)) / s->size); }
+static uint32_t capacity(const tarn__slab_t *s) {
+  return (uint32_t)((CHUNK - sizeof(chunk_t)) / s->size);
+}
 
 void tarn__slab_init(tarn__slab_t *s, size_t record_size) {
   s->size = (record_size + 15) & ~(size_t)15;

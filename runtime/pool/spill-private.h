@@ -1,5 +1,5 @@
-/* The spill file: one anonymous file per process, cut into page-aligned extents. "locked" functions want the pool's mutex; the others
- * make system calls and must not have it. */
+/* The spill file: one anonymous file per process, cut into page-aligned extents. "locked" functions
+ * want the pool's mutex; the others make system calls and must not have it. */
 #ifndef TARN_POOL_SPILL_PRIVATE_H
 #define TARN_POOL_SPILL_PRIVATE_H
 
@@ -20,8 +20,9 @@ typedef struct tarn__spill {
   uint64_t end;              /* offsets from here on were never used */
   uint64_t used;             /* bytes of extents given out */
   uint64_t max;              /* bound of used */
-  tarn__ranges_t warm;       /* free, space still allocated: overwriting is twice as fast as writing anew */
-  tarn__ranges_t holes;      /* free, punched */
+  tarn__ranges_t
+      warm; /* free, space still allocated: overwriting is twice as fast as writing anew */
+  tarn__ranges_t holes; /* free, punched */
 } tarn__spill_t;
 
 int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes);
@@ -30,23 +31,30 @@ void tarn__spill_close(tarn__spill_t *s); /* the file is gone with its last desc
 /* Makes the directory and the file if that has not been done. Any thread. */
 int tarn__spill_open(tarn__spill_t *s, tarn_error_t *err);
 
-/* locked: an extent of size bytes (a multiple of the page). fresh (in): only from holes, so that it reads as zeros; *reserved (out): space
- * is allocated already. TARN_EDISKFULL beyond max. */
-int tarn__spill_take(tarn__spill_t *s, uint64_t size, bool fresh, uint64_t *offset, bool *reserved, tarn_error_t *err);
+/* locked: an extent of size bytes (a multiple of the page). fresh (in): only from holes, so that it
+ * reads as zeros; *reserved (out): space is allocated already. TARN_EDISKFULL beyond max. */
+int tarn__spill_take(tarn__spill_t *s, uint64_t size, bool fresh, uint64_t *offset, bool *reserved,
+                     tarn_error_t *err);
 /* locked: nothing maps or reads these bytes any more. */
 void tarn__spill_give(tarn__spill_t *s, uint64_t offset, uint64_t size);
 /* locked: one free range whose space is still allocated, taken out to be punched. */
 bool tarn__spill_next_warm(tarn__spill_t *s, uint64_t *offset, uint64_t *size);
-/* locked: it has been punched (or could not be). */
-void tarn__spill_punched(tarn__spill_t *s, uint64_t offset, uint64_t size, bool done);
+/* locked: it has been punched (or could not be), and is not in use. */
+void tarn__spill_punched(tarn__spill_t *s, uint64_t offset, uint64_t size);
 
-/* Allocates space for an extent, so that a full disk is an error here. zeros: it must read as zeros afterwards. */
-int tarn__spill_reserve(tarn__spill_t *s, uint64_t offset, uint64_t size, bool zeros, tarn_error_t *err);
-/* Writes all of iov (changed on the way) at offset: every base and length page-aligned for O_DIRECT, else buffered. Spill thread. */
-int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t offset, tarn_error_t *err);
-int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offset, tarn_error_t *err);
+/* Allocates space for an extent, so that a full disk is an error here. zeros: it must read as zeros
+ * afterwards. */
+int tarn__spill_reserve(tarn__spill_t *s, uint64_t offset, uint64_t size, bool zeros,
+                        tarn_error_t *err);
+/* Writes all of iov (changed on the way) at offset: every base and length page-aligned for
+ * O_DIRECT, else buffered. Spill thread. */
+int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t offset,
+                      tarn_error_t *err);
+int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offset,
+                     tarn_error_t *err);
 /* Maps an extent anywhere. */
-int tarn__spill_map(tarn__spill_t *s, uint64_t offset, uint64_t size, bool writable, uint8_t **out, tarn_error_t *err);
+int tarn__spill_map(tarn__spill_t *s, uint64_t offset, uint64_t size, bool writable, uint8_t **out,
+                    tarn_error_t *err);
 bool tarn__spill_punch(tarn__spill_t *s, uint64_t offset, uint64_t size);
 
 #endif

@@ -1,8 +1,9 @@
-/* The spill file. Anonymous (O_TMPFILE, or created and unlinked), so that nothing is left however the process ends. An extent
- * is written before it is mapped and never again while anybody has it. Freed extents are reused while the disk is busy and
- * punched when the spill thread is idle. Writes go through a second descriptor with O_DIRECT where the file system takes
- * it: faster, and memory is really freed; the page cache that the first descriptor reads through stays coherent, the kernel
- * drops what is overwritten. Locking: see the header. */
+/* The spill file. Anonymous (O_TMPFILE, or created and unlinked), so that nothing is left however
+ * the process ends. An extent is written before it is mapped and never again while anybody has it.
+ * Freed extents are reused while the disk is busy and punched when the spill thread is idle. Writes
+ * go through a second descriptor with O_DIRECT where the file system takes it: faster, and memory
+ * is really freed; the page cache that the first descriptor reads through stays coherent, the
+ * kernel drops what is overwritten. Locking: see the header. */
 #include "pool/spill-private.h"
 
 #include <errno.h>
@@ -94,7 +95,8 @@ static int open_file(tarn__spill_t *s, tarn_error_t *err) {
   snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
   s->direct_fd = tarn__sys_open(self, O_RDWR | O_DIRECT | O_CLOEXEC, 0);
   s->direct = s->direct_fd >= 0;
-  /* A directory that we made has nobody else's files in it; the anonymous file does not need it any more. */
+  /* A directory that we made has nobody else's files in it; the anonymous file does not need it any
+   * more. */
   if (made) { (void)rmdir(s->dir); }
   __atomic_store_n(&s->fd, fd, __ATOMIC_RELEASE);
   return 0;
@@ -133,17 +135,18 @@ int tarn__spill_take(tarn__spill_t *s, uint64_t size, bool fresh, uint64_t *offs
 
 void tarn__spill_give(tarn__spill_t *s, uint64_t offset, uint64_t size) {
   s->used -= size;
-  (void)tarn__ranges_give(&s->warm, offset, size); /* else the range is not used again: the C heap is exhausted */
+  (void)tarn__ranges_give(&s->warm, offset,
+                          size); /* else the range is not used again: the C heap is exhausted */
 }
 
 bool tarn__spill_next_warm(tarn__spill_t *s, uint64_t *offset, uint64_t *size) {
   return tarn__ranges_pop(&s->warm, offset, size);
 }
 
-void tarn__spill_punched(tarn__spill_t *s, uint64_t offset, uint64_t size, bool done) {
-  /* What cannot be punched is still good for being overwritten, but must not be tried again each time the disk is idle: it is
-   * kept among the holes, whose users reserve anew and never count on zeros (see tarn__spill_reserve). */
-  (void)done;
+void tarn__spill_punched(tarn__spill_t *s, uint64_t offset, uint64_t size) {
+  /* Where punching is not known the space stays taken: no matter, whoever takes a hole reserves it
+   * and never counts on zeros (see tarn__spill_reserve). Trying again each time the disk is idle
+   * would not help. */
   (void)tarn__ranges_give(&s->holes, offset, size);
 }
 
@@ -151,7 +154,8 @@ static int full(tarn__spill_t *s, int sys_errno, uint64_t size, tarn_error_t *er
   struct statvfs fs;
   uint64_t available = fstatvfs(s->fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
   int rc = tarn_error_errno(err, sys_errno,
-                            "cannot write %" PRIu64 " bytes to the spill file in %s (%" PRIu64 " free there)",
+                            "cannot write %" PRIu64 " bytes to the spill file in %s (%" PRIu64
+                            " free there)",
                             size, s->dir, available);
   if (err && rc == TARN_EDISKFULL) {
     err->needed = size;
@@ -180,13 +184,15 @@ static int fill_with_zeros(tarn__spill_t *s, uint64_t offset, uint64_t size, tar
   return rc;
 }
 
-int tarn__spill_reserve(tarn__spill_t *s, uint64_t offset, uint64_t size, bool zeros, tarn_error_t *err) {
+int tarn__spill_reserve(tarn__spill_t *s, uint64_t offset, uint64_t size, bool zeros,
+                        tarn_error_t *err) {
   bool fill = zeros;
   if (!__atomic_load_n(&s->no_fallocate, __ATOMIC_RELAXED)) {
     if (zeros && tarn__spill_punch(s, offset, size)) { fill = false; }
     if (tarn__sys_fallocate(s->fd, 0, offset, size) != 0) {
       if (errno != EOPNOTSUPP && errno != ENOSYS) { return full(s, errno, size, err); }
-      /* What is written before it is mapped needs no reservation: the write tells that the disk is full. */
+      /* What is written before it is mapped needs no reservation: the write tells that the disk is
+       * full. */
       __atomic_store_n(&s->no_fallocate, true, __ATOMIC_RELAXED);
       fill = zeros;
     }
@@ -200,7 +206,8 @@ static bool aligned(const struct iovec *iov, int count, uint64_t offset) {
   return bits % TARN__PAGE == 0;
 }
 
-int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t offset, tarn_error_t *err) {
+int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t offset,
+                      tarn_error_t *err) {
   uint64_t total = 0;
   for (int i = 0; i < count; i++) { total += iov[i].iov_len; }
   uint64_t left = total;
@@ -227,13 +234,17 @@ int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t o
   return 0;
 }
 
-int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offset, tarn_error_t *err) {
+int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offset,
+                     tarn_error_t *err) {
   for (uint64_t done = 0; done < size;) {
     ssize_t n = tarn__sys_pread(s->fd, (uint8_t *)bytes + done, size - done, offset + done);
     if (n < 0) {
-      return tarn_error_errno(err, errno, "reading %" PRIu64 " bytes from the spill file in %s", size, s->dir);
+      return tarn_error_errno(err, errno, "reading %" PRIu64 " bytes from the spill file in %s",
+                              size, s->dir);
     }
-    if (n == 0) { return tarn_error_set(err, TARN_ECORRUPT, "the spill file in %s is too short", s->dir); }
+    if (n == 0) {
+      return tarn_error_set(err, TARN_ECORRUPT, "the spill file in %s is too short", s->dir);
+    }
     done += (uint64_t)n;
   }
   return 0;
@@ -244,7 +255,8 @@ int tarn__spill_map(tarn__spill_t *s, uint64_t offset, uint64_t size, bool writa
   int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
   void *at = tarn__sys_mmap(NULL, size, prot, MAP_SHARED, s->fd, offset);
   if (at == MAP_FAILED) {
-    return tarn_error_errno(err, errno, "mapping %" PRIu64 " bytes of the spill file in %s", size, s->dir);
+    return tarn_error_errno(err, errno, "mapping %" PRIu64 " bytes of the spill file in %s", size,
+                            s->dir);
   }
   (void)madvise(at, size, MADV_DONTFORK);
   *out = at;

@@ -1,6 +1,7 @@
-/* The spill thread: takes queued objects in batches of about 16 MiB, writes their pieces into one extent (segments straight from
- * memory, then heap pieces through a staging buffer), and then, under the mutex, lets their memory go as far as mappings allow. A
- * batch that fails leaves everything as it was; when the disk is full its objects are tried again one by one, so that those
+/* The spill thread: takes queued objects in batches of about 16 MiB, writes their pieces into one
+ * extent (segments straight from memory, then heap pieces through a staging buffer), and then,
+ * under the mutex, lets their memory go as far as mappings allow. A batch that fails leaves
+ * everything as it was; when the disk is full its objects are tried again one by one, so that those
  * that still fit get out. When idle it punches extents that were given back. */
 #include <errno.h>
 #include <malloc.h>
@@ -13,12 +14,19 @@
 #include "pool/pool-private.h"
 
 #define BATCH_BYTES ((uint64_t)16 << 20)
-enum { STAGE_BYTES = 2 << 20, TRIM_BYTES = 8 << 20, IOV_MAX_BATCH = 256, IDLE_MS = 200, PIECE_ALIGN = 16 };
+enum {
+  STAGE_BYTES = 2 << 20,
+  TRIM_BYTES = 8 << 20,
+  IOV_MAX_BATCH = 256,
+  IDLE_MS = 200,
+  PIECE_ALIGN = 16
+};
 
 typedef struct batch {
   tarn_list_t objects;
   uint32_t count;
-  tarn_list_t segments, large, small; /* pieces to write; large: heap pieces with an extent of their own */
+  tarn_list_t segments, large,
+      small; /* pieces to write; large: heap pieces with an extent of their own */
   uint64_t segment_bytes, large_bytes, small_bytes, bytes;
   uint64_t offset; /* of the extent */
   tarn__pack_t *pack;
@@ -40,14 +48,16 @@ static void punch_warm_locked(tarn_pool_t *pool) {
     tarn__pool_unlock(pool);
     bool done = true;
     for (uint64_t at = 0; at < size && done; at += TARN__SLICE) {
-      done = tarn__spill_punch(&pool->spill, offset + at, size - at < TARN__SLICE ? size - at : TARN__SLICE);
+      done = tarn__spill_punch(&pool->spill, offset + at,
+                               size - at < TARN__SLICE ? size - at : TARN__SLICE);
     }
     tarn__pool_lock(pool);
-    tarn__spill_punched(&pool->spill, offset, size, done);
+    tarn__spill_punched(&pool->spill, offset, size);
   }
 }
 
-int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, uint64_t *offset, tarn_error_t *err) {
+int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, uint64_t *offset,
+                             tarn_error_t *err) {
   tarn__spill_t *spill = &pool->spill;
   for (int attempt = 0;; attempt++) {
     uint64_t in_file = spill->used + spill->warm.bytes;
@@ -57,18 +67,23 @@ int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, ui
     if (rc != 0 || reserved) { return rc; }
     tarn__pool_unlock(pool);
     rc = tarn__spill_reserve(spill, *offset, size, in_place, err);
+    if (rc != 0) {
+      (void)tarn__spill_punch(spill, *offset, size);
+    } /* part of it may have got space */
     tarn__pool_lock(pool);
     if (rc == 0) { return 0; }
-    bool retry = rc == TARN_EDISKFULL && attempt == 0 && spill->warm.bytes > 0;
-    tarn__extent_give_locked(pool, *offset, size);
-    if (!retry) { return rc; }
+    spill->used -= size;
+    tarn__spill_punched(spill, *offset, size);
+    if (rc != TARN_EDISKFULL || attempt > 0 || spill->warm.bytes == 0) { return rc; }
     punch_warm_locked(pool);
   }
 }
 
 void tarn__extent_give_locked(tarn_pool_t *pool, uint64_t offset, uint64_t size) {
   tarn__spill_give(&pool->spill, offset, size);
-  if (pool->spill.warm.bytes == size) { pthread_cond_signal(&pool->work); } /* from now on it looks for idle moments */
+  if (pool->spill.warm.bytes == size) {
+    pthread_cond_signal(&pool->work);
+  } /* from now on it looks for idle moments */
 }
 
 /* ---- one batch ---- */
@@ -86,7 +101,8 @@ static void add_piece(batch_t *t, tarn__block_t *b) {
   } else {
     tarn_list_push_back(&t->small, &b->write_link);
     b->disk_offset = t->small_bytes;
-    t->small_bytes += (b->pub.size / PIECE_ALIGN + 1) * PIECE_ALIGN; /* an empty piece has a place too */
+    t->small_bytes +=
+        (b->pub.size / PIECE_ALIGN + 1) * PIECE_ALIGN; /* an empty piece has a place too */
   }
 }
 
@@ -149,7 +165,8 @@ static int stream_flush(stream_t *s, tarn_error_t *err) {
 }
 
 /* Put bytes at a file offset at or after where the stream is. */
-static int stream_put(stream_t *s, uint64_t offset, const uint8_t *bytes, uint64_t size, tarn_error_t *err) {
+static int stream_put(stream_t *s, uint64_t offset, const uint8_t *bytes, uint64_t size,
+                      tarn_error_t *err) {
   uint64_t gap = offset - (s->at + s->fill); /* less than a page: padding */
   if (s->fill + gap > STAGE_BYTES) {
     int rc = stream_flush(s, err);
@@ -159,7 +176,8 @@ static int stream_put(stream_t *s, uint64_t offset, const uint8_t *bytes, uint64
   memset(s->stage + s->fill, 0, gap);
   s->fill += gap;
   for (uint64_t done = 0; done < size;) {
-    size_t part = STAGE_BYTES - s->fill < size - done ? STAGE_BYTES - s->fill : (size_t)(size - done);
+    size_t part =
+        STAGE_BYTES - s->fill < size - done ? STAGE_BYTES - s->fill : (size_t)(size - done);
     memcpy(s->stage + s->fill, bytes + done, part);
     s->fill += part;
     done += part;
@@ -185,7 +203,9 @@ static int write_heap(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
   if (t->large_bytes + t->small_bytes == 0) { return 0; }
   stream_t s = {.spill = &pool->spill, .at = t->offset + t->segment_bytes};
   s.stage = tarn_aligned(TARN__PAGE, STAGE_BYTES);
-  if (!s.stage) { return tarn_error_set(err, TARN_ENOMEM, "no memory for writing to the spill file"); }
+  if (!s.stage) {
+    return tarn_error_set(err, TARN_ENOMEM, "no memory for writing to the spill file");
+  }
   int rc = stream_pieces(&s, &t->large, err);
   if (rc == 0) { rc = stream_pieces(&s, &t->small, err); }
   if (rc == 0) { rc = stream_flush(&s, err); }
@@ -212,7 +232,8 @@ static int write_batch(tarn_pool_t *pool, batch_t *t, bool *taken, tarn_error_t 
   return rc != 0 ? rc : write_heap(pool, t, err);
 }
 
-/* Takes a piece out; the spill thread is done with it. What was unmapped while it was busy is settled by vacating. */
+/* Takes a piece out; the spill thread is done with it. What was unmapped while it was busy is
+ * settled by vacating. */
 static tarn__block_t *next_written(tarn_list_t *pieces) {
   if (tarn_list_empty(pieces)) { return NULL; }
   tarn__block_t *b = TARN_CONTAINER(pieces->next, tarn__block_t, write_link);
@@ -317,7 +338,8 @@ static uint32_t run_batch_locked(tarn_pool_t *pool, uint32_t most) {
 
 /* ---- the thread ---- */
 
-/* The C library keeps what was freed between what is not: when much has gone out, hand whole pages back to the system. */
+/* The C library keeps what was freed between what is not: when much has gone out, hand whole pages
+ * back to the system. */
 static void trim_heap_locked(tarn_pool_t *pool) {
   if (pool->heap > pool->heap_high) { pool->heap_high = pool->heap; }
   if (pool->heap + TRIM_BYTES > pool->heap_high / 4 * 3) { return; }

@@ -36,7 +36,10 @@ static int check_block(const tarn__block_t *b, sums_t *s) {
   if (b->maps > 0 && b->pub.data != tarn__block_address(b)) { return 3; }
   if (b->maps > 0 && !tarn__block_resident(b)) { return 4; }
   if (!tarn__block_resident(b) && !b->on_disk) { return 5; }
-  if (b->maps == 0 && !b->busy && (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned))) { return 6; }
+  if (b->maps == 0 && !b->busy &&
+      (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned))) {
+    return 6;
+  }
   if (b->covered && !b->on_disk) { return 7; }
   if (b->drop && (!b->mem || !b->on_disk)) { return 8; }
   if (b->maps == 0 && b->pub.data) { return 9; }
@@ -60,7 +63,8 @@ static int check_objects(tarn_pool_t *pool, sums_t *s) {
     s->gain += o->gain;
     if (o->evicting && o->place != TARN__NOWHERE) { return 21; }
     if (!o->value && o->place == TARN__NOWHERE && !o->pinned) { return 22; }
-    for (uint32_t i = 0; o->value && i < o->value->count; i++) { /* evictable bytes are never forgotten */
+    for (uint32_t i = 0; o->value && i < o->value->count;
+         i++) { /* evictable bytes are never forgotten */
       tarn__block_t *b = o->value->pieces[i];
       bool evictable = (b->mem || b->seg) && !b->on_disk && !b->planned && !b->busy;
       if (o->place == TARN__NOWHERE && !o->evicting && evictable) { return 23; }
@@ -79,7 +83,8 @@ static int check_locked(tarn_pool_t *pool) {
   if (rc != 0) { return rc; }
   uint64_t cached = 0;
   for (uint32_t i = 0; i < TARN__CLASSES; i++) {
-    for (tarn_list_t *l = pool->memory.classes[i].next; l != &pool->memory.classes[i]; l = l->next) {
+    for (tarn_list_t *l = pool->memory.classes[i].next; l != &pool->memory.classes[i];
+         l = l->next) {
       cached += TARN_CONTAINER(l, tarn__segment_t, link)->warm;
     }
   }

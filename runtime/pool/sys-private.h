@@ -1,4 +1,5 @@
-/* The pool's system calls, in one place so that specs can make them fail. Retries on EINTR. Thread-safe. */
+/* The pool's system calls, in one place so that specs can make them fail. Retries on EINTR.
+ * Thread-safe. */
 #ifndef TARN_POOL_SYS_PRIVATE_H
 #define TARN_POOL_SYS_PRIVATE_H
 
@@ -16,7 +17,8 @@
 #define TARN__TSAN 1
 #endif
 
-void *tarn__sys_mmap(void *at, size_t size, int prot, int flags, int fd, uint64_t offset); /* MAP_FAILED + errno */
+void *tarn__sys_mmap(void *at, size_t size, int prot, int flags, int fd,
+                     uint64_t offset); /* MAP_FAILED + errno */
 int tarn__sys_munmap(void *at, size_t size);
 ssize_t tarn__sys_pwritev(int fd, const struct iovec *iov, int count, uint64_t offset);
 ssize_t tarn__sys_pread(int fd, void *bytes, size_t size, uint64_t offset);
@@ -32,7 +34,8 @@ enum {
   TARN_FAULT_PUNCH = 16,
   TARN_FAULT_OPEN = 32
 };
-/* The countdown-th call (from 1) of one of kinds, and the times - 1 after it, fail with sys_errno. kinds 0: stop. */
+/* The countdown-th call (from 1) of one of kinds, and the times - 1 after it, fail with sys_errno.
+ * kinds 0: stop. */
 void tarn_fault_at(uint32_t kinds, uint64_t countdown, uint64_t times, int sys_errno);
 #endif
 

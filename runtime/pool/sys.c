@@ -51,8 +51,11 @@ static bool fails(uint32_t kind) {
 void *tarn__sys_mmap(void *at, size_t size, int prot, int flags, int fd, uint64_t offset) {
   if (FAILS(TARN_FAULT_MMAP)) { return MAP_FAILED; }
 #ifdef TARN__TSAN
-  /* Putting the file over a range that others read changes no byte of it; the sanitizer's mmap would call it a write. */
-  if ((flags & MAP_FIXED) != 0) { return (void *)syscall(SYS_mmap, at, size, prot, flags, fd, offset); }
+  /* Putting the file over a range that others read changes no byte of it; the sanitizer's mmap
+   * would call it a write. */
+  if ((flags & MAP_FIXED) != 0) {
+    return (void *)syscall(SYS_mmap, at, size, prot, flags, fd, offset);
+  }
 #endif
   return mmap(at, size, prot, flags, fd, (off_t)offset);
 }
@@ -62,35 +65,29 @@ int tarn__sys_munmap(void *at, size_t size) { return munmap(at, size); }
 ssize_t tarn__sys_pwritev(int fd, const struct iovec *iov, int count, uint64_t offset) {
   if (FAILS(TARN_FAULT_WRITE)) { return -1; }
   ssize_t done;
-  do {
-    done = pwritev(fd, iov, count, (off_t)offset);
-  } while (done < 0 && errno == EINTR);
+  do { done = pwritev(fd, iov, count, (off_t)offset); } while (done < 0 && errno == EINTR);
   return done;
 }
 
 ssize_t tarn__sys_pread(int fd, void *bytes, size_t size, uint64_t offset) {
   if (FAILS(TARN_FAULT_READ)) { return -1; }
   ssize_t done;
-  do {
-    done = pread(fd, bytes, size, (off_t)offset);
-  } while (done < 0 && errno == EINTR);
+  do { done = pread(fd, bytes, size, (off_t)offset); } while (done < 0 && errno == EINTR);
   return done;
 }
 
 int tarn__sys_fallocate(int fd, int mode, uint64_t offset, uint64_t size) {
-  if (FAILS((mode & FALLOC_FL_PUNCH_HOLE) != 0 ? TARN_FAULT_PUNCH : TARN_FAULT_ALLOCATE)) { return -1; }
+  if (FAILS((mode & FALLOC_FL_PUNCH_HOLE) != 0 ? TARN_FAULT_PUNCH : TARN_FAULT_ALLOCATE)) {
+    return -1;
+  }
   int rc;
-  do {
-    rc = fallocate(fd, mode, (off_t)offset, (off_t)size);
-  } while (rc != 0 && errno == EINTR);
+  do { rc = fallocate(fd, mode, (off_t)offset, (off_t)size); } while (rc != 0 && errno == EINTR);
   return rc;
 }
 
 int tarn__sys_open(const char *path, int flags, unsigned mode) {
   if (FAILS(TARN_FAULT_OPEN)) { return -1; }
   int fd;
-  do {
-    fd = open(path, flags, (mode_t)mode);
-  } while (fd < 0 && errno == EINTR);
+  do { fd = open(path, flags, (mode_t)mode); } while (fd < 0 && errno == EINTR);
   return fd;
 }

@@ -1,11 +1,14 @@
-/* Values: the front of an image and its blocks, kept alike as pieces. Readers' references keep every piece mapped: the first one
- * maps them, the last one unmaps them; objects only hold the record. Mappings are counted on the pieces, so a reader that
- * comes while the last one is still unmapping needs no waiting. Any thread. */
+/* Values: the front of an image and its blocks, kept alike as pieces. Readers' references keep
+ * every piece mapped: the first one maps them, the last one unmaps them; objects only hold the
+ * record. Mappings are counted on the pieces, so a reader that comes while the last one is still
+ * unmapping needs no waiting. Any thread. */
 #include <assert.h>
 #include "base/alloc.h"
 #include "pool/pool-private.h"
 
-size_t tarn__value_record_size(const tarn_value_t *v) { return sizeof *v + v->count * sizeof v->pieces[0]; }
+size_t tarn__value_record_size(const tarn_value_t *v) {
+  return sizeof *v + v->count * sizeof v->pieces[0];
+}
 
 tarn_value_t *tarn__value_new(tarn_pool_t *pool, uint32_t count) {
   tarn_value_t *v = tarn_calloc(1, sizeof *v + count * sizeof v->pieces[0]);
@@ -16,8 +19,9 @@ tarn_value_t *tarn__value_new(tarn_pool_t *pool, uint32_t count) {
   return v;
 }
 
-int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size, tarn_block_t *const *blocks,
-                      uint32_t block_count, tarn_value_t **out, tarn_error_t *err) {
+int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
+                      tarn_block_t *const *blocks, uint32_t block_count, tarn_value_t **out,
+                      tarn_error_t *err) {
   tarn_value_t *v = tarn__value_new(pool, block_count + 1);
   tarn__block_t *f = tarn__block_new(pool, front_size, TARN__KIND_HEAP);
   if (!v || !f) {
@@ -61,7 +65,8 @@ void tarn__value_unhold_locked(tarn_value_t *v) {
   pool->value_count--;
   for (uint32_t i = 0; i < v->count; i++) {
     tarn__block_t *b = v->pieces[i];
-    /* Another object may share it that has been evicted, and which no eviction would look at again. */
+    /* Another object may share it that has been evicted, and which no eviction would look at again.
+     */
     if (b->refs > 1 && b->mem) { tarn__block_vacate_locked(b); }
     tarn__block_unref_locked(b);
   }

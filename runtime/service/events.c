@@ -68,12 +68,12 @@ int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out) {
   return rc == 0 ? 0 : TARN_ENOMEM;
 }
 
-void tarn__event_fail(tarn_service_t *s, uint32_t msgid, const tarn_error_t *err) {
+void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err) {
   tarn_event_t *e = tarn__event_create(s, TARN_EVENT_RESPONSE);
   if (e == NULL) { return; }
   tarn_buf_t b;
   tarn_buf_init(&b, 4096);
-  if (tarn__error_image(err, s->id, &b) == 0) { e->bytes = tarn_buf_detach(&b, &e->size); }
+  if (tarn__error_image(err, pid, &b) == 0) { e->bytes = tarn_buf_detach(&b, &e->size); }
   tarn_buf_release(&b);
   e->msgid = msgid;
   tarn__event_post(s, e);

@@ -269,7 +269,7 @@ static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t 
   if (err.code == 0) {
     tarn_error_set(&err, status, "process %u has no room for a message: %s", s->id, tarn_error_text(status));
   }
-  if (f.type == 1 && tarn_map_remove(&s->pending, f.msgid) != NULL) { tarn__event_fail(s, (uint32_t)f.msgid, &err); }
+  if (f.type == 1 && tarn_map_remove(&s->pending, f.msgid) != NULL) { tarn__event_fail(s, (uint32_t)f.msgid, s->id, &err); }
   if (f.type == 0) { tarn__send_error(s, c, (uint32_t)f.msgid, &err); }
 }
 

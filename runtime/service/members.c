@@ -55,7 +55,7 @@ void tarn__pending_fail(tarn_service_t *s, uint32_t pid, const char *reason) {
   }
   for (size_t i = 0; i < count; i++) {
     tarn_map_remove(&s->pending, ids[i]);
-    tarn__event_fail(s, (uint32_t)ids[i], &err);
+    tarn__event_fail(s, (uint32_t)ids[i], pid, &err);
   }
   tarn_free(ids);
 }

@@ -124,7 +124,7 @@ void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o) 
     tarn_error_t err;
     tarn_error_set(&err, rc == TARN_ETOOBIG ? rc : TARN_ENOMEM, "a message to process %u could not be built: %s", c->pid,
                    tarn_error_text(rc));
-    if (tarn_map_remove(&s->pending, o->msgid) != NULL) { tarn__event_fail(s, o->msgid, &err); }
+    if (tarn_map_remove(&s->pending, o->msgid) != NULL) { tarn__event_fail(s, o->msgid, s->id, &err); }
   }
 }
 

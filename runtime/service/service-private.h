@@ -106,8 +106,8 @@ struct tarn_service {
 /* events.c */
 tarn_event_t *tarn__event_create(tarn_service_t *s, tarn_event_kind_t kind); /* null: out of memory, logged */
 void tarn__event_post(tarn_service_t *s, tarn_event_t *e);
-/* A response that is an error, made here. */
-void tarn__event_fail(tarn_service_t *s, uint32_t msgid, const tarn_error_t *err);
+/* A response that is an error, made here; pid: the process that the error is about. */
+void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err);
 /* [any] The image of an error, as every process sends it: {kind, message, needed, available}. */
 int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out);
 

@@ -269,7 +269,7 @@ static void do_request(tarn_service_t *s, tarn_out_t *o) {
   }
   if (c == NULL) {
     tarn__payload_free(&o->payload);
-    if (o->kind == OUT_REQUEST) { tarn__event_fail(s, o->msgid, &err); }
+    if (o->kind == OUT_REQUEST) { tarn__event_fail(s, o->msgid, o->pid, &err); }
     return;
   }
   tarn__send_request(s, c, o);

@@ -120,7 +120,7 @@ describe("reading standard input in a job", function()
   it("is refused, with what to do instead", function()
     for _, read in ipairs {
       function() return io.read() end, function() return io.read("*a") end, function() return io.stdin:read() end,
-      function() for _ in io.lines() do return end end, function() return io.input():read() end,
+      function() return io.lines()() end, function() return io.input():read() end,
       function() return io.stdin:lines() end,
     } do
       says(job_fails("RemoteError", read).message, "a worker has no standard input")
@@ -152,11 +152,10 @@ describe("where Lua cannot suspend", function()
   it("a call that waits says so, and what to do", function()
     with(1, function(ids)
       local function check(e) says(e.message, "cannot suspend here", "tarn.async") end
-      check(fails("ArgumentError", table.sort, { 3, 2, 1 }, function() return tarn.remotecall_fetch(ids[1], function() return true end) end))
+      local function compare() return tarn.remotecall_fetch(ids[1], function() return true end) end
+      check(fails("ArgumentError", table.sort, { 3, 2, 1 }, compare))
       check(fails("ArgumentError", string.gsub, "a", "a", function() tarn.sleep(0) end))
-      check(fails("ArgumentError", table.sort, { 2, 1 }, function()
-        return coroutine.wrap(function() return tarn.remotecall_fetch(ids[1], function() return true end) end)()
-      end))
+      check(fails("ArgumentError", table.sort, { 2, 1 }, function() return coroutine.wrap(compare)() end))
       local e
       do
         local p = newproxy(true)

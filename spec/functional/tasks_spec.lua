@@ -265,7 +265,8 @@ end)
 
 describe("typed lines", function()
   it("are run one after the other", function()
-    local result = process.run_tarn({ "-i", "-e", "x = 1" }, { stdin = "x + 1\n= 'a', 'b'\nfor i = 1, 2 do\nprint(i)\nend\nerror('e', 0)\nx = = 2\nprint(x)" })
+    local typed = "x + 1\n= 'a', 'b'\nfor i = 1, 2 do\nprint(i)\nend\nerror('e', 0)\nx = = 2\nprint(x)"
+    local result = process.run_tarn({ "-i", "-e", "x = 1" }, { stdin = typed })
     assert.equal("2\na\tb\n1\n2\n1\n", result.out, result.err)
     says(result.err, "e\n", "stdin:1:")
     assert.equal(0, result.code)

@@ -10,7 +10,8 @@ end
 describe("a task", function()
   it("is begun soon, and its end is told with its results", function()
     local got
-    local t = task.spawn({ done = function(_, ...) got = { n = select("#", ...), ... } end }, function(...) return ..., "more" end, 1, nil, 3)
+    local function done(_, ...) got = { n = select("#", ...), ... } end
+    local t = task.spawn({ done = done }, function(...) return ..., "more" end, 1, nil, 3)
     assert.is_nil(t.ended)
     tarn.sleep(0)
     assert.is_true(t.ended)

@@ -1,0 +1,88 @@
+-- A foreign client: any MessagePack-RPC library can call a process. To need nothing more than the other specs do, the client here
+-- builds its requests by hand, in the plain forms that the specification gives.
+local posix = require "spec.helper.posix"
+local process = require "spec.helper.process"
+
+local function start_driver()
+  local driver = process.start_script [[
+    print(tarn.address())
+    print(tarn.secret_file())
+    local ref = tarn.poolset({ 1, 2, { x = "y" } })
+    print(ref:key())
+    io.stdout:flush()
+    -- io.read would keep Lua from serving: wait for the end of the input as a task does.
+    local uv, ended = require "luv", false
+    local input = uv.new_pipe(false)
+    input:open(0)
+    input:read_start(function(_, bytes) ended = bytes == nil end)
+    while not ended do tarn.sleep(0.01) end
+  ]]
+  local address, secret_file, key = driver:line(), driver:line(), driver:line()
+  local file = assert(io.open(secret_file))
+  local secret = file:read("*l")
+  file:close()
+  return driver, address, secret, key, secret_file
+end
+
+-- One request; the answer's error and result.
+local function ask(fd, msgid, method, ...)
+  posix.write(fd, tarn.encode({ 0, msgid, method, { ... } }))
+  local bytes, deadline = "", posix.now() + 5 * process.patience
+  while posix.poll({ fd }, deadline)[fd] do
+    local more = posix.read(fd)
+    assert(more and more ~= "", "the connection was closed")
+    bytes = bytes .. more
+    local ok, answer = pcall(tarn.decode, bytes)
+    if ok then
+      assert.equal(1, answer[1])
+      assert.equal(msgid, answer[2])
+      return answer[3], answer[4]
+    end
+  end
+  error("no answer to " .. method)
+end
+
+describe("a foreign client", function()
+  it("proves itself by the secret, then stores, reads, deletes, calls and evaluates", function()
+    local driver, address, secret, key = start_driver()
+    local fd = posix.connect(address)
+    assert.same({ nil, true }, { ask(fd, 1, "auth.secret", secret) })
+    assert.same({ nil, true }, { ask(fd, 2, "ping") })
+    assert.same({ nil, { 1, 2, { x = "y" } } }, { ask(fd, 3, "pool.get", key) })
+    local err, mine = ask(fd, 4, "pool.set", { name = "a", list = { 1, -129, 2.5, "s" } })
+    assert.is_nil(err)
+    assert.equal("string", type(mine))
+    assert.same({ nil, { name = "a", list = { 1, -129, 2.5, "s" } } }, { ask(fd, 5, "pool.get", mine) })
+    assert.same({ nil, true }, { ask(fd, 6, "pool.delete", mine) })
+    err = ask(fd, 7, "pool.get", mine)
+    assert.equal("KeyError", err.kind)
+    local _, stats = ask(fd, 8, "pool.stats")
+    assert.equal(1, stats.objects)
+    assert.same({ nil, "ababab" }, { ask(fd, 9, "call", "string.rep", { "ab", 3 }) })
+    assert.same({ nil, 5 }, { ask(fd, 10, "eval", "local a, b = ... return a + b", { 2, 3 }) })
+    err = ask(fd, 11, "eval", "error('boo')")
+    assert.equal("RemoteError", err.kind)
+    assert.truthy(err.message:find("boo", 1, true))
+    err = ask(fd, 12, "no.such.method")
+    assert.truthy(err.message:find("no.such.method", 1, true))
+    err = ask(fd, 13, "stop")
+    assert.truthy(err, "a foreign client must not stop a process")
+    posix.close(fd)
+    driver:close_stdin()
+    assert.equal(0, driver:wait(10).code)
+  end)
+
+  it("with a wrong secret gets an error and is closed; the secret file is private and goes away at the end", function()
+    local driver, address, _, _, secret_file = start_driver()
+    local fd = posix.connect(address)
+    local err = ask(fd, 1, "auth.secret", ("0"):rep(64))
+    assert.truthy(err)
+    assert.is_true(posix.poll({ fd }, posix.now() + 5 * process.patience)[fd] and posix.read(fd) == "" or false)
+    posix.close(fd)
+    local mode = io.popen("stat -c %a " .. secret_file):read("*l")
+    assert.equal("600", mode)
+    driver:close_stdin()
+    assert.equal(0, driver:wait(10).code)
+    assert.is_nil(io.open(secret_file))
+  end)
+end)

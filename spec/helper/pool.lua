@@ -1,0 +1,230 @@
+-- A pool under test: declarations, values made of patterns, and their verification.
+local ffi = require("ffi")
+local C = require("spec.helper.c")
+local bytes = require("spec.helper.bytes")
+
+for _, declaration in ipairs({
+  "typedef struct tarn_pool tarn_pool_t;",
+  "typedef struct tarn_value tarn_value_t;",
+  "typedef struct tarn_block { uint8_t *data; uint64_t size; uint32_t sealed; uint32_t kind; } tarn_block_t;",
+  [[typedef struct tarn_pool_config {
+      uint64_t max_memsize, max_disksize;
+      const char *spill_dir;
+      void (*on_room)(void *user);
+      void (*on_drop_live)(void *user, uint64_t id);
+      void *user;
+    } tarn_pool_config_t;]],
+  [[typedef struct tarn_pool_stats {
+      uint64_t objects, live_bytes, resident_bytes, inflight_bytes, lent_bytes, borrowed_bytes, spilled_bytes, disk_bytes;
+      uint64_t max_memsize, max_disksize;
+      uint64_t sets, gets, deletes, evictions, spill_written_bytes, mapped_back_bytes;
+    } tarn_pool_stats_t;]],
+  [[int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
+    void tarn_pool_destroy(tarn_pool_t *pool);]],
+  [[int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_block_t **out, tarn_error_t *err);
+    void tarn_block_retain(tarn_block_t *b);
+    void tarn_block_release(tarn_block_t *b);
+    int tarn_block_map(tarn_block_t *b, tarn_error_t *err);
+    void tarn_block_unmap(tarn_block_t *b);
+    void tarn_block_unmap_later(tarn_block_t *b);
+    void tarn_block_seal(tarn_block_t *b);
+    void tarn_pool_boundary(tarn_pool_t *pool);]],
+  [[int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size, tarn_block_t *const *blocks,
+                          uint32_t block_count, tarn_value_t **out, tarn_error_t *err);
+    void tarn_value_retain(tarn_value_t *v);
+    void tarn_value_release(tarn_value_t *v);
+    const uint8_t *tarn_value_front(const tarn_value_t *v, size_t *size);
+    uint32_t tarn_value_block_count(const tarn_value_t *v);
+    tarn_block_t *tarn_value_block(const tarn_value_t *v, uint32_t index);
+    uint64_t tarn_value_size(const tarn_value_t *v);]],
+  [[int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id, tarn_error_t *err);
+    int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id, tarn_error_t *err);
+    int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
+    int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id);
+    void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id);
+    int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v, tarn_error_t *err);
+    int tarn_pool_touch(tarn_pool_t *pool, uint64_t id);
+    int tarn_pool_delete(tarn_pool_t *pool, uint64_t id);
+    int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag);
+    int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes);
+    int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);
+    void tarn_pool_clear(tarn_pool_t *pool);
+    void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize, const uint64_t *max_disksize);
+    void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out);]],
+  "int tarn__pool_check(tarn_pool_t *pool);",
+  "int usleep(unsigned us);",
+  "void *memset(void *s, int c, size_t n);",
+  "int memcmp(const void *a, const void *b, size_t n);",
+}) do
+  pcall(ffi.cdef, declaration)
+end
+
+local M = {
+  WAIT = 2, ZERO = 1, DESTROY = 256,
+  ENOMEM = -1, EIO = -3, EDISKFULL = -4, EPOOLFULL = -5, ENOENT = -6, ECORRUPT = -7, EAGAIN = -13, ENEEDLUA = -15,
+  KiB = 1024, MiB = 1024 * 1024,
+}
+local Pool = {}
+Pool.__index = Pool
+
+--- A directory's name that nothing has yet, under the system's temporary one.
+function M.spill_dir()
+  local name = os.tmpname()
+  os.remove(name)
+  return name .. ".spill/deeper"
+end
+
+--- opts: disk, dir, user (a tarn_buf_t: on_room clears it, on_drop_live reserves id bytes in it: no callback enters Lua).
+function M.new(memory, opts)
+  opts = opts or {}
+  local self = setmetatable({ err = ffi.new("tarn_error_t"), dir = opts.dir or M.spill_dir() }, Pool)
+  local config = ffi.new("tarn_pool_config_t", { max_memsize = memory, max_disksize = opts.disk or 0xffffffffffffffffULL })
+  config.spill_dir = self.dir
+  if opts.user then
+    config.user = opts.user
+    config.on_room = ffi.cast("void (*)(void *)", C.tarn_buf_clear)
+    config.on_drop_live = ffi.cast("void (*)(void *, uint64_t)", C.tarn_buf_reserve)
+  end
+  local out = ffi.new("tarn_pool_t *[1]")
+  assert(C.tarn_pool_create(config, out, self.err) == 0, ffi.string(self.err.message))
+  self.pool = out[0]
+  return self
+end
+
+--- Ends it; every block and value must have been let go. True sums are part of every spec.
+function Pool:close()
+  self:check()
+  C.tarn_pool_boundary(self.pool)
+  C.tarn_pool_clear(self.pool)
+  self:quiet()
+  local s = self:stats()
+  local left = { s.objects, s.live_bytes, s.resident_bytes, s.spilled_bytes, s.disk_bytes, s.inflight_bytes }
+  C.tarn_pool_destroy(self.pool)
+  for i, n in ipairs(left) do assert(n == 0, "figure " .. i .. " is " .. n .. " at the end") end
+  os.remove((self.dir:gsub("/deeper$", "")))
+end
+
+function Pool:check()
+  local rc = C.tarn__pool_check(self.pool)
+  assert(rc == 0, "the pool's sums are wrong: check " .. rc)
+end
+
+function Pool:message() return ffi.string(self.err.message) end
+
+function Pool:stats()
+  local s = ffi.new("tarn_pool_stats_t")
+  C.tarn_pool_get_stats(self.pool, s)
+  return setmetatable({}, { __index = function(_, name) return tonumber(s[name]) end })
+end
+
+--- Until evictions under way have ended (their objects' extents included).
+function Pool:quiet()
+  local before
+  for _ = 1, 500 do
+    local s = self:stats()
+    local now = s.evictions .. " " .. s.resident_bytes .. " " .. s.disk_bytes .. " " .. s.spill_written_bytes
+    if now == before then return end
+    before = now
+    ffi.C.usleep(20000)
+  end
+end
+
+local function pattern(size, tag)
+  local unit = {}
+  for i = 1, 61 do unit[i] = string.char((tag * 37 + i * 11) % 256) end
+  return (table.concat(unit):rep(math.ceil(size / 61)):sub(1, size))
+end
+
+--- A new block of size bytes, filled by tag. nil and the code when there is no room.
+function Pool:block(size, tag, flags)
+  local out = ffi.new("tarn_block_t *[1]")
+  local rc = C.tarn_block_create(self.pool, size, flags or M.WAIT, out, self.err)
+  if rc ~= 0 then return nil, rc end
+  if tag then ffi.copy(out[0].data, pattern(size, tag), size) end
+  return out[0]
+end
+
+function M.holds(data, size, tag) return ffi.C.memcmp(data, pattern(size, tag), size) == 0 end
+
+--- Values are described as { front = size, tag = n, size of block, ... }; block i is filled by tag + i.
+function Pool:value(what)
+  local blocks = ffi.new("tarn_block_t *[?]", #what + 1)
+  for i, size in ipairs(what) do
+    local b, rc = self:block(size, what.tag + i)
+    if not b then
+      for k = 1, i - 1 do
+        C.tarn_block_unmap(blocks[k - 1])
+        C.tarn_block_release(blocks[k - 1])
+      end
+      return nil, rc
+    end
+    blocks[i - 1] = b
+  end
+  local size = what.front or 20
+  local front = ffi.cast("uint8_t *", C.tarn_malloc(size))
+  ffi.copy(front, pattern(size, what.tag), size)
+  local out = ffi.new("tarn_value_t *[1]")
+  assert(C.tarn_value_create(self.pool, front, size, blocks, #what, out, self.err) == 0)
+  return out[0]
+end
+
+--- Stores a described value -> id; nil and the code.
+function Pool:set(what, flags)
+  local v, rc = self:value(what)
+  if not v then return nil, rc end
+  local id = ffi.new("uint64_t[1]")
+  rc = C.tarn_pool_set_value(self.pool, v, flags or M.WAIT, id, self.err)
+  C.tarn_value_release(v)
+  if rc ~= 0 then return nil, rc end
+  return id[0]
+end
+
+function Pool:set_live(size, flags)
+  local id = ffi.new("uint64_t[1]")
+  local rc = C.tarn_pool_set_live(self.pool, size, flags or 0, id, self.err)
+  if rc ~= 0 then return nil, rc end
+  return id[0]
+end
+
+--- -> a retained value; nil and the code. A live object: nil, 0.
+function Pool:get(id, flags)
+  local out = ffi.new("tarn_value_t *[1]")
+  local rc = C.tarn_pool_get(self.pool, id, flags or M.WAIT, out, self.err)
+  if rc ~= 0 or out[0] == nil then return nil, rc end
+  return out[0]
+end
+
+--- Every byte of v is what the description says.
+function M.verify(v, what)
+  local size = ffi.new("size_t[1]")
+  local front = C.tarn_value_front(v, size)
+  assert(tonumber(size[0]) == (what.front or 20))
+  assert(M.holds(front, tonumber(size[0]), what.tag), "the front has changed")
+  assert(C.tarn_value_block_count(v) == #what)
+  for i, n in ipairs(what) do
+    local b = C.tarn_value_block(v, i - 1)
+    assert(tonumber(b.size) == n and b.sealed == 1)
+    assert(M.holds(b.data, n, what.tag + i), "block " .. i .. " has changed")
+  end
+end
+
+--- Get, verify, release. True, or false and the code.
+function Pool:has(id, what)
+  local v, rc = self:get(id)
+  if not v then return false, rc end
+  M.verify(v, what)
+  C.tarn_value_release(v)
+  return true
+end
+
+function Pool:evict(id) return C.tarn_pool_evict(self.pool, id, self.err) end
+function Pool:delete(id) return C.tarn_pool_delete(self.pool, id) end
+
+--- Was this built with the seams that make system calls fail?
+function M.faults() return (pcall(function()
+  pcall(ffi.cdef, "void tarn_fault_at(uint32_t kinds, uint64_t countdown, uint64_t times, int sys_errno);")
+  return C.tarn_fault_at
+end)) end
+
+M.bytes = bytes
+return M
