@@ -1,6 +1,6 @@
 -- What travels by name: a module's table, a function found in a module, a metatable found as a module or in one. The tables here go from the
 -- object to the bytes of its name, ready to be written; the codec looks objects up in them and asks for a refresh when package.loaded
--- has changed, or before it would refuse something.
+-- has a new entry, or before it would refuse something.
 local core = require "tarn.core"
 
 local weak = { __mode = "k" }
@@ -78,6 +78,16 @@ local function resolve(name, key, may_load)
   return value
 end
 names.resolve = resolve
+
+-- `require` (and who fills package.loaded by hand) sets a new field through this; so nobody has to look all the time.
+if getmetatable(package.loaded) == nil then
+  setmetatable(package.loaded, {
+    __newindex = function(loaded, name, module)
+      rawset(loaded, name, module)
+      core.names_changed()
+    end,
+  })
+end
 
 core.set_hooks {
   module_names = modules,

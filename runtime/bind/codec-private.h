@@ -42,6 +42,7 @@ typedef struct tarn__codec {
   const void *globals; /* the main globals' table */
   int idle_encoder, idle_decoder; /* registry slots */
   int none;           /* an empty table: the environment of an idle state */
+  bool names_changed; /* package.loaded has had a new entry */
   uint64_t loaded_signature; /* of package.loaded when the names were brought up to date */
   uint64_t bloom[TARN__BLOOM_BITS / 64]; /* over the addresses in module_names */
 } tarn__codec_t;
@@ -218,5 +219,8 @@ tarn_encoded_t *tarn__codec_encode_for_file(lua_State *L, int index);
 /* ---- core's functions (codec_lua.c) ---- */
 #define TARN_ENCODED_METATABLE "tarn.encoded"
 void tarn__codec_open_functions(lua_State *L, int core);
+/* Arguments of core's functions; ArgumentError when they are something else. */
+const char *tarn__check_text(lua_State *L, int index, const char *what, size_t *size);
+bool tarn__check_code(lua_State *L, int index, bool otherwise); /* options.code, or otherwise where it is not given */
 
 #endif

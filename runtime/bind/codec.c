@@ -29,8 +29,8 @@ bool tarn__codec_lookup(lua_State *L, int ref, int index) {
 
 /* ---- names ---- */
 
-/* Something that differs when package.loaded gains, loses or replaces a module. */
-static uint64_t loaded_signature(lua_State *L) {
+/* Something that differs when package.loaded gains, loses or replaces a module. *loading: one of them is being loaded. */
+static uint64_t loaded_signature(lua_State *L, bool *loading) {
   uint64_t sum = 0, count = 0;
   lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
   int t = lua_gettop(L);
@@ -40,6 +40,7 @@ static uint64_t loaded_signature(lua_State *L) {
       sum += (uint64_t)(uintptr_t)lua_topointer(L, -1) * 0x9E3779B97F4A7C15u ^
              (uint64_t)(uintptr_t)lua_topointer(L, -2);
       count++;
+      *loading |= lua_islightuserdata(L, -1); /* what require puts there meanwhile */
       lua_pop(L, 1);
     }
   }
@@ -61,13 +62,21 @@ static void fill_bloom(lua_State *L, tarn__codec_t *c) {
 }
 
 void tarn__codec_refresh_names(lua_State *L, tarn__codec_t *c, bool force) {
-  if (c->refresh_names == LUA_NOREF) { return; }
-  uint64_t signature = loaded_signature(L);
+  if (c->refresh_names == LUA_NOREF || !(force || c->names_changed)) { return; }
+  bool loading = false;
+  uint64_t signature = loaded_signature(L, &loading);
+  if (!loading) { c->names_changed = false; }
   if (!force && signature == c->loaded_signature) { return; }
   lua_rawgeti(L, LUA_REGISTRYINDEX, c->refresh_names);
   lua_call(L, 0, 0);
   fill_bloom(L, c);
   c->loaded_signature = signature;
+}
+
+/* core.names_changed(): package.loaded has a new entry. */
+static int codec_names_changed(lua_State *L) {
+  tarn__codec_of(L)->names_changed = true;
+  return 0;
 }
 
 /* ---- cdata ---- */
@@ -203,6 +212,7 @@ static int codec_set_hooks(lua_State *L) {
       lua_pop(L, 1);
     }
   }
+  c->names_changed = true;
   c->loaded_signature = 0;
   return 0;
 }
@@ -262,6 +272,8 @@ void tarn_codec_open(lua_State *L) {
   new_metatable(L, TARN_ENCODED_METATABLE, encoded_gc);
   lua_pushcfunction(L, codec_set_hooks);
   lua_setfield(L, core, "set_hooks");
+  lua_pushcfunction(L, codec_names_changed);
+  lua_setfield(L, core, "names_changed");
   tarn__encoder_methods(L);
   lua_setfield(L, core, "out_methods");
   tarn__decoder_methods(L);

@@ -72,6 +72,13 @@ static int raise_errno(lua_State *L, job_t *j, const char *path, const char *wha
   return raise_for(L, j, path, &err);
 }
 
+static const char *check_path(lua_State *L, const char *function) {
+  size_t size;
+  const char *path = tarn__check_text(L, 1, "the path", &size);
+  if (size == 0 || strlen(path) != size) { tarn_bind_raise_kind(L, TARN_EINVAL, "%s: the path is empty or holds a zero byte", function); }
+  return path;
+}
+
 /* ---- writing ---- */
 
 static bool write_all(int fd, const void *bytes, size_t size) {
@@ -151,8 +158,7 @@ static bool open_temporary(job_t *j, const char *path) {
 }
 
 int tarn__codec_save(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  luaL_checkany(L, 2);
+  const char *path = check_path(L, "save");
   lua_settop(L, 2);
   job_t *j = new_job(L);
   tarn_encoded_t *e = tarn__codec_encode_for_file(L, 2);
@@ -175,8 +181,8 @@ int tarn__codec_save(lua_State *L) {
 /* ---- reading ---- */
 
 int tarn__codec_load(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  bool may_code = lua_toboolean(L, 2);
+  const char *path = check_path(L, "load");
+  bool may_code = tarn__check_code(L, 2, false);
   lua_settop(L, 2);
   job_t *j = new_job(L);
   j->fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -1,9 +1,9 @@
 /* Encoding as a whole (tarn_codec_encode...), and the functions of tarn.core:
  *
  *   encode(x) -> string            the contiguous image
- *   decode(s, may_code) -> value   may_code false: functions are refused
+ *   decode(s, opts) -> value       opts.code false: functions are refused
  *   approx_size(x) -> bytes, typed
- *   save(path, x), load(path, may_code)
+ *   save(path, x), load(path, opts)     opts.code true: functions are allowed
  *   block_new(nbytes, zero) -> light userdata of a tarn_block_t with one mapping, the caller's (a mapping keeps the block)
  *   set_hooks{...}                 see codec.c
  *   name_bytes(module, key) -> the payload of a NAME, for lua/tarn/names.lua
@@ -227,7 +227,6 @@ static void push_joined(lua_State *L, tarn__encoder_t *e, int self) {
 }
 
 static int core_encode(lua_State *L) {
-  luaL_checkany(L, 1);
   lua_settop(L, 1);
   tarn__encoder_t *e = tarn__encoder_begin(L);
   int self = e->self;
@@ -242,16 +241,34 @@ static int core_encode(lua_State *L) {
   return 1;
 }
 
+const char *tarn__check_text(lua_State *L, int index, const char *what, size_t *size) {
+  if (lua_type(L, index) != LUA_TSTRING) {
+    tarn_bind_raise_kind(L, TARN_EINVAL, "%s must be a string, not a %s", what, luaL_typename(L, index));
+  }
+  return lua_tolstring(L, index, size);
+}
+
+bool tarn__check_code(lua_State *L, int index, bool otherwise) {
+  if (lua_isnoneornil(L, index)) { return otherwise; }
+  if (!lua_istable(L, index)) {
+    tarn_bind_raise_kind(L, TARN_EINVAL, "the options must be a table such as {code = true}, not a %s", luaL_typename(L, index));
+  }
+  lua_getfield(L, index, "code");
+  bool code = lua_isnil(L, -1) ? otherwise : lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return code;
+}
+
 static int core_decode(lua_State *L) {
   size_t size;
-  const char *bytes = luaL_checklstring(L, 1, &size);
-  bool may_code = lua_isnoneornil(L, 2) || lua_toboolean(L, 2);
+  const char *bytes = tarn__check_text(L, 1, "decode: what is to be decoded", &size);
+  bool may_code = tarn__check_code(L, 2, true);
   return tarn_codec_decode_bytes(L, (const uint8_t *)bytes, size, may_code ? 0 : TARN_DECODE_NO_CODE);
 }
 
 static int core_approx_size(lua_State *L) {
   bool typed = false;
-  luaL_checkany(L, 1);
+  lua_settop(L, 1);
   uint64_t size = tarn_codec_approx_size(L, 1, &typed);
   lua_pushnumber(L, (double)size);
   lua_pushboolean(L, typed);

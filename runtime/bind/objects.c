@@ -215,6 +215,36 @@ static void check(lua_State *L, int rc, tarn_error_t *err, uint64_t id) {
   tarn_bind_raise(L, err);
 }
 
+/* Store the value at index 1 as its image. An error is raised. */
+static uint64_t set_encoded(lua_State *L, uint32_t flags) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_error_t err = {0};
+  tarn_value_t *v = NULL;
+  uint64_t id = 0;
+  check(L, value_of(b, tarn_codec_encode(L, 1), &v, &err), &err, 0);
+  lua_pop(L, 1);
+  int rc = 0;
+  while ((rc = tarn_pool_set_value(b->pool, v, flags, &id, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+  tarn_value_release(v);
+  check(L, rc, &err, 0);
+  cache(L, id, 1);
+  return id;
+}
+
+/* Store it as it is. 0: it has no room as long as it is live (its image might, on the disk). */
+static uint64_t set_live(lua_State *L, uint32_t flags, uint64_t size) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_error_t err = {0};
+  uint64_t id = 0;
+  int rc = 0;
+  while ((rc = tarn_pool_set_live(b->pool, size, flags, &id, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+  if (rc == TARN_EPOOLFULL) { return 0; }
+  check(L, rc, &err, 0);
+  lua_pushvalue(L, 1);
+  table_set(L, &live_key, id);
+  return id;
+}
+
 static int pool_set(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   luaL_checkany(L, 1);
@@ -222,32 +252,9 @@ static int pool_set(lua_State *L) {
   lua_settop(L, 1);
   bool typed = false;
   uint64_t size = tarn_codec_approx_size(L, 1, &typed), id = 0;
-  tarn_error_t err = {0};
-  int rc = 0;
-  if (typed) { /* its bytes are in blocks already: the image costs next to nothing, and C alone can serve and spill it */
-    tarn_value_t *v = NULL;
-    tarn_encoded_t *e = tarn_codec_encode(L, 1);
-    check(L, value_of(b, e, &v, &err), &err, 0);
-    while ((rc = tarn_pool_set_value(b->pool, v, flags, &id, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
-    tarn_value_release(v);
-    check(L, rc, &err, 0);
-    cache(L, id, 1);
-  } else {
-    while ((rc = tarn_pool_set_live(b->pool, size, flags, &id, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
-    check(L, rc, &err, 0);
-    lua_pushvalue(L, 1);
-    if (lua_isnil(L, -1)) { /* a nil has no place in a table: its image has */
-      lua_pop(L, 1);
-      tarn_value_t *v = NULL;
-      tarn_encoded_t *e = tarn_codec_encode(L, 1);
-      check(L, value_of(b, e, &v, &err), &err, 0);
-      rc = tarn_pool_encoded(b->pool, id, v, &err);
-      tarn_value_release(v);
-      check(L, rc, &err, id);
-    } else {
-      table_set(L, &live_key, id);
-    }
-  }
+  /* Typed: its bytes are in blocks already, the image costs next to nothing, and C alone can serve and spill it. A nil has no place in a table. */
+  if (!typed && !lua_isnil(L, 1)) { id = set_live(L, flags, size); }
+  if (id == 0) { id = set_encoded(L, flags); }
   tarn_ref_push(L, b->service != NULL ? tarn_service_id(b->service) : 1, id, size);
   tarn_ref_test(L, -1)->private_here = true;
   return 1;

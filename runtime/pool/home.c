@@ -160,6 +160,7 @@ static void settle_unmapped(tarn__block_t *b) {
 
 void tarn__block_unmap_locked(tarn__block_t *b) {
   if (--b->maps == 0) { settle_unmapped(b); }
+  if (b->maps == 0 && b->visitor) { tarn__visitor_left_locked(b); }
   tarn__block_unref_locked(b);
 }
 

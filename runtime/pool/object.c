@@ -2,7 +2,7 @@
 #include <assert.h>
 #include "pool/pool-private.h"
 
-static tarn__object_t *object_new(tarn_pool_t *pool, uint32_t flags) {
+tarn__object_t *tarn__object_new(tarn_pool_t *pool, uint32_t flags) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__slab_take(&pool->slab);
   tarn__pool_unlock(pool);
@@ -19,7 +19,7 @@ tarn__object_t *tarn__object_find_locked(tarn_pool_t *pool, uint64_t id) {
   return tarn_map_get(&pool->objects, id);
 }
 
-static int enter_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err) {
+int tarn__object_enter_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err) {
   if (tarn_map_set(&pool->objects, pool->last_id + 1, o) != 0) {
     return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record");
   }
@@ -42,6 +42,7 @@ void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o) {
 }
 
 void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
+  if (o->visitor) { tarn__visitor_forget_locked(o); }
   tarn_map_remove(&pool->objects, o->id);
   tarn_list_remove(&o->all_link);
   if (!o->cold) { tarn__lru_remove(pool, o); }
@@ -65,7 +66,7 @@ void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
 
 int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id,
                        tarn_error_t *err) {
-  tarn__object_t *o = object_new(pool, flags);
+  tarn__object_t *o = tarn__object_new(pool, flags);
   if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
   o->live_size = size;
   uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof *o;
@@ -73,7 +74,7 @@ int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_
   int rc = tarn__room_reserve_locked(pool, need, flags, err);
   if (rc == 0) {
     pool->reserved -= need;
-    rc = enter_locked(pool, o, err);
+    rc = tarn__object_enter_locked(pool, o, err);
   }
   if (rc == 0) {
     pool->live += size;
@@ -114,7 +115,7 @@ static int make_room_locked(tarn_pool_t *pool, const tarn_value_t *v, uint64_t n
   return 0;
 }
 
-static void become_value_locked(tarn__object_t *o, tarn_value_t *v) {
+void tarn__object_become_locked(tarn__object_t *o, tarn_value_t *v) {
   tarn__value_hold_locked(v);
   o->value = v;
   tarn_list_push_back(&v->objects, &o->value_link);
@@ -123,13 +124,13 @@ static void become_value_locked(tarn__object_t *o, tarn_value_t *v) {
 int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id,
                         tarn_error_t *err) {
   assert(v->pool == pool);
-  tarn__object_t *o = object_new(pool, flags);
+  tarn__object_t *o = tarn__object_new(pool, flags);
   if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
   tarn__pool_lock(pool);
   int rc = make_room_locked(pool, v, sizeof *o, flags, err);
-  if (rc == 0) { rc = enter_locked(pool, o, err); }
+  if (rc == 0) { rc = tarn__object_enter_locked(pool, o, err); }
   if (rc == 0) {
-    become_value_locked(o, v);
+    tarn__object_become_locked(o, v);
     *id = o->id;
     if (!tarn__room_for(pool, 0)) { tarn__evict_plan_locked(pool, 0); }
   }
@@ -153,7 +154,7 @@ int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_erro
     pool->live -= o->live_size;
     o->live_size = 0;
     o->pinned = false;
-    become_value_locked(o, v);
+    tarn__object_become_locked(o, v);
     if (victim) {
       tarn__lru_oldest(pool, o);
     } else {

@@ -46,6 +46,7 @@ typedef struct tarn__block {
   tarn__pack_t *pack;              /* when on disk in a pack; else the extent is our own */
   uint64_t disk_offset, disk_size; /* where on_disk; disk_size 0 in a pack */
   uint64_t hash;                   /* of a heap piece on disk */
+  tarn__object_t *visitor; /* the visiting value that it belongs to (visitor.c) */
   tarn__object_t *parker;          /* waits for this piece to be unmapped */
   tarn_list_t write_link;          /* in a batch of the spill thread */
   bool on_disk;
@@ -81,6 +82,7 @@ struct tarn__object {
   tarn_value_t *value; /* a hold; null: live or cold */
   tarn__place_t place;
   bool cold;    /* nothing but what to find the front by is left in memory (cold.c) */
+  bool visitor; /* nobody's: goes with the last mapping of its value (visitor.c) */
   bool destroy; /* dropped instead of spilled */
   bool pinned;  /* live, cannot be encoded: no victim */
   bool evicting, touched, dead; /* touched, dead: meanwhile */
@@ -149,6 +151,7 @@ struct tarn_pool {
 
   uint64_t spilled; /* bytes of blocks on disk */
   uint64_t value_count;
+  uint64_t visitors; /* objects that are nobody's */
   uint64_t sets, gets, deletes, evictions, spill_written, mapped_back;
 };
 
@@ -163,6 +166,9 @@ void tarn__pool_changed_locked(tarn_pool_t *pool); /* room came, or an outcome *
 void tarn__pool_trash_locked(tarn_pool_t *pool, void *mem, uint64_t size_bytes);
 void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o);
 void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o); /* unlinked already */
+tarn__object_t *tarn__object_new(tarn_pool_t *pool, uint32_t flags); /* the mutex is not held; null: no memory */
+int tarn__object_enter_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err); /* into the table, with an id */
+void tarn__object_become_locked(tarn__object_t *o, tarn_value_t *v);
 tarn__object_t *tarn__object_find_locked(tarn_pool_t *pool, uint64_t id);
 
 /* ---- budget.c ---- */
@@ -236,6 +242,10 @@ void tarn__object_freeze_locked(tarn_pool_t *pool,
                                 tarn__object_t *o); /* if it is out of memory and of that kind */
 int tarn__object_thaw_locked(
     tarn_pool_t *pool, tarn__object_t *o); /* cold: its value again, still on disk. TARN_ENOMEM */
+
+/* ---- visitor.c ---- */
+void tarn__visitor_left_locked(tarn__block_t *b); /* a piece was unmapped; the caller has a reference */
+void tarn__visitor_forget_locked(tarn__object_t *o); /* one is being deleted */
 
 /* ---- spiller.c ---- */
 /* An extent with its space allocated. Lets go. in_place: it will be mapped before it is written,

@@ -85,6 +85,9 @@ typedef struct tarn_value tarn_value_t;
  * references other than the pool's own. */
 int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size, tarn_block_t *const *blocks, uint32_t block_count,
                       tarn_value_t **out, tarn_error_t *err);
+/* Nobody stores v (it came with a message): let it be evicted all the same while views of it are in use, re-backed by the spill file like
+ * any other. It is no object that can be got or deleted, and goes with its last mapping. TARN_ENOMEM: it stays in memory. */
+int tarn_pool_visit(tarn_pool_t *pool, tarn_value_t *v);
 void tarn_value_retain(tarn_value_t *v);
 void tarn_value_release(tarn_value_t *v);
 const uint8_t *tarn_value_front(const tarn_value_t *v, size_t *size);

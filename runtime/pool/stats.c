@@ -4,7 +4,7 @@
 void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out) {
   tarn__pool_lock(pool);
   *out = (tarn_pool_stats_t){
-      .objects = pool->objects.count,
+      .objects = pool->objects.count - pool->visitors,
       .live_bytes = pool->live,
       .resident_bytes = pool->heap + pool->segments,
       .inflight_bytes = pool->reserved,

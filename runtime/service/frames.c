@@ -241,6 +241,7 @@ static tarn_value_t *bulk_value(tarn_service_t *s, const frame_t *f, bulk_t *b, 
     return NULL;
   }
   b->count = 0; /* taken over */
+  (void)tarn_pool_visit(s->pool, v); /* evictable while a job looks at it; out of memory: it just is not */
   return v;
 }
 

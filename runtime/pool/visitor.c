@@ -1,0 +1,45 @@
+/* Visitors: values that came with a message and that nobody stores, but whose views a job holds. As
+ * objects of the pool's own they stand in the order of eviction, so that received copies cannot
+ * wedge the pool. Each piece remembers its visitor; the last one that is unmapped takes it along. */
+#include <assert.h>
+#include "pool/pool-private.h"
+
+int tarn_pool_visit(tarn_pool_t *pool, tarn_value_t *v) {
+  assert(v->pool == pool && v->refs > 0);
+  tarn__object_t *o = tarn__object_new(pool, 0);
+  if (!o) { return TARN_ENOMEM; }
+  tarn__pool_lock(pool);
+  int rc = tarn__object_enter_locked(pool, o, NULL);
+  if (rc == 0) {
+    tarn__object_become_locked(o, v);
+    pool->sets--; /* nobody has set it */
+    pool->visitors++;
+    o->visitor = true;
+    for (uint32_t i = 0; i < v->count; i++) {
+      if (!v->pieces[i]->visitor) { v->pieces[i]->visitor = o; }
+    }
+    if (!tarn__room_for(pool, 0)) { tarn__evict_plan_locked(pool, 0); }
+  } else {
+    tarn__slab_give(&pool->slab, o);
+  }
+  tarn__pool_unlock(pool);
+  return rc;
+}
+
+void tarn__visitor_left_locked(tarn__block_t *b) {
+  tarn__object_t *o = b->visitor;
+  const tarn_value_t *v = o->value;
+  if (v->refs > 0 || v->opening) { return; }
+  for (uint32_t i = 0; i < v->count; i++) {
+    if (v->pieces[i]->maps > 0) { return; }
+  }
+  tarn__object_delete_locked(b->pool, o);
+}
+
+void tarn__visitor_forget_locked(tarn__object_t *o) {
+  tarn_value_t *v = o->value;
+  for (uint32_t i = 0; i < v->count; i++) {
+    if (v->pieces[i]->visitor == o) { v->pieces[i]->visitor = NULL; }
+  }
+  v->pool->visitors--;
+}
