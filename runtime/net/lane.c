@@ -241,6 +241,14 @@ void tarn__lane_read(tarn__lane_t *lane) {
   if (rc) { tarn__lane_fail(lane, TARN_ELOST, "cannot read: %s", uv_strerror(rc)); }
 }
 
+void tarn_peer_pause(tarn_peer_t *peer) {
+  if (peer->control && !peer->control->closing) { uv_read_stop((uv_stream_t *)&peer->control->tcp); }
+}
+
+void tarn_peer_resume(tarn_peer_t *peer) {
+  if (peer->control && peer->control->state == TARN__LANE_PROVEN) { tarn__lane_read(peer->control); }
+}
+
 /* ---- the beginning ---- */
 
 static void on_timer(uv_timer_t *timer) {

@@ -115,6 +115,11 @@ int tarn_peer_send_bulk(tarn_peer_t *peer, uint8_t *frame, size_t size, const ta
 /* Ask on_bulk_begin again, in this turn of the loop (not from inside this call; allowed at any time, in on_bulk_begin too). */
 void tarn_peer_bulk_retry(tarn_peer_t *peer);
 
+/* Read nothing more from its control lane until resumed: what comes is not being worked off. What was read already may still be delivered. While paused, its end is not
+ * noticed. */
+void tarn_peer_pause(tarn_peer_t *peer);
+void tarn_peer_resume(tarn_peer_t *peer);
+
 bool tarn_peer_congested(const tarn_peer_t *peer);
 uint64_t tarn_peer_queued_bytes(const tarn_peer_t *peer);
 const tarn_net_identity_t *tarn_peer_identity(const tarn_peer_t *peer); /* of the other end; valid from on_up */

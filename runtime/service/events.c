@@ -3,6 +3,8 @@
 #include <string.h>
 #include "service-private.h"
 
+#define WAITING_BYTES_MAX (64u << 20) /* of one connection, while Lua is at a job */
+
 tarn_event_t *tarn__event_create(tarn_service_t *s, tarn_event_kind_t kind) {
   (void)s;
   tarn_event_t *e = tarn_calloc(1, sizeof(*e));
@@ -30,8 +32,34 @@ void tarn_event_free(tarn_event_t *e) {
   tarn_free(e);
 }
 
+void tarn__event_charge(tarn_service_t *s, tarn_conn_t *c, uint64_t bytes) {
+  if (c->taken_at != s->takes) {
+    c->taken_at = s->takes;
+    c->waiting_bytes = 0;
+  }
+  c->waiting_bytes += bytes + sizeof(tarn_event_t);
+  if (c->waiting_bytes > WAITING_BYTES_MAX && !c->paused) {
+    c->paused = true;
+    s->paused++;
+    tarn_peer_pause(c->peer);
+  }
+}
+
+static void resume_all(tarn_service_t *s) {
+  size_t cursor = 0;
+  uint64_t token = 0;
+  s->paused = 0;
+  for (tarn_conn_t *c; (c = tarn_map_next(&s->conns, &cursor, &token)) != NULL;) {
+    if (!c->paused) { continue; }
+    c->paused = false;
+    tarn_peer_resume(c->peer);
+  }
+}
+
 tarn_event_t *tarn_service_take_events(tarn_service_t *s) {
   tarn_event_t *first = s->event_first;
+  s->takes++;
+  if (s->paused > 0) { resume_all(s); }
   s->event_first = NULL;
   s->event_last = &s->event_first;
   return first;

@@ -90,6 +90,7 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
   }
   if (value != NULL) { tarn_value_release(value); }
   if (e != NULL) {
+    tarn__event_charge(s, c, e->size);
     tarn__event_post(s, e);
   } else if (f->type == 0) {
     tarn_error_t err;

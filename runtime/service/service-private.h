@@ -29,6 +29,9 @@ typedef struct tarn_conn {
   uint32_t pid; /* 0: a foreign client, or not proven yet */
   bool foreign, up;
   bool bulk_waiting; /* a bulk message waits for room */
+  bool paused;       /* too much of it waits for Lua: not read from */
+  uint64_t taken_at; /* s->takes when `waiting_bytes` was last reset */
+  uint64_t waiting_bytes; /* of its requests and notifications that Lua has not taken yet */
   bool collected;    /* and Lua has been asked to collect its garbage for it */
   tarn_peer_t *peer;
 } tarn_conn_t;
@@ -94,6 +97,8 @@ struct tarn_service {
   int handles; /* of the service's own, not yet closed */
   /* events */
   tarn_event_t *event_first, **event_last;
+  uint64_t takes;   /* how often Lua has taken them */
+  uint32_t paused;  /* connections that are not read from */
   /* outbox */
   pthread_mutex_t out_mutex;
   tarn_out_t *out_first, **out_last;
@@ -110,6 +115,9 @@ void tarn__event_post(tarn_service_t *s, tarn_event_t *e);
 void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err);
 /* [any] The image of an error, as every process sends it: {kind, message, needed, available}. */
 int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out);
+
+/* bytes more of this connection wait for Lua: beyond a bound it is not read from until Lua has taken what there is. */
+void tarn__event_charge(tarn_service_t *s, tarn_conn_t *c, uint64_t bytes);
 
 /* frames.c */
 extern const tarn_net_callbacks_t tarn__net_callbacks;

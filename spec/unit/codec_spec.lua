@@ -1,0 +1,569 @@
+local ffi = require "ffi"
+local core = require "tarn.core"
+local errors = require "tarn.errors"
+local bytes = require "spec.helper.bytes"
+local array = require "tarn.array"
+local strings = require "tarn.strings"
+local hex, unhex = bytes.hex, bytes.unhex
+
+local function back(x) return core.decode(core.encode(x)) end
+
+local function fails(kind, fn, ...)
+  local ok, e = pcall(fn, ...)
+  assert.is_false(ok)
+  assert.is_true(errors.iserror(e), tostring(e))
+  assert.are.equal(kind, e.kind, tostring(e))
+  return e
+end
+
+local function corrupt(text) return fails("Corrupt", core.decode, unhex(text)) end
+
+describe("codec: scalars", function()
+  it("come back as they were", function()
+    for _, x in ipairs { true, false, 0, 1, -1, 127, 128, -32, -33, -128, -129, 255, 256, -32768, -32769, 65535, 65536, 2 ^ 31, -2 ^ 31 - 1,
+      2 ^ 32, -4294967297, 2 ^ 53, -2 ^ 53, 2 ^ 53 + 2, 2 ^ 63, -2 ^ 63, 2 ^ 64, 1e300, -1e-300, 0.1, 1 / 0, -1 / 0, "", "x", "a\0b" } do
+      assert.are.equal(x, back(x))
+    end
+    assert.is_nil(back(nil))
+    local nan = back(0 / 0)
+    assert.is_true(nan ~= nan)
+    assert.are.equal(-1 / 0, 1 / back(-0.0))
+    assert.are.equal(1 / 0, 1 / back(0))
+  end)
+
+  it("are ordinary MessagePack", function()
+    for text, x in pairs { ["c0"] = "nil", ["c3"] = true, ["2a"] = 42, ["e0"] = -32, ["d1ff7f"] = -129, ["cd0100"] = 256,
+      ["d3fffffffeffffffff"] = -4294967297, ["cb3ff8000000000000"] = 1.5, ["a26869"] = "hi", ["c402c328"] = "\xc3\x28",
+      ["cb8000000000000000"] = -0.0, ["cf0020000000000000"] = 2 ^ 53 } do
+      if x == "nil" then x = nil end
+      assert.are.equal(text, hex(core.encode(x)))
+    end
+    assert.are.equal("93010203", hex(core.encode { 1, 2, 3 }))
+    assert.are.equal("81a16101", hex(core.encode { a = 1 }))
+    assert.are.equal("90", hex(core.encode {}))
+  end)
+
+  it("keep 64-bit integers as such, small ones too", function()
+    for _, x in ipairs { 0LL, 1LL, -1LL, 9007199254740992LL, 9007199254740993LL, -9007199254740993LL, 0x7fffffffffffffffLL,
+      -0x7fffffffffffffffLL - 1, 0ULL, 5ULL, 9007199254740993ULL, 0xffffffffffffffffULL } do
+      local y = back(x)
+      assert.are.equal(tostring(ffi.typeof(x)), tostring(ffi.typeof(y)))
+      assert.is_true(x == y)
+    end
+  end)
+
+  it("of foreign writers are read: float32, wide forms of small integers, integers over 2^53", function()
+    local function read(text) return core.decode(unhex(text)) end
+    assert.are.equal(1.5, read("ca3fc00000"))
+    assert.are.equal(5, read("cf0000000000000005"))
+    assert.are.equal(-5, read("d3fffffffffffffffb"))
+    assert.are.equal("int64_t", tostring(ffi.typeof(read("d30020000000000001"))):match("<(.*)>"))
+    assert.are.equal("uint64_t", tostring(ffi.typeof(read("cfffffffffffffffff"))):match("<(.*)>"))
+    assert.is_true(read("d38000000000000000") == -0x7fffffffffffffffLL - 1)
+    local nan = read("cbfff9deadbeef0001") -- a NaN that LuaJIT would take for something else
+    assert.are.equal("number", type(nan))
+    assert.is_true(nan ~= nan)
+    assert.are.equal("number", type(-nan))
+  end)
+
+  it("text is str, other bytes are bin, and both are strings again", function()
+    for _, s in ipairs { "plain", "é", "日本", "\xf0\x9d\x84\x9e", ("x"):rep(31), ("x"):rep(32), ("x"):rep(300), ("x"):rep(70000) } do
+      local code = core.encode(s):byte()
+      assert.is_true(code >= 0xa0 and code < 0xc0 or code >= 0xd9 and code <= 0xdb)
+      assert.are.equal(s, back(s))
+    end
+    for _, s in ipairs { "\x80", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xff", "\xc3", "aaaaaaaa\xc3", "\xe0\x80\x80" } do
+      assert.are.equal(0xc4, core.encode(s):byte())
+      assert.are.equal(s, back(s))
+    end
+  end)
+end)
+
+describe("codec: tables", function()
+  it("are arrays when their keys are just 1..n, however they were filled", function()
+    local reverse = {}
+    for i = 50, 1, -1 do reverse[i] = i * i end
+    assert.are.equal(0xdc, core.encode(reverse):byte())
+    assert.are.same(reverse, back(reverse))
+    local cleared = { 1, 2, 3, 4, 5 }
+    cleared[5], cleared.x = nil, 1
+    cleared.x = nil
+    assert.are.equal("9401020304", hex(core.encode(cleared)))
+  end)
+
+  it("are maps when not: holes, other keys, key 0, keys of any type", function()
+    for _, t in ipairs { { 1, 2, nil, 4 }, { 1, 2, n = 2 }, { [0] = 1, 2 }, { [1.5] = 1 }, { [-1] = 1 }, { [true] = 1, [false] = 2 }, { [2 ^ 40] = 1 },
+      { [3] = 3 }, { 1, [1000] = 2 } } do
+      assert.are.same(t, back(t))
+    end
+    local holes = back { 1, nil, 3, n = 3 }
+    assert.is_nil(holes[2])
+    assert.are.equal(3, holes.n)
+    local mixed = {}
+    for i = 1, 40 do mixed[i] = i end
+    for i = 1, 40 do mixed["k" .. i] = i end
+    for i = 80, 60, -1 do mixed[i] = i end
+    assert.are.same(mixed, back(mixed))
+  end)
+
+  it("of every size around the header's forms come back", function()
+    for _, n in ipairs { 0, 1, 14, 15, 16, 17, 255, 256, 65535, 65536 } do
+      local list, map = {}, {}
+      for i = 1, n do
+        list[i] = i
+        map["k" .. i] = i
+      end
+      assert.are.equal(n, #back(list))
+      local count = 0
+      for k, v in pairs(back(map)) do
+        assert(map[k] == v)
+        count = count + 1
+      end
+      assert.are.equal(n, count)
+    end
+  end)
+
+  it("stay shared where they were shared, and cyclic where they were cyclic", function()
+    local shared = { 1 }
+    local t = back { a = shared, b = shared, list = { shared, shared } }
+    assert.is_true(t.a == t.b and t.a == t.list[1] and t.a == t.list[2])
+    local cycle = { {} }
+    cycle[1].up, cycle.self, cycle[cycle] = cycle, cycle, "key"
+    local c = back(cycle)
+    assert.is_true(c.self == c and c[1].up == c)
+    assert.are.equal("key", c[c])
+  end)
+
+  it("nest to the bound and not deeper, both ways", function()
+    local function nested(n)
+      local t = {}
+      for _ = 2, n do t = { t } end
+      return t
+    end
+    local deep, depth = back(nested(999)), 0
+    while deep do
+      deep, depth = deep[1], depth + 1
+    end
+    assert.are.equal(999, depth)
+    back(nested(1000))
+    assert.is_truthy(fails("NotSerializable", core.encode, nested(1001)).message:find("deeper than 1000", 1, true))
+    fails("NotSerializable", core.encode, nested(100000))
+    fails("Corrupt", core.decode, ("\x91"):rep(1001) .. "\xc0")
+    fails("Corrupt", core.decode, ("\x91"):rep(1000000) .. "\xc0")
+    fails("Corrupt", core.decode, ("\x81"):rep(1000000) .. "\xc0")
+  end)
+end)
+
+describe("codec: functions", function()
+  it("travel with their upvalues by value", function()
+    local n, t = 5, { 7 }
+    local f = back(function(x) return x + n + t[1] end)
+    n, t[1] = 0, 0
+    assert.are.equal(13, f(1))
+  end)
+
+  it("share variables with each other as they did", function()
+    local n = 0
+    local function add() n = n + 1 end
+    local function get() return n end
+    local pair = back { add = add, get = get }
+    pair.add()
+    pair.add()
+    assert.are.equal(2, pair.get())
+    assert.are.equal(0, n)
+  end)
+
+  it("may refer to themselves, directly and by way of tables", function()
+    local function factorial(n) return n < 2 and 1 or n * factorial(n - 1) end
+    assert.are.equal(120, back(factorial)(5))
+    local object = {}
+    function object.me() return object end
+    local copy = back(object)
+    assert.is_true(copy.me() == copy and copy ~= object)
+    local f, g
+    function f(n) return n == 0 and "done" or g(n - 1) end
+    function g(n) return f(n) end
+    assert.are.equal("done", back(f)(3))
+  end)
+
+  it("take varargs, and keep their line for tracebacks", function()
+    assert.are.equal(3, select("#", back(function(...) return ... end)(1, nil, nil)))
+    local line = debug.getinfo(1, "l").currentline + 1
+    local ok, message = pcall(back(function() error("here") end))
+    assert.is_false(ok)
+    assert.is_truthy(message:find("codec_spec.lua:" .. line, 1, true), message)
+  end)
+
+  it("find the globals where they arrive", function()
+    assert.are.equal(_G.tostring, back(function() return tostring end)())
+  end)
+
+  it("with an environment of their own are refused", function()
+    local e = fails("NotSerializable", core.encode, setfenv(function() return x end, { x = 1 })) -- luacheck: ignore
+    assert.is_truthy(e.message:find("setfenv", 1, true))
+  end)
+
+  it("are refused by a decoder that must not run code", function()
+    local s = core.encode { function() end }
+    assert.is_truthy(fails("Corrupt", core.decode, s, { code = false }).message:find("code = true", 1, true))
+  end)
+end)
+
+describe("codec: what travels by name", function()
+  it("is a module's table, a function found in one, and a C function of the globals", function()
+    for _, x in ipairs { string, math, _G, string.format, print, core, core.encode, errors.new, ffi } do
+      assert.is_true(rawequal(x, back(x)))
+    end
+    assert.is_true(rawequal(string, back { deep = { string } }.deep[1]))
+  end)
+
+  it("includes modules loaded since the last time", function()
+    local module = { f = function() return 1 end }
+    package.loaded["spec.codec_late"] = module
+    assert.is_true(rawequal(module, back(module)))
+    assert.is_true(rawequal(module.f, back { module.f }[1]))
+    package.loaded["spec.codec_late"] = nil
+  end)
+
+  it("excludes the script's own global functions: they travel by value", function()
+    rawset(_G, "spec_codec_global", function() return 42 end)
+    local f = back(_G.spec_codec_global)
+    assert.is_false(rawequal(f, _G.spec_codec_global))
+    assert.are.equal(42, f())
+    rawset(_G, "spec_codec_global", nil)
+  end)
+
+  it("is an error naming the module where the module is missing", function()
+    local module = {}
+    package.loaded["spec.codec_gone"] = module
+    local s = core.encode { module }
+    package.loaded["spec.codec_gone"] = nil
+    local e = fails("NotSerializable", core.decode, s)
+    assert.is_truthy(e.message:find("module 'spec.codec_gone' is missing on this process", 1, true), e.message)
+    assert.is_truthy(fails("NotSerializable", core.decode, s, { code = false }).message:find("not loaded here", 1, true))
+  end)
+
+  it("is the metatable that is a module, or stands in one", function()
+    local Point = { Pair = {} }
+    Point.__index = Point
+    package.loaded["spec.codec_point"] = Point
+    local list = back { setmetatable({ x = 1 }, Point), setmetatable({ 1, 2 }, Point.Pair) }
+    assert.is_true(getmetatable(list[1]) == Point and getmetatable(list[2]) == Point.Pair)
+    assert.are.equal(1, list[1].x)
+    local loop = setmetatable({}, Point)
+    loop.me = loop
+    local copy = back(loop)
+    assert.is_true(copy.me == copy)
+    package.loaded["spec.codec_point"] = nil
+  end)
+end)
+
+describe("codec: what cannot travel", function()
+  local function refused(x, message, path)
+    local e = fails("NotSerializable", core.encode, x)
+    assert.is_truthy(e.message:find(message, 1, true), e.message)
+    assert.are.equal(path, e.path)
+  end
+
+  it("is named with the path to it", function()
+    local thread = coroutine.create(print)
+    refused(thread, "a coroutine cannot travel", nil)
+    refused({ x = { 1, 2, { thread } } }, "a coroutine", "element 1 of element 3 of field 'x'")
+    refused({ [thread] = 1 }, "a coroutine", "a key")
+    refused({ [1.5] = thread }, "a coroutine", "field [1.5]")
+    refused({ list = { setmetatable({}, {}) } }, "unregistered metatable", "element 1 of field 'list'")
+    refused({ io.stdout }, "a userdata cannot travel", "element 1")
+    refused({ ffi.new("struct { int x; }") }, "a cdata of type 'struct", "element 1")
+    refused({ ffi.cast("void *", 0) }, "a cdata of type 'void *'", "element 1")
+    local wrapped = coroutine.wrap(print)
+    refused(wrapped, "a C function that is in no module", nil)
+  end)
+
+  it("in a function's variable is named with the function's line", function()
+    local db = io.stdout
+    local line = debug.getinfo(1, "l").currentline + 1
+    local function job() return db end
+    local e = fails("NotSerializable", core.encode, job)
+    assert.is_truthy(e.path:match("^upvalue 'db' of function at .*codec_spec.lua:" .. line .. "$"), e.path)
+    e = fails("NotSerializable", core.encode, { callback = job })
+    assert.is_truthy(e.path:match("^upvalue 'db' of function at .*codec_spec.lua:" .. line .. " in field 'callback'$"), e.path)
+  end)
+
+  it("leaves the encoder as good as before", function()
+    for _ = 1, 100 do
+      pcall(core.encode, { { {} }, array("double", 10), function() end, coroutine.create(print) })
+      assert.are.same({ { 1 }, { 1 } }, back { { 1 }, { 1 } })
+    end
+  end)
+
+  it("deep inside has a path of bounded length", function()
+    local t = { coroutine.create(print) }
+    for i = 1, 900 do t = { ["field" .. i] = t } end
+    assert.is_true(#fails("NotSerializable", core.encode, t).path < 600)
+  end)
+end)
+
+describe("codec: hostile bytes", function()
+  it("are refused with what is wrong", function()
+    for _, text in ipairs { "", "c1", "91", "9101ff", "a5616263", "81", "81c001", "81cb7ff800000000000001", "cd00", "dd7fffffffc0", "df7fffffffc0c0",
+      "c7ff10", "d41100", "d51100", "d41a00", "d41900", "c70114", "c7021490c0", "d41500", "d41600", "d43000", "0101" } do
+      corrupt(text)
+    end
+  end)
+
+  it("that claim much get little memory", function()
+    -- Arrays of claims within claims: each alone would fit the input.
+    local claim = "\xdd\x00\x0f\x00\x00"
+    local s = claim:rep(900) .. ("\x00"):rep(1000000)
+    collectgarbage()
+    collectgarbage("stop")
+    local before = collectgarbage("count")
+    fails("Corrupt", core.decode, s)
+    assert.is_true(collectgarbage("count") - before < 30000)
+    collectgarbage("restart")
+    fails("Corrupt", core.decode, "\xdd\xff\xff\xff\xff")
+    fails("Corrupt", core.decode, "\xdf\xff\xff\xff\xff\x01\x01")
+    fails("Corrupt", core.decode, "\xc9\xff\xff\xff\xff\x10")
+  end)
+
+  it("made by changing good ones never do more than fail", function()
+    local seed = tonumber(os.getenv("TARN_SEED")) or os.time()
+    math.randomseed(seed)
+    local shared = { "shared" }
+    local up = 1
+    local function f() return up, shared end
+    local Class = {}
+    package.loaded["spec.codec_class"] = Class
+    local good = {
+      core.encode { 1, 2.5, "text", { a = shared, b = shared }, 5LL, 7ULL, string.format, math, setmetatable({ 1 }, Class) },
+      core.encode { array("double", { 1, 2, 3 }), strings { "a", nil, "ccc", n = 4 }, array("struct { int a; double b[2]; }", 2) },
+      core.encode { f, f, shared, function() return f end },
+      core.encode { array("uint8_t", 100):slice(3, 50), array("float", { shape = { 3, 4 } }) },
+    }
+    for round = 1, 4000 do
+      local list = { good[math.random(#good)]:byte(1, -1) }
+      for _ = 1, math.random(3) do list[math.random(#list)] = math.random(0, 255) end
+      if math.random(4) == 1 then
+        for _ = 1, math.random(#list - 1) do list[#list] = nil end
+      end
+      local ok, e = pcall(core.decode, string.char(unpack(list)), { code = false })
+      if ok then
+        pcall(core.encode, e)
+        pcall(tostring, type(e) == "table" and e[1] or e)
+      else
+        assert.is_true(errors.iserror(e), ("seed %d, round %d: %s"):format(seed, round, tostring(e)))
+      end
+    end
+    package.loaded["spec.codec_class"] = nil
+  end)
+
+  it("cannot name a metatable for a table that is something else already", function()
+    local Class = {}
+    package.loaded["spec.codec_class"] = Class
+    local name = core.name_bytes("spec.codec_class")
+    local string_name = "\xd7\x14" .. core.name_bytes("string") -- NAME [string]: 8 bytes
+    assert.are.equal(8, #core.name_bytes("string"))
+    local payload = "\x92" .. name .. string_name
+    fails("Corrupt", core.decode, "\xc7" .. string.char(#payload) .. "\x1b" .. payload)
+    assert.is_nil(getmetatable(string))
+    package.loaded["spec.codec_class"] = nil
+  end)
+end)
+
+describe("codec: random values", function()
+  local Class = {}
+
+  -- A generator of nested values with everything in them; met: tables and arrays to share.
+  local function generator(random)
+    local met
+    local value
+    local function table_of(depth)
+      local t = {}
+      met[#met + 1] = t
+      local kind = random(6)
+      if kind == 1 then setmetatable(t, Class) end
+      if kind <= 3 then
+        for i = 1, random(0, 8) do t[i] = value(depth + 1) end
+      elseif kind == 4 then
+        for i = random(1, 12), 1, -1 do t[i] = value(depth + 1) end
+      end
+      if kind >= 3 then
+        for _ = 1, random(0, 8) do
+          local k = value(depth + 2)
+          if k ~= nil and k == k then t[k] = value(depth + 1) end
+        end
+      end
+      return t
+    end
+    local simple = {
+      function() return random(-100, 100) end,
+      function() return random() * 10 ^ random(-300, 300) end,
+      function() return 2 ^ random(0, 1023) * (random() < 0.5 and -1 or 1) end,
+      function() return ({ 0 / 0, 1 / 0, -1 / 0, -0.0, 2 ^ 53, -2 ^ 53, 0.1 })[random(7)] end,
+      function()
+        local s = {}
+        for i = 1, random(0, 20) do s[i] = string.char(random(0, 255)) end
+        return table.concat(s)
+      end,
+      function() return "é日本" .. random(10) end,
+      function() return random() < 0.5 end,
+      function() return ffi.new("int64_t", random(-2 ^ 31, 2 ^ 31)) * ffi.new("int64_t", random(1, 2 ^ 31)) end,
+      function() return ffi.new("uint64_t", random(0, 2 ^ 31)) * 8589934591ULL end,
+      function() return ({ string.format, math, core.encode, _G })[random(4)] end,
+      function() return array(({ "double", "int8_t", "float", "uint64_t", "bool" })[random(5)], random(0, 20)) end,
+      function() return strings { "a", random() < 0.5 and "b" or nil, "ccc", n = 4 } end,
+      function() return met[random(#met)] or 0 end,
+      function() return met[random(#met)] or 1 end,
+    }
+    function value(depth)
+      local k = random(#simple + (depth < 4 and 8 or 0))
+      if k > #simple then return table_of(depth) end
+      return simple[k]()
+    end
+    return function()
+      met = { {} }
+      return value(0)
+    end
+  end
+
+  local same
+  local function same_table(a, b, seen)
+    if seen[a] then return seen[a] == b end
+    seen[a] = b
+    if getmetatable(a) ~= getmetatable(b) then return false end
+    local na, nb = 0, 0
+    for k, v in next, a do
+      na = na + 1
+      local kind = type(k)
+      if (kind == "number" or kind == "string" or kind == "boolean") and not same(v, rawget(b, k), seen) then return false end
+    end
+    for _ in next, b do nb = nb + 1 end
+    return na == nb
+  end
+  function same(a, b, seen)
+    if type(a) ~= type(b) then return false end
+    if type(a) == "table" then return rawequal(a, b) or same_table(a, b, seen) end
+    if type(a) == "number" then return a ~= a and b ~= b or a == b and 1 / a == 1 / b end
+    if type(a) == "cdata" and (array.is(a) or strings.is(a)) then return tostring(a) == tostring(b) and #a == #b end
+    if type(a) == "cdata" and tostring(ffi.typeof(a)) ~= tostring(ffi.typeof(b)) then return false end
+    return a == b
+  end
+
+  it("come back the same", function()
+    package.loaded["spec.codec_random"] = Class
+    local seed = tonumber(os.getenv("TARN_SEED")) or os.time()
+    math.randomseed(seed)
+    local value = generator(math.random)
+    for round = 1, 1500 do
+      local x = value()
+      assert.is_true(same(x, back(x), {}), ("seed %d, round %d"):format(seed, round))
+    end
+    package.loaded["spec.codec_random"] = nil
+  end)
+end)
+
+describe("codec: memory", function()
+  pcall(ffi.cdef, "uint64_t tarn_alloc_bytes(void);")
+  local C = require "spec.helper.c"
+
+  it("is all given back after many rounds, good and bad", function()
+    local a = array("double", 100)
+    local bad = { a, coroutine.create(print) }
+    local function rounds(n)
+      for i = 1, n do
+        local s = core.encode { a, "x", { i }, function() return a end }
+        core.decode(s)
+        pcall(core.encode, bad)
+        pcall(core.decode, s:sub(1, -2))
+        if i % 500 == 0 then collectgarbage() end
+      end
+      collectgarbage()
+      collectgarbage()
+      if core.boundary then core.boundary() end
+    end
+    rounds(1000)
+    local c_before, lua_before = tonumber(C.tarn_alloc_bytes()), collectgarbage("count")
+    rounds(5000)
+    local c_after, lua_after = tonumber(C.tarn_alloc_bytes()), collectgarbage("count")
+    -- What dead views held goes at a task boundary: at most what the last rounds left.
+    assert.is_true(c_after - c_before < 4e6, ("C memory grew by %d"):format(c_after - c_before))
+    assert.is_true(lua_after - lua_before < 500, ("Lua memory grew by %d KiB"):format(lua_after - lua_before))
+  end)
+end)
+
+describe("codec: files", function()
+  local directory
+
+  before_each(function()
+    directory = os.tmpname()
+    os.remove(directory)
+    assert(os.execute("mkdir " .. directory))
+  end)
+  after_each(function() os.execute("rm -rf " .. directory) end)
+
+  local function entries()
+    local list = io.popen("ls -A " .. directory)
+    local text = list:read("*a")
+    list:close()
+    return text
+  end
+
+  it("bring values back", function()
+    local path = directory .. "/x"
+    core.save(path, { 1, "two", { three = 3 } })
+    assert.are.same({ 1, "two", { three = 3 } }, core.load(path))
+    local a = array("double", 100000)
+    for i = 1, #a do a[i] = i end
+    core.save(path, { a, strings { "a", nil, "c" }, a:slice(10, 20) })
+    local back_again = core.load(path)
+    assert.are.equal(100000, #back_again[1])
+    assert.are.equal(54321, back_again[1][54321])
+    assert.are.equal("c", back_again[2][3])
+    assert.are.equal(10, back_again[3][1])
+    assert.are.equal("x\n", entries())
+  end)
+
+  it("are left as they were when what is to be saved cannot be", function()
+    local path = directory .. "/x"
+    core.save(path, "old")
+    fails("NotSerializable", core.save, path, coroutine.create(print))
+    assert.are.equal("old", core.load(path))
+    assert.are.equal("x\n", entries())
+  end)
+
+  it("name themselves in errors", function()
+    local e = fails("IOError", core.load, directory .. "/absent")
+    assert.are.equal(directory .. "/absent", e.path)
+    fails("IOError", core.save, directory .. "/no/such/folder", 1)
+    fails("IOError", core.load, directory)
+    fails("ArgumentError", core.save, nil, 1)
+    fails("ArgumentError", core.load, "a\0b")
+  end)
+
+  it("that were changed or cut are Corrupt", function()
+    local path = directory .. "/x"
+    core.save(path, { array("double", 20), { "text", 5 } })
+    local file = assert(io.open(path, "rb"))
+    local good = file:read("*a")
+    file:close()
+    local function check(text)
+      local out = assert(io.open(path, "wb"))
+      out:write(text)
+      out:close()
+      assert.are.equal(path, fails("Corrupt", core.load, path).path)
+    end
+    check("")
+    check("hello")
+    for at = 1, #good, 3 do
+      if good:byte(at) ~= 0 then check(good:sub(1, at - 1) .. string.char((good:byte(at) + 1) % 256) .. good:sub(at + 1)) end
+      check(good:sub(1, at))
+    end
+  end)
+
+  it("hold functions only for who says so", function()
+    local path = directory .. "/x"
+    core.save(path, function() return 7 end)
+    fails("Corrupt", core.load, path)
+    assert.are.equal(7, core.load(path, { code = true })())
+  end)
+end)
