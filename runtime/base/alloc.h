@@ -5,11 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-void *tarn_malloc(size_t size_bytes);                 /* null when exhausted; size 0 gives a unique pointer */
+void *tarn_malloc(size_t size_bytes); /* null when exhausted; size 0 gives a unique pointer */
 void *tarn_calloc(size_t count, size_t size_bytes);
-void *tarn_realloc(void *p, size_t size_bytes);       /* on failure p stays valid */
-void *tarn_aligned(size_t alignment, size_t size_bytes); /* alignment: a power of two >= 8; freed by tarn_free */
-void tarn_free(void *p);                              /* null allowed */
+void *tarn_realloc(void *p, size_t size_bytes); /* on failure p stays valid */
+void *tarn_aligned(size_t alignment,
+                   size_t size_bytes); /* alignment: a power of two >= 8; freed by tarn_free */
+void tarn_free(void *p);               /* null allowed */
 char *tarn_strdup(const char *s);
 
 /* Bytes taken and not yet given back (as malloc_usable_size has it). */

@@ -7,20 +7,21 @@
 
 enum {
   TARN_OK = 0,
-  TARN_ENOMEM = -1,    /* the C heap or the address space is exhausted */
-  TARN_EINVAL = -2,    /* an argument is wrong                        -> ArgumentError */
-  TARN_EIO = -3,       /* a system call failed                        -> IOError */
-  TARN_EDISKFULL = -4, /* no space on the disk, or max_disksize       -> DiskFull */
-  TARN_EPOOLFULL = -5, /* no room within max_memsize                  -> PoolFull */
-  TARN_ENOENT = -6,    /* no such object                              -> KeyError */
-  TARN_ECORRUPT = -7,  /* bytes that are not what they should be      -> Corrupt */
-  TARN_EPROTO = -8,    /* a peer broke the protocol                   -> ProtocolError */
-  TARN_EAUTH = -9,     /* a peer did not prove that it knows the secret -> AuthError */
-  TARN_ELOST = -10,    /* the process is gone                         -> WorkerLost */
-  TARN_ETIMEDOUT = -11,  /* -> Timeout */
-  TARN_ECANCELED = -12,  /* -> Cancelled */
-  TARN_EAGAIN = -13,   /* not now; the caller will be told when (never reaches users) */
-  TARN_ETOOBIG = -14,  /* beyond a bound of size, depth or count      -> ArgumentError / ProtocolError */
+  TARN_ENOMEM = -1,     /* the C heap or the address space is exhausted */
+  TARN_EINVAL = -2,     /* an argument is wrong                        -> ArgumentError */
+  TARN_EIO = -3,        /* a system call failed                        -> IOError */
+  TARN_EDISKFULL = -4,  /* no space on the disk, or max_disksize       -> DiskFull */
+  TARN_EPOOLFULL = -5,  /* no room within max_memsize                  -> PoolFull */
+  TARN_ENOENT = -6,     /* no such object                              -> KeyError */
+  TARN_ECORRUPT = -7,   /* bytes that are not what they should be      -> Corrupt */
+  TARN_EPROTO = -8,     /* a peer broke the protocol                   -> ProtocolError */
+  TARN_EAUTH = -9,      /* a peer did not prove that it knows the secret -> AuthError */
+  TARN_ELOST = -10,     /* the process is gone                         -> WorkerLost */
+  TARN_ETIMEDOUT = -11, /* -> Timeout */
+  TARN_ECANCELED = -12, /* -> Cancelled */
+  TARN_EAGAIN = -13,    /* not now; the caller will be told when (never reaches users) */
+  TARN_ETOOBIG =
+      -14, /* beyond a bound of size, depth or count      -> ArgumentError / ProtocolError */
   TARN_ENEEDLUA = -15, /* only the Lua thread can do it (never reaches users) */
   TARN_EREMOTE = -16   /* an error of a job's own                     -> RemoteError */
 };
@@ -29,13 +30,14 @@ enum {
 
 /* An error with its story. Plain data: copy it freely. */
 typedef struct tarn_error {
-  int code;                     /* TARN_E*, 0 when nothing went wrong */
-  uint64_t needed, available;   /* bytes; for TARN_EPOOLFULL and TARN_EDISKFULL, else 0 */
+  int code;                      /* TARN_E*, 0 when nothing went wrong */
+  uint64_t needed, available;    /* bytes; for TARN_EPOOLFULL and TARN_EDISKFULL, else 0 */
   char message[TARN_ERROR_TEXT]; /* for people; never empty when code is set */
 } tarn_error_t;
 
 /* Fill err (null allowed) and return code. fmt names what was wrong and where. */
-int tarn_error_set(tarn_error_t *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int tarn_error_set(tarn_error_t *err, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* The same from errno: picks the code (ENOSPC, EDQUOT, EFBIG -> EDISKFULL; ENOMEM -> ENOMEM; else EIO) and
  * appends strerror. */

@@ -8,7 +8,7 @@ typedef struct tarn_list {
   struct tarn_list *prev, *next;
 } tarn_list_t;
 
-#define TARN_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define TARN_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 static inline void tarn_list_init(tarn_list_t *l) { l->prev = l->next = l; }
 static inline bool tarn_list_empty(const tarn_list_t *l) { return l->next == l; }
@@ -18,7 +18,9 @@ static inline void tarn_list_push_back(tarn_list_t *head, tarn_list_t *n) {
   head->prev->next = n;
   head->prev = n;
 }
-static inline void tarn_list_push_front(tarn_list_t *head, tarn_list_t *n) { tarn_list_push_back(head->next, n); }
+static inline void tarn_list_push_front(tarn_list_t *head, tarn_list_t *n) {
+  tarn_list_push_back(head->next, n);
+}
 /* Unlink n and make it a list of its own, so that removing twice is harmless. */
 static inline void tarn_list_remove(tarn_list_t *n) {
   n->prev->next = n->next;

@@ -16,10 +16,11 @@ typedef struct tarn_map {
 } tarn_map_t;
 
 void tarn_map_init(tarn_map_t *m);
-void tarn_map_clear(tarn_map_t *m);                              /* frees the slots, not the values */
-void *tarn_map_get(const tarn_map_t *m, uint64_t key);           /* null when absent */
-int tarn_map_set(tarn_map_t *m, uint64_t key, void *value);      /* replaces; TARN_ENOMEM leaves m as it was */
-void *tarn_map_remove(tarn_map_t *m, uint64_t key);              /* what was there, or null */
+void tarn_map_clear(tarn_map_t *m);                    /* frees the slots, not the values */
+void *tarn_map_get(const tarn_map_t *m, uint64_t key); /* null when absent */
+int tarn_map_set(tarn_map_t *m, uint64_t key,
+                 void *value);                      /* replaces; TARN_ENOMEM leaves m as it was */
+void *tarn_map_remove(tarn_map_t *m, uint64_t key); /* what was there, or null */
 /* Iteration: start with *cursor = 0; null at the end. The map must not change meanwhile. */
 void *tarn_map_next(const tarn_map_t *m, size_t *cursor, uint64_t *key);
 #endif

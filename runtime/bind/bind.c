@@ -40,7 +40,8 @@ static int core_can_yield(lua_State *L) {
 }
 
 static int open_core(lua_State *L) {
-  static const luaL_Reg functions[] = {{"clock", core_clock}, {"log", core_log}, {"can_yield", core_can_yield}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"clock", core_clock}, {"log", core_log}, {"can_yield", core_can_yield}, {NULL, NULL}};
   lua_newtable(L);
   luaL_register(L, NULL, functions);
   tarn_ref_open(L);
@@ -53,7 +54,8 @@ static int open_core(lua_State *L) {
   return 1;
 }
 
-tarn_bind_t *tarn_bind_open(lua_State *L, tarn_pool_t *pool, struct tarn_service *service, const tarn_bind_host_t *host) {
+tarn_bind_t *tarn_bind_open(lua_State *L, tarn_pool_t *pool, struct tarn_service *service,
+                            const tarn_bind_host_t *host) {
   tarn_bind_t *b = tarn_calloc(1, sizeof(*b));
   if (b == NULL) { return NULL; }
   b->L = L;
@@ -128,8 +130,9 @@ int tarn_bind_boot(tarn_bind_t *b, const char *name) {
 }
 
 static const char *const kinds[] = {
-    [TARN_EVENT_REQUEST] = "request", [TARN_EVENT_NOTIFY] = "notify", [TARN_EVENT_RESPONSE] = "response",
-    [TARN_EVENT_JOINED] = "joined",   [TARN_EVENT_LOST] = "lost",     [TARN_EVENT_EXITED] = "exited",
+    [TARN_EVENT_REQUEST] = "request",   [TARN_EVENT_NOTIFY] = "notify",
+    [TARN_EVENT_RESPONSE] = "response", [TARN_EVENT_JOINED] = "joined",
+    [TARN_EVENT_LOST] = "lost",         [TARN_EVENT_EXITED] = "exited",
     [TARN_EVENT_DRAINED] = "drained"};
 
 /* The arguments of boot.dispatch for an event: see lua/tarn/boot.lua. Returns how many. */

@@ -12,10 +12,12 @@ struct tarn_event;
 /* What the host does for the bindings. All on the Lua thread. */
 typedef struct tarn_bind_host {
   void (*enter)(void *user); /* take the baton and flush the outbox */
-  void (*turn)(void *user);  /* run the service loop once, blocking, and flush; only between enter and leave */
-  void (*leave)(void *user); /* put the baton down */
+  void (*turn)(
+      void
+          *user); /* run the service loop once, blocking, and flush; only between enter and leave */
+  void (*leave)(void *user);          /* put the baton down */
   void (*exit)(void *user, int code); /* end the host's loop after this turn */
-  const char *exe;           /* the program, for workers; borrowed */
+  const char *exe;                    /* the program, for workers; borrowed */
   void *user;
 } tarn_bind_host_t;
 
@@ -32,7 +34,8 @@ typedef struct tarn_bind {
 tarn_bind_t *tarn_bind_of(lua_State *L);
 /* Make the context and package.preload["tarn.core"]. tarn_bind_close frees what is not the collector's: after lua_close. Raises only for lack
  * of memory: call it protected. */
-tarn_bind_t *tarn_bind_open(lua_State *L, tarn_pool_t *pool, struct tarn_service *service, const tarn_bind_host_t *host);
+tarn_bind_t *tarn_bind_open(lua_State *L, tarn_pool_t *pool, struct tarn_service *service,
+                            const tarn_bind_host_t *host);
 void tarn_bind_close(tarn_bind_t *b);
 
 /* [any] For tarn_pool_config_t.on_drop_live; user is what tarn_drops_create gave (it must exist before the pool does). */
@@ -57,16 +60,19 @@ int tarn_bind_boot(tarn_bind_t *b, const char *name);
 /* Registry: a list of prefixes of chunk names ("@/.../lua/tarn/") that are tarn's own: an error's position is the first caller outside. */
 #define TARN_OWN_SOURCES "tarn.own_sources"
 void tarn_bind_push_error(lua_State *L, const tarn_error_t *err);
-void tarn_bind_add_position(lua_State *L, int index); /* prefix the error's message with the user's line that led here */
-int tarn_bind_raise(lua_State *L, const tarn_error_t *err);                       /* never returns; position of the Lua caller added */
-int tarn_bind_raise_kind(lua_State *L, int code, const char *fmt, ...);           /* lua_pushvfstring's formats */
+void tarn_bind_add_position(
+    lua_State *L, int index); /* prefix the error's message with the user's line that led here */
+int tarn_bind_raise(lua_State *L,
+                    const tarn_error_t *err); /* never returns; position of the Lua caller added */
+int tarn_bind_raise_kind(lua_State *L, int code, const char *fmt,
+                         ...); /* lua_pushvfstring's formats */
 
 /* ---- references (ref.c) ---- */
 #define TARN_REF_METATABLE "tarn.DRef"
 typedef struct tarn_ref {
-  uint32_t owner;   /* tarn's process id */
-  uint64_t id;      /* within the owner */
-  uint64_t size;    /* bytes, as approx_size had it */
+  uint32_t owner;    /* tarn's process id */
+  uint64_t id;       /* within the owner */
+  uint64_t size;     /* bytes, as approx_size had it */
   bool private_here; /* ours, and never left the process: its end is the object's end */
 } tarn_ref_t;
 /* The DRef at index, or null when it is something else. */

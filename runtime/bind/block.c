@@ -42,7 +42,8 @@ tarn_block_t *tarn_bind_block_create(lua_State *L, uint64_t size, bool zero) {
     int rc = tarn_block_create(bind->pool, size, flags, &block, &err);
     if (rc == 0) { return block; }
     if (rc == TARN_ENEEDLUA && round < MAX_ROUNDS && make_room(L, bind)) { continue; }
-    bool for_room = rc == TARN_EPOOLFULL || rc == TARN_EDISKFULL || rc == TARN_ENEEDLUA || rc == TARN_EAGAIN;
+    bool for_room =
+        rc == TARN_EPOOLFULL || rc == TARN_EDISKFULL || rc == TARN_ENEEDLUA || rc == TARN_EAGAIN;
     if (for_room && !collected) {
       collected = true;
       lua_gc(L, LUA_GCCOLLECT, 0);
@@ -50,8 +51,10 @@ tarn_block_t *tarn_bind_block_create(lua_State *L, uint64_t size, bool zero) {
       continue;
     }
     if (rc == TARN_ENEEDLUA || rc == TARN_EAGAIN) {
-      tarn_error_set(&err, TARN_EPOOLFULL, "no room for a block of %llu bytes: what fills the pool cannot be moved to disk",
-                     (unsigned long long)size);
+      tarn_error_set(
+          &err, TARN_EPOOLFULL,
+          "no room for a block of %llu bytes: what fills the pool cannot be moved to disk",
+          (unsigned long long)size);
       err.needed = size;
     }
     tarn_bind_raise(L, &err);

@@ -15,7 +15,7 @@
 #include "bind/codec.h"
 #include "image/image.h"
 
-#define TARN__TCDATA 10 /* lua_type of a cdata in LuaJIT */
+#define TARN__TCDATA 10                      /* lua_type of a cdata in LuaJIT */
 #define TARN__INTEGER_MAX 9007199254740992.0 /* 2^53: up to here a double is an exact integer */
 #define TARN__BLOOM_BITS 4096u
 
@@ -23,27 +23,27 @@
 
 /* References into the registry; LUA_NOREF where the Lua side has not set them yet. */
 typedef struct tarn__codec {
-  int module_names;   /* weak table: a module's table -> its NAME payload, a string */
-  int function_names; /* the same for functions found in modules */
+  int module_names;    /* weak table: a module's table -> its NAME payload, a string */
+  int function_names;  /* the same for functions found in modules */
   int metatable_names; /* the same for metatables found as a module or in one */
-  int refresh_names;  /* fn(): bring the three up to date */
-  int resolve_name;   /* fn(module, key, may_load) -> object */
-  int by_metatable;   /* weak table: metatable -> serializer */
-  int by_ctype;       /* table: ctype id -> serializer */
-  int match;          /* fn(x) -> serializer or nil; asks `matches` and, for a cdata, the registered ctypes */
-  int find;           /* fn(name, version, hash, may_load) -> serializer or nil */
-  int read;           /* fn(mmread, inp) -> value */
-  int describe;       /* fn(cdata) -> its type in words, its ctype id */
-  int int64, uint64;  /* cdata int64_t[1], uint64_t[1], through which 64-bit cdata are made */
-  int64_t *int64_at;  /* their storage */
+  int refresh_names;   /* fn(): bring the three up to date */
+  int resolve_name;    /* fn(module, key, may_load) -> object */
+  int by_metatable;    /* weak table: metatable -> serializer */
+  int by_ctype;        /* table: ctype id -> serializer */
+  int match; /* fn(x) -> serializer or nil; asks `matches` and, for a cdata, the registered ctypes */
+  int find;  /* fn(name, version, hash, may_load) -> serializer or nil */
+  int read;  /* fn(mmread, inp) -> value */
+  int describe;      /* fn(cdata) -> its type in words, its ctype id */
+  int int64, uint64; /* cdata int64_t[1], uint64_t[1], through which 64-bit cdata are made */
+  int64_t *int64_at; /* their storage */
   uint64_t *uint64_at;
   uint32_t int64_id, uint64_id; /* ctype ids */
-  bool peek;          /* the ctype id may be read from a cdata's header (verified by the hooks) */
+  bool peek;           /* the ctype id may be read from a cdata's header (verified by the hooks) */
   const void *globals; /* the main globals' table */
   int idle_encoder, idle_decoder; /* registry slots */
-  int none;           /* an empty table: the environment of an idle state */
-  bool names_changed; /* package.loaded has had a new entry */
-  uint64_t loaded_signature; /* of package.loaded when the names were brought up to date */
+  int none;                       /* an empty table: the environment of an idle state */
+  bool names_changed;             /* package.loaded has had a new entry */
+  uint64_t loaded_signature;      /* of package.loaded when the names were brought up to date */
   uint64_t bloom[TARN__BLOOM_BITS / 64]; /* over the addresses in module_names */
 } tarn__codec_t;
 
@@ -96,8 +96,8 @@ void tarn__seen_release(tarn__seen_t *s);
 #define TARN__PATH_MAX 480
 
 typedef struct tarn__failure {
-  int code; /* 0: nothing; 1: NotSerializable; else TARN_E* */
-  bool has_object; /* the error object is in the state's environment under "error" */
+  int code;         /* 0: nothing; 1: NotSerializable; else TARN_E* */
+  bool has_object;  /* the error object is in the state's environment under "error" */
   bool in_function; /* the last step of the path is a function */
   char message[TARN_ERROR_TEXT];
   char path[TARN__PATH_MAX]; /* steps, innermost first */
@@ -106,14 +106,17 @@ typedef struct tarn__failure {
 enum { TARN__NOT_SERIALIZABLE = 1 };
 
 /* Set, unless something has failed already; returns the code. */
-int tarn__failure_set(tarn__failure_t *f, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int tarn__failure_set(tarn__failure_t *f, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Add a step outwards. */
-void tarn__failure_step(tarn__failure_t *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void tarn__failure_step(tarn__failure_t *f, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 /* Push the error object. state: stack index of the userdata whose environment may hold it. */
 void tarn__failure_push(lua_State *L, const tarn__failure_t *f, int state);
 /* An error object is at the top of the stack: keep it in the state's environment as what went wrong (popped). who: a
  * serializer's name, doing: "mmwrite". */
-int tarn__failure_catch(lua_State *L, tarn__failure_t *f, int state, const char *who, const char *doing);
+int tarn__failure_catch(lua_State *L, tarn__failure_t *f, int state, const char *who,
+                        const char *doing);
 
 /* Give back a block's reference and mapping. */
 static inline void tarn__block_give(tarn_block_t *b) {
@@ -131,11 +134,11 @@ typedef struct tarn__encoder {
   uint32_t depth;
   bool backrefs;
   bool names_checked;
-  bool keep_refs;       /* false: DRefs are refused (files) */
-  int self;             /* stack index of this userdata in the running C function's frame */
-  uint32_t writing;     /* calls of mmwrite under way */
-  uint32_t written;     /* values written by the innermost of them */
-  int anchored;         /* values anchored in the environment */
+  bool keep_refs;   /* false: DRefs are refused (files) */
+  int self;         /* stack index of this userdata in the running C function's frame */
+  uint32_t writing; /* calls of mmwrite under way */
+  uint32_t written; /* values written by the innermost of them */
+  int anchored;     /* values anchored in the environment */
   tarn_image_serializer_t *serializers; /* owned; the names belong to strings in the environment */
   uint32_t serializer_count, serializer_capacity;
   tarn_image_ref_t *refs; /* owned */
@@ -147,7 +150,8 @@ typedef struct tarn__encoder {
 
 #define TARN__ENCODER_METATABLE "tarn.encoder"
 tarn__encoder_t *tarn__encoder_begin(lua_State *L); /* pushes it */
-void tarn__encoder_end(lua_State *L, tarn__encoder_t *e, int index); /* empty it, keep it for the next call */
+void tarn__encoder_end(lua_State *L, tarn__encoder_t *e,
+                       int index); /* empty it, keep it for the next call */
 void tarn__encoder_release(tarn__encoder_t *e);
 /* Write the value at (absolute) index. */
 int tarn__encode_value(tarn__encoder_t *e, lua_State *L, int index);
@@ -200,7 +204,8 @@ typedef struct tarn__decoder {
 
 #define TARN__DECODER_METATABLE "tarn.decoder"
 void tarn__decoder_release(tarn__decoder_t *d);
-int tarn__decode_value(tarn__decoder_t *d, lua_State *L); /* pushes one value, or nothing on failure */
+int tarn__decode_value(tarn__decoder_t *d,
+                       lua_State *L); /* pushes one value, or nothing on failure */
 int tarn__decode_function(tarn__decoder_t *d, lua_State *L);
 int tarn__decode_typed(tarn__decoder_t *d, lua_State *L);
 int tarn__decode_name(tarn__decoder_t *d, lua_State *L);
@@ -221,6 +226,7 @@ tarn_encoded_t *tarn__codec_encode_for_file(lua_State *L, int index);
 void tarn__codec_open_functions(lua_State *L, int core);
 /* Arguments of core's functions; ArgumentError when they are something else. */
 const char *tarn__check_text(lua_State *L, int index, const char *what, size_t *size);
-bool tarn__check_code(lua_State *L, int index, bool otherwise); /* options.code, or otherwise where it is not given */
+bool tarn__check_code(lua_State *L, int index,
+                      bool otherwise); /* options.code, or otherwise where it is not given */
 
 #endif

@@ -129,7 +129,8 @@ static void verify_peek(lua_State *L, tarn__codec_t *c, int hooks) {
   lua_getfield(L, hooks, "int64_sample");
   lua_getfield(L, hooks, "uint64_sample");
   c->peek = lua_type(L, -1) == TARN__TCDATA && lua_type(L, -2) == TARN__TCDATA &&
-            peek_ctype(lua_topointer(L, -2)) == c->int64_id && peek_ctype(lua_topointer(L, -1)) == c->uint64_id;
+            peek_ctype(lua_topointer(L, -2)) == c->int64_id &&
+            peek_ctype(lua_topointer(L, -1)) == c->uint64_id;
   lua_pop(L, 2);
 }
 
@@ -193,17 +194,27 @@ static void set_scratch(lua_State *L, tarn__codec_t *c, int hooks) {
 static int codec_set_hooks(lua_State *L) {
   tarn__codec_t *c = tarn__codec_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
-  const struct { const char *name; int *ref; } hooks[] = {
-      {"module_names", &c->module_names}, {"function_names", &c->function_names},
-      {"metatable_names", &c->metatable_names}, {"refresh_names", &c->refresh_names},
-      {"resolve_name", &c->resolve_name}, {"by_metatable", &c->by_metatable},
-      {"by_ctype", &c->by_ctype}, {"match", &c->match},
-      {"find", &c->find}, {"read", &c->read}, {"describe", &c->describe}};
-  for (size_t i = 0; i < sizeof hooks / sizeof hooks[0]; i++) { set_hook(L, 1, hooks[i].name, hooks[i].ref); }
+  const struct {
+    const char *name;
+    int *ref;
+  } hooks[] = {{"module_names", &c->module_names},
+               {"function_names", &c->function_names},
+               {"metatable_names", &c->metatable_names},
+               {"refresh_names", &c->refresh_names},
+               {"resolve_name", &c->resolve_name},
+               {"by_metatable", &c->by_metatable},
+               {"by_ctype", &c->by_ctype},
+               {"match", &c->match},
+               {"find", &c->find},
+               {"read", &c->read},
+               {"describe", &c->describe}};
+  for (size_t i = 0; i < sizeof hooks / sizeof hooks[0]; i++) {
+    set_hook(L, 1, hooks[i].name, hooks[i].ref);
+  }
   lua_getfield(L, 1, "int64");
   if (!lua_isnil(L, -1)) { set_scratch(L, c, 1); }
-  static const char *const in_registry[][2] = {
-      {"error_metatable", TARN_ERROR_METATABLE}, {"own_sources", TARN_OWN_SOURCES}};
+  static const char *const in_registry[][2] = {{"error_metatable", TARN_ERROR_METATABLE},
+                                               {"own_sources", TARN_OWN_SOURCES}};
   for (size_t i = 0; i < sizeof in_registry / sizeof in_registry[0]; i++) {
     lua_getfield(L, 1, in_registry[i][0]);
     if (!lua_isnil(L, -1)) {

@@ -22,7 +22,10 @@ tarn_encoded_t *tarn_codec_encode(lua_State *L, int index);
 tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count);
 void tarn_encoded_clear(tarn_encoded_t *e);
 
-enum { TARN_DECODE_NO_CODE = 1 /* refuse functions */, TARN_DECODE_SPREAD = 2 /* an array made by encode_list: push its elements, not a table */ };
+enum {
+  TARN_DECODE_NO_CODE = 1 /* refuse functions */,
+  TARN_DECODE_SPREAD = 2 /* an array made by encode_list: push its elements, not a table */
+};
 /* Decode a value (its blocks are mapped; views retain and map them for themselves). Pushes it and returns how many values were pushed (1,
  * or the count with SPREAD). Raises Corrupt, NotSerializable (an unknown serializer), or what mmread raises. */
 int tarn_codec_decode_value(lua_State *L, tarn_value_t *v, uint32_t flags);

@@ -26,9 +26,12 @@ void tarn__decode_made(tarn__decoder_t *d, lua_State *L) {
  * for promises never exceeds the input. */
 static int enter(tarn__decoder_t *d, lua_State *L, uint64_t values) {
   uint64_t left = (uint64_t)(d->in.end - d->in.at);
-  if (values > left || d->pending > left - values) { return tarn__decode_corrupt(d, "more elements are promised than there are bytes"); }
+  if (values > left || d->pending > left - values) {
+    return tarn__decode_corrupt(d, "more elements are promised than there are bytes");
+  }
   if (d->depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, SLOTS_A_LEVEL)) {
-    return tarn__failure_set(&d->failure, TARN_ECORRUPT, "image: nested deeper than %u levels", TARN_IMAGE_MAX_DEPTH);
+    return tarn__failure_set(&d->failure, TARN_ECORRUPT, "image: nested deeper than %u levels",
+                             TARN_IMAGE_MAX_DEPTH);
   }
   d->depth++;
   d->pending += values;
@@ -36,7 +39,10 @@ static int enter(tarn__decoder_t *d, lua_State *L, uint64_t values) {
 }
 
 static int decode_array(tarn__decoder_t *d, lua_State *L, uint32_t count) {
-  if (count >= MAX_ARRAY) { return tarn__failure_set(&d->failure, TARN_ETOOBIG, "an array of %u elements does not fit into a Lua table", count); }
+  if (count >= MAX_ARRAY) {
+    return tarn__failure_set(&d->failure, TARN_ETOOBIG,
+                             "an array of %u elements does not fit into a Lua table", count);
+  }
   int rc = enter(d, L, count);
   if (rc) { return rc; }
   lua_createtable(L, (int)count, 0);
@@ -57,7 +63,10 @@ static bool is_nan(lua_State *L, int index) {
 }
 
 static int decode_map(tarn__decoder_t *d, lua_State *L, uint32_t count) {
-  if (count >= MAX_PAIRS) { return tarn__failure_set(&d->failure, TARN_ETOOBIG, "a map of %u pairs does not fit into a Lua table", count); }
+  if (count >= MAX_PAIRS) {
+    return tarn__failure_set(&d->failure, TARN_ETOOBIG,
+                             "a map of %u pairs does not fit into a Lua table", count);
+  }
   int rc = enter(d, L, 2 * (uint64_t)count);
   if (rc) { return rc; }
   lua_createtable(L, 0, (int)count);
@@ -67,7 +76,9 @@ static int decode_map(tarn__decoder_t *d, lua_State *L, uint32_t count) {
     d->pending--;
     rc = tarn__decode_value(d, L);
     if (rc) { return rc; }
-    if (lua_isnil(L, -1) || is_nan(L, -1)) { return tarn__decode_corrupt(d, "a map's key is nil or NaN"); }
+    if (lua_isnil(L, -1) || is_nan(L, -1)) {
+      return tarn__decode_corrupt(d, "a map's key is nil or NaN");
+    }
     d->pending--;
     rc = tarn__decode_value(d, L);
     if (rc) { return rc; }
@@ -85,13 +96,18 @@ static int decode_backref(tarn__decoder_t *d, lua_State *L) {
     return tarn__decode_corrupt(d, "a reference back to what is not there");
   }
   lua_rawgeti(L, d->made_index, (int)number + 1);
-  if (lua_isboolean(L, -1)) { return tarn__decode_corrupt(d, "a typed value that holds itself, or a reference back to a list of arguments"); }
+  if (lua_isboolean(L, -1)) {
+    return tarn__decode_corrupt(
+        d, "a typed value that holds itself, or a reference back to a list of arguments");
+  }
   return 0;
 }
 
 static int decode_wide(tarn__decoder_t *d, lua_State *L, bool is_unsigned) {
   uint64_t v;
-  if (d->in.end - d->in.at != (ptrdiff_t)sizeof v) { return tarn__decode_corrupt(d, "a 64-bit integer of another size"); }
+  if (d->in.end - d->in.at != (ptrdiff_t)sizeof v) {
+    return tarn__decode_corrupt(d, "a 64-bit integer of another size");
+  }
   memcpy(&v, d->in.at, sizeof v);
   d->in.at += sizeof v;
   if (is_unsigned) {
@@ -105,8 +121,9 @@ static int decode_wide(tarn__decoder_t *d, lua_State *L, bool is_unsigned) {
 static int decode_ref(tarn__decoder_t *d, lua_State *L) {
   uint32_t count;
   uint64_t owner, id, size;
-  if (tarn_mp_read_array(&d->in, &count) || count != 3 || tarn_mp_read_uint(&d->in, UINT32_MAX, &owner) ||
-      tarn_mp_read_uint(&d->in, UINT64_MAX, &id) || tarn_mp_read_uint(&d->in, UINT64_MAX, &size)) {
+  if (tarn_mp_read_array(&d->in, &count) || count != 3 ||
+      tarn_mp_read_uint(&d->in, UINT32_MAX, &owner) || tarn_mp_read_uint(&d->in, UINT64_MAX, &id) ||
+      tarn_mp_read_uint(&d->in, UINT64_MAX, &size)) {
     return tarn__decode_corrupt(d, "malformed DRef");
   }
   tarn_ref_push(L, (uint32_t)owner, id, size);
@@ -117,7 +134,8 @@ static int decode_ref(tarn__decoder_t *d, lua_State *L) {
 int tarn__decode_name(tarn__decoder_t *d, lua_State *L) {
   uint32_t count, module_length, key_length = 0;
   const uint8_t *module, *key = NULL;
-  if (tarn_mp_read_array(&d->in, &count) || count < 1 || count > 2 || tarn_mp_read_bytes(&d->in, &module, &module_length) ||
+  if (tarn_mp_read_array(&d->in, &count) || count < 1 || count > 2 ||
+      tarn_mp_read_bytes(&d->in, &module, &module_length) ||
       (count == 2 && tarn_mp_read_bytes(&d->in, &key, &key_length))) {
     return tarn__decode_corrupt(d, "malformed name");
   }
@@ -131,7 +149,8 @@ int tarn__decode_name(tarn__decoder_t *d, lua_State *L) {
   lua_pushboolean(L, !(d->flags & TARN_DECODE_NO_CODE));
   if (lua_pcall(L, 3, 1, 0) || lua_isnil(L, -1)) {
     const char *text = lua_tostring(L, -1);
-    return tarn__failure_set(&d->failure, TARN__NOT_SERIALIZABLE, "%.300s", text ? text : "a name that means nothing here");
+    return tarn__failure_set(&d->failure, TARN__NOT_SERIALIZABLE, "%.300s",
+                             text ? text : "a name that means nothing here");
   }
   return 0;
 }
@@ -158,23 +177,35 @@ static int decode_with_metatable(tarn__decoder_t *d, lua_State *L) {
 
 static int decode_payload(tarn__decoder_t *d, lua_State *L, int8_t type) {
   switch (type) {
-  case TARN_EXT_BACKREF: return decode_backref(d, L);
-  case TARN_EXT_INT64: return decode_wide(d, L, false);
-  case TARN_EXT_UINT64: return decode_wide(d, L, true);
-  case TARN_EXT_NAME: return tarn__decode_name(d, L);
-  case TARN_EXT_FUNCTION: return tarn__decode_function(d, L);
-  case TARN_EXT_DREF: return decode_ref(d, L);
-  case TARN_EXT_TYPED: return tarn__decode_typed(d, L);
-  case TARN_EXT_META: return decode_with_metatable(d, L);
-  case TARN_EXT_BLOCK: return tarn__decode_corrupt(d, "a block where a value is expected");
-  default: return tarn__failure_set(&d->failure, TARN_ECORRUPT, "image: extension type %d is not known here", type);
+  case TARN_EXT_BACKREF:
+    return decode_backref(d, L);
+  case TARN_EXT_INT64:
+    return decode_wide(d, L, false);
+  case TARN_EXT_UINT64:
+    return decode_wide(d, L, true);
+  case TARN_EXT_NAME:
+    return tarn__decode_name(d, L);
+  case TARN_EXT_FUNCTION:
+    return tarn__decode_function(d, L);
+  case TARN_EXT_DREF:
+    return decode_ref(d, L);
+  case TARN_EXT_TYPED:
+    return tarn__decode_typed(d, L);
+  case TARN_EXT_META:
+    return decode_with_metatable(d, L);
+  case TARN_EXT_BLOCK:
+    return tarn__decode_corrupt(d, "a block where a value is expected");
+  default:
+    return tarn__failure_set(&d->failure, TARN_ECORRUPT,
+                             "image: extension type %d is not known here", type);
   }
 }
 
 /* The payload is read as an input of its own. */
 static int decode_ext(tarn__decoder_t *d, lua_State *L, const tarn_mp_token_t *t) {
   if (d->depth >= TARN_IMAGE_MAX_DEPTH + 2 || !lua_checkstack(L, SLOTS_A_LEVEL)) {
-    return tarn__failure_set(&d->failure, TARN_ECORRUPT, "image: nested deeper than %u levels", TARN_IMAGE_MAX_DEPTH);
+    return tarn__failure_set(&d->failure, TARN_ECORRUPT, "image: nested deeper than %u levels",
+                             TARN_IMAGE_MAX_DEPTH);
   }
   bool counts = t->ext_type == TARN_EXT_FUNCTION || t->ext_type == TARN_EXT_TYPED;
   const uint8_t *end = d->in.end;
@@ -215,17 +246,32 @@ int tarn__decode_value(tarn__decoder_t *d, lua_State *L) {
   tarn_mp_token_t t;
   if (tarn_mp_read(&d->in, &t)) { return tarn__decode_corrupt(d, "cut off, or an unknown byte"); }
   switch (t.kind) {
-  case TARN_MP_UINT: return push_uint(d, L, t.v.u);
-  case TARN_MP_INT: return push_int(d, L, t.v.i);
-  case TARN_MP_DOUBLE: lua_pushnumber(L, t.v.d); return 0; /* makes any NaN the ordinary one */
+  case TARN_MP_UINT:
+    return push_uint(d, L, t.v.u);
+  case TARN_MP_INT:
+    return push_int(d, L, t.v.i);
+  case TARN_MP_DOUBLE:
+    lua_pushnumber(L, t.v.d);
+    return 0; /* makes any NaN the ordinary one */
   case TARN_MP_STR:
-  case TARN_MP_BIN: lua_pushlstring(L, (const char *)t.bytes, t.length); return 0;
-  case TARN_MP_ARRAY: return decode_array(d, L, t.length);
-  case TARN_MP_MAP: return decode_map(d, L, t.length);
-  case TARN_MP_NIL: lua_pushnil(L); return 0;
-  case TARN_MP_FALSE: lua_pushboolean(L, 0); return 0;
-  case TARN_MP_TRUE: lua_pushboolean(L, 1); return 0;
-  default: return decode_ext(d, L, &t);
+  case TARN_MP_BIN:
+    lua_pushlstring(L, (const char *)t.bytes, t.length);
+    return 0;
+  case TARN_MP_ARRAY:
+    return decode_array(d, L, t.length);
+  case TARN_MP_MAP:
+    return decode_map(d, L, t.length);
+  case TARN_MP_NIL:
+    lua_pushnil(L);
+    return 0;
+  case TARN_MP_FALSE:
+    lua_pushboolean(L, 0);
+    return 0;
+  case TARN_MP_TRUE:
+    lua_pushboolean(L, 1);
+    return 0;
+  default:
+    return decode_ext(d, L, &t);
   }
 }
 
@@ -294,9 +340,10 @@ static int find_serializer(void *ud, uint32_t index, const tarn_image_serializer
   int failed = lua_isfunction(L, -5) ? lua_pcall(L, 4, 1, 0) : 1;
   if (failed || !lua_istable(L, -1)) {
     const char *text = failed ? lua_tostring(L, -1) : NULL;
-    return tarn__failure_set(&f->d->failure, TARN__NOT_SERIALIZABLE, "unknown serializer '%.*s' (version %u)%s%.200s",
-                             (int)(s->name_length < 80 ? s->name_length : 80), s->name, s->version, text ? ": " : "",
-                             text ? text : "");
+    return tarn__failure_set(&f->d->failure, TARN__NOT_SERIALIZABLE,
+                             "unknown serializer '%.*s' (version %u)%s%.200s",
+                             (int)(s->name_length < 80 ? s->name_length : 80), s->name, s->version,
+                             text ? ": " : "", text ? text : "");
   }
   lua_rawseti(L, f->environment, (int)index + 1);
   f->d->serializer_count = index + 1;
@@ -323,7 +370,9 @@ static int prepare(tarn__decoder_t *d, lua_State *L) {
 /* An array's elements instead of the array. */
 static int decode_spread(tarn__decoder_t *d, lua_State *L, int *pushed) {
   uint32_t count;
-  if (tarn_mp_read_array(&d->in, &count)) { return tarn__decode_corrupt(d, "a list of values is expected"); }
+  if (tarn_mp_read_array(&d->in, &count)) {
+    return tarn__decode_corrupt(d, "a list of values is expected");
+  }
   int rc = enter(d, L, count);
   if (rc) { return rc; }
   if (count > 7000 || !lua_checkstack(L, (int)count + 20)) {
@@ -347,7 +396,9 @@ static int run(lua_State *L, tarn__decoder_t *d) {
   int pushed = 1;
   int rc = d->image.head ? prepare(d, L) : 0;
   int base = lua_gettop(L);
-  if (!rc) { rc = d->flags & TARN_DECODE_SPREAD ? decode_spread(d, L, &pushed) : tarn__decode_value(d, L); }
+  if (!rc) {
+    rc = d->flags & TARN_DECODE_SPREAD ? decode_spread(d, L, &pushed) : tarn__decode_value(d, L);
+  }
   if (!rc && d->in.at != d->in.end) { rc = tarn__decode_corrupt(d, "bytes behind the value"); }
   if (rc) {
     tarn__failure_push(L, &d->failure, self);
@@ -374,7 +425,8 @@ int tarn_codec_decode_value(lua_State *L, tarn_value_t *v, uint32_t flags) {
   tarn_error_t err = {0};
   int rc = tarn_image_open(front, size, &d->image, &err);
   if (!rc && d->image.block_count != tarn_value_block_count(v)) {
-    rc = tarn_error_set(&err, TARN_ECORRUPT, "image: %u blocks where the value has %u", d->image.block_count, tarn_value_block_count(v));
+    rc = tarn_error_set(&err, TARN_ECORRUPT, "image: %u blocks where the value has %u",
+                        d->image.block_count, tarn_value_block_count(v));
   }
   if (rc) { return fail_open(L, d, d->self, rc, &err); }
   d->value = v;
@@ -385,13 +437,17 @@ int tarn_codec_decode_bytes(lua_State *L, const uint8_t *bytes, size_t size, uin
   tarn__decoder_t *d = begin(L, flags);
   tarn_error_t err = {0};
   int rc = tarn_image_open(bytes, size, &d->image, &err);
-  if (!rc && d->image.detached) { rc = tarn_error_set(&err, TARN_ECORRUPT, "image: its blocks are not here"); }
+  if (!rc && d->image.detached) {
+    rc = tarn_error_set(&err, TARN_ECORRUPT, "image: its blocks are not here");
+  }
   uint32_t count = d->image.block_count;
   if (!rc && count) {
     d->bytes = bytes;
     d->blocks = tarn_calloc(count, sizeof(tarn_block_t *));
     d->offsets = tarn_calloc(count, sizeof *d->offsets);
-    if (!d->blocks || !d->offsets) { rc = tarn_error_set(&err, TARN_ENOMEM, "out of memory while decoding"); }
+    if (!d->blocks || !d->offsets) {
+      rc = tarn_error_set(&err, TARN_ENOMEM, "out of memory while decoding");
+    }
   }
   if (rc) {
     tarn_free(d->blocks);

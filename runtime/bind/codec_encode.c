@@ -10,10 +10,13 @@ enum { SLOTS_A_LEVEL = 8 };
 
 int tarn__encode_out_of_memory(tarn__encoder_t *e, int rc) {
   return tarn__failure_set(&e->failure, rc == TARN_ETOOBIG ? TARN_ETOOBIG : TARN_ENOMEM,
-                           rc == TARN_ETOOBIG ? "value too large to encode" : "out of memory while encoding");
+                           rc == TARN_ETOOBIG ? "value too large to encode"
+                                              : "out of memory while encoding");
 }
 
-static inline int done(tarn__encoder_t *e, int rc) { return rc ? tarn__encode_out_of_memory(e, rc) : 0; }
+static inline int done(tarn__encoder_t *e, int rc) {
+  return rc ? tarn__encode_out_of_memory(e, rc) : 0;
+}
 
 int tarn__encoder_grow(void **array, uint32_t count, uint32_t *capacity, size_t item_bytes) {
   if (count < *capacity) { return 0; }
@@ -55,7 +58,9 @@ int tarn__encode_uint_ext(tarn__encoder_t *e, int8_t type, uint32_t v) {
 int tarn__encode_identity(tarn__encoder_t *e, const void *address, bool *again) {
   uint32_t number;
   bool is_new;
-  if (!tarn__seen_put(&e->seen, address, e->made, &number, &is_new)) { return tarn__encode_out_of_memory(e, TARN_ENOMEM); }
+  if (!tarn__seen_put(&e->seen, address, e->made, &number, &is_new)) {
+    return tarn__encode_out_of_memory(e, TARN_ENOMEM);
+  }
   *again = !is_new;
   if (is_new) {
     e->made++;
@@ -70,7 +75,9 @@ int tarn__encode_identity(tarn__encoder_t *e, const void *address, bool *again) 
 static inline int encode_number(tarn__encoder_t *e, double d) {
   if (d >= -TARN__INTEGER_MAX && d <= TARN__INTEGER_MAX) {
     int64_t i = (int64_t)d;
-    if ((double)i == d && (i != 0 || !signbit(d))) { return done(e, tarn_mp_write_int(&e->out, i)); }
+    if ((double)i == d && (i != 0 || !signbit(d))) {
+      return done(e, tarn_mp_write_int(&e->out, i));
+    }
   }
   return done(e, tarn_mp_write_double(&e->out, d));
 }
@@ -103,7 +110,8 @@ static inline int encode_string(tarn__encoder_t *e, lua_State *L, int index) {
   size_t length;
   const char *s = lua_tolstring(L, index, &length);
   bool text = is_utf8((const uint8_t *)s, length);
-  return done(e, text ? tarn_mp_write_str(&e->out, s, length) : tarn_mp_write_bin(&e->out, s, length));
+  return done(e,
+              text ? tarn_mp_write_str(&e->out, s, length) : tarn_mp_write_bin(&e->out, s, length));
 }
 
 static int encode_int64_ext(tarn__encoder_t *e, int8_t type, uint64_t v) {
@@ -131,7 +139,8 @@ static int refuse_cdata(tarn__encoder_t *e, lua_State *L, int index) {
     lua_call(L, 1, 1);
     type = lua_tostring(L, -1);
   }
-  return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a cdata of type '%s' cannot travel", type ? type : "?");
+  return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
+                           "a cdata of type '%s' cannot travel", type ? type : "?");
 }
 
 static int encode_cdata(tarn__encoder_t *e, lua_State *L, int index) {
@@ -166,14 +175,16 @@ static int encode_userdata(tarn__encoder_t *e, lua_State *L, int index) {
     return rc;
   }
   if (luaL_getmetafield(L, index, "__name") && lua_type(L, -1) == LUA_TSTRING) {
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a userdata (%s) cannot travel", lua_tostring(L, -1));
+    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a userdata (%s) cannot travel",
+                             lua_tostring(L, -1));
   }
   return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a userdata cannot travel");
 }
 
 int tarn__encode_ref(tarn__encoder_t *e, lua_State *L, int index, tarn_ref_t *ref) {
   if (!e->keep_refs) {
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a DRef cannot be saved in a file: save what it refers to");
+    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
+                             "a DRef cannot be saved in a file: save what it refers to");
   }
   uint32_t number;
   bool is_new;
@@ -269,7 +280,11 @@ static int array_to_map(tarn__encoder_t *e, size_t start, uint32_t count) {
   tarn_buf_t map;
   tarn_buf_init(&map, e->out.limit);
   uint8_t code = e->out.data[start];
-  tarn_mp_reader_t r = {e->out.data + start + (code == 0xdd ? 5 : code == 0xdc ? 3 : 1), e->out.data + e->out.size};
+  tarn_mp_reader_t r = {e->out.data + start +
+                            (code == 0xdd   ? 5
+                             : code == 0xdc ? 3
+                                            : 1),
+                        e->out.data + e->out.size};
   const uint8_t header[5] = {0xdf, 0, 0, 0, 0}; /* encode_pairs fills it in */
   int rc = tarn_buf_append(&map, header, count > 15 ? 5 : 1);
   for (uint32_t i = 1; i <= count && !rc; i++) {
@@ -304,7 +319,8 @@ static bool rest_is_sequence(lua_State *L, int index, size_t k, size_t n) {
 }
 
 static int changed_meanwhile(tarn__encoder_t *e) {
-  return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a table changed while it was being encoded");
+  return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
+                           "a table changed while it was being encoded");
 }
 
 /* Elements k+1..n by index: their keys are not in order in the table. */
@@ -331,7 +347,8 @@ static int encode_sequence(tarn__encoder_t *e, lua_State *L, int index, size_t n
   int top = lua_gettop(L);
   lua_pushnil(L);
   while (lua_next(L, index)) {
-    if (k >= n || lua_type(L, top + 1) != LUA_TNUMBER || lua_tonumber(L, top + 1) != (double)(k + 1)) {
+    if (k >= n || lua_type(L, top + 1) != LUA_TNUMBER ||
+        lua_tonumber(L, top + 1) != (double)(k + 1)) {
       if (rest_is_sequence(L, index, k, n)) {
         lua_settop(L, top);
         return encode_by_index(e, L, index, k, n);
@@ -378,7 +395,8 @@ static int encode_with_metatable(tarn__encoder_t *e, lua_State *L, int index) {
     named = tarn__codec_lookup(L, e->codec->metatable_names, metatable);
   }
   if (!named) {
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a table with an unregistered metatable cannot travel");
+    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
+                             "a table with an unregistered metatable cannot travel");
   }
   size_t mark, length;
   int rc = tarn__encode_open(e, TARN_EXT_META, &mark);
@@ -406,12 +424,15 @@ static bool is_module(tarn__encoder_t *e, lua_State *L, int index, const void *a
     e->names_checked = true;
   }
   uint32_t bit = tarn__codec_bloom(address);
-  return e->codec->bloom[bit / 64] >> bit % 64 & 1 && tarn__codec_lookup(L, e->codec->module_names, index);
+  return e->codec->bloom[bit / 64] >> bit % 64 & 1 &&
+         tarn__codec_lookup(L, e->codec->module_names, index);
 }
 
 static int encode_table(tarn__encoder_t *e, lua_State *L, int index) {
   if (e->depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, SLOTS_A_LEVEL)) {
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a value nested deeper than %u levels cannot travel", TARN_IMAGE_MAX_DEPTH);
+    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
+                             "a value nested deeper than %u levels cannot travel",
+                             TARN_IMAGE_MAX_DEPTH);
   }
   const void *address = lua_topointer(L, index);
   if (is_module(e, L, index, address)) { return encode_name(e, L); }
@@ -435,7 +456,8 @@ static int encode_any_function(tarn__encoder_t *e, lua_State *L, int index) {
     tarn__codec_refresh_names(L, e->codec, true);
     named = tarn__codec_lookup(L, e->codec->function_names, index);
     if (!named) {
-      return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a C function that is in no module cannot travel");
+      return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
+                               "a C function that is in no module cannot travel");
     }
   }
   if (named) { return encode_name(e, L); }
@@ -447,20 +469,35 @@ int tarn__encode_value(tarn__encoder_t *e, lua_State *L, int index) {
   int rc;
   int top;
   switch (lua_type(L, index)) {
-  case LUA_TNUMBER: return encode_number(e, lua_tonumber(L, index));
-  case LUA_TSTRING: return encode_string(e, L, index);
-  case LUA_TNIL: return done(e, tarn_mp_write_nil(&e->out));
-  case LUA_TBOOLEAN: return done(e, tarn_mp_write_bool(&e->out, lua_toboolean(L, index)));
-  default: break;
+  case LUA_TNUMBER:
+    return encode_number(e, lua_tonumber(L, index));
+  case LUA_TSTRING:
+    return encode_string(e, L, index);
+  case LUA_TNIL:
+    return done(e, tarn_mp_write_nil(&e->out));
+  case LUA_TBOOLEAN:
+    return done(e, tarn_mp_write_bool(&e->out, lua_toboolean(L, index)));
+  default:
+    break;
   }
   top = lua_gettop(L);
   switch (lua_type(L, index)) {
-  case LUA_TTABLE: rc = encode_table(e, L, index); break;
-  case LUA_TFUNCTION: rc = encode_any_function(e, L, index); break;
-  case TARN__TCDATA: rc = encode_cdata(e, L, index); break;
-  case LUA_TUSERDATA: rc = encode_userdata(e, L, index); break;
-  case LUA_TTHREAD: return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a coroutine cannot travel");
-  default: return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a light userdata cannot travel");
+  case LUA_TTABLE:
+    rc = encode_table(e, L, index);
+    break;
+  case LUA_TFUNCTION:
+    rc = encode_any_function(e, L, index);
+    break;
+  case TARN__TCDATA:
+    rc = encode_cdata(e, L, index);
+    break;
+  case LUA_TUSERDATA:
+    rc = encode_userdata(e, L, index);
+    break;
+  case LUA_TTHREAD:
+    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a coroutine cannot travel");
+  default:
+    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a light userdata cannot travel");
   }
   lua_settop(L, top);
   return rc;

@@ -77,7 +77,8 @@ static bool keep_as_is(lua_State *L, int index) {
   return keep;
 }
 
-int tarn__failure_catch(lua_State *L, tarn__failure_t *f, int state, const char *who, const char *doing) {
+int tarn__failure_catch(lua_State *L, tarn__failure_t *f, int state, const char *who,
+                        const char *doing) {
   if (f->code) { /* raised by out:value or inp:value, and come back through the serializer */
     lua_pop(L, 1);
     return f->code;

@@ -15,12 +15,12 @@
 #define JOB_METATABLE "tarn.codec_file"
 
 typedef struct job {
-  int fd;             /* -1: none */
-  char *temporary;    /* to be unlinked; owned */
+  int fd;          /* -1: none */
+  char *temporary; /* to be unlinked; owned */
   tarn_buf_t header;
-  const void **data;  /* of the blocks; owned */
-  uint64_t *sizes;    /* owned */
-  void *map;          /* of a file that is read; null: none */
+  const void **data; /* of the blocks; owned */
+  uint64_t *sizes;   /* owned */
+  void *map;         /* of a file that is read; null: none */
   size_t map_size;
 } job_t;
 
@@ -75,7 +75,9 @@ static int raise_errno(lua_State *L, job_t *j, const char *path, const char *wha
 static const char *check_path(lua_State *L, const char *function) {
   size_t size;
   const char *path = tarn__check_text(L, 1, "the path", &size);
-  if (size == 0 || strlen(path) != size) { tarn_bind_raise_kind(L, TARN_EINVAL, "%s: the path is empty or holds a zero byte", function); }
+  if (size == 0 || strlen(path) != size) {
+    tarn_bind_raise_kind(L, TARN_EINVAL, "%s: the path is empty or holds a zero byte", function);
+  }
   return path;
 }
 
@@ -96,11 +98,17 @@ static bool write_all(int fd, const void *bytes, size_t size) {
 
 static bool write_image(const job_t *j, const tarn_encoded_t *e) {
   static const char zeros[TARN_IMAGE_ALIGN];
-  if (!write_all(j->fd, j->header.data, j->header.size) || !write_all(j->fd, e->front, e->front_size)) { return false; }
+  if (!write_all(j->fd, j->header.data, j->header.size) ||
+      !write_all(j->fd, e->front, e->front_size)) {
+    return false;
+  }
   uint64_t at = e->front_size;
   for (uint32_t i = 0; i < e->block_count; i++) {
     uint64_t start = tarn_image_align(at);
-    if (!write_all(j->fd, zeros, (size_t)(start - at)) || !write_all(j->fd, j->data[i], (size_t)j->sizes[i])) { return false; }
+    if (!write_all(j->fd, zeros, (size_t)(start - at)) ||
+        !write_all(j->fd, j->data[i], (size_t)j->sizes[i])) {
+      return false;
+    }
     at = start + j->sizes[i];
   }
   return true;
@@ -114,7 +122,8 @@ static int compose_header(job_t *j, tarn_encoded_t *e) {
     j->data[i] = e->blocks[i]->data;
     j->sizes[i] = e->blocks[i]->size;
   }
-  int rc = tarn_file_compose_header(e->front, e->front_size, j->data, j->sizes, e->block_count, &j->header);
+  int rc = tarn_file_compose_header(e->front, e->front_size, j->data, j->sizes, e->block_count,
+                                    &j->header);
   tarn_image_set_detached(e->front, e->front_size, false); /* in a file the blocks follow */
   return rc;
 }
@@ -203,11 +212,16 @@ int tarn__codec_load(lua_State *L) {
   j->map = map;
   j->map_size = (size_t)st.st_size;
   tarn_image_t image;
-  if (tarn_file_verify(map, j->map_size, UINT64_MAX, &image, &err)) { return raise_for(L, j, path, &err); }
+  if (tarn_file_verify(map, j->map_size, UINT64_MAX, &image, &err)) {
+    return raise_for(L, j, path, &err);
+  }
   tarn_file_info_t info;
-  if (tarn_file_check_header(map, j->map_size, j->map_size, &info, &err)) { return raise_for(L, j, path, &err); }
-  int pushed = tarn_codec_decode_bytes(L, (const uint8_t *)map + info.image_offset, j->map_size - info.image_offset,
-                                       may_code ? 0 : TARN_DECODE_NO_CODE);
+  if (tarn_file_check_header(map, j->map_size, j->map_size, &info, &err)) {
+    return raise_for(L, j, path, &err);
+  }
+  int pushed =
+      tarn_codec_decode_bytes(L, (const uint8_t *)map + info.image_offset,
+                              j->map_size - info.image_offset, may_code ? 0 : TARN_DECODE_NO_CODE);
   clear(j);
   return pushed;
 }

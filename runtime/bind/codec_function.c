@@ -24,8 +24,12 @@ static int encode_bytecode(tarn__encoder_t *e, lua_State *L, int index) {
     lua_pop(L, 1);
   }
   size_t length = e->out.size - mark - sizeof header;
-  if (rc || length > UINT32_MAX) { return tarn__encode_out_of_memory(e, rc == TARN_ETOOBIG || !rc ? TARN_ETOOBIG : TARN_ENOMEM); }
-  for (unsigned i = 0; i < 4; i++) { e->out.data[mark + 1 + i] = (uint8_t)(length >> (24 - 8 * i)); }
+  if (rc || length > UINT32_MAX) {
+    return tarn__encode_out_of_memory(e, rc == TARN_ETOOBIG || !rc ? TARN_ETOOBIG : TARN_ENOMEM);
+  }
+  for (unsigned i = 0; i < 4; i++) {
+    e->out.data[mark + 1 + i] = (uint8_t)(length >> (24 - 8 * i));
+  }
   return 0;
 }
 
@@ -68,20 +72,25 @@ int tarn__encode_function(tarn__encoder_t *e, lua_State *L, int index) {
   lua_Debug ar;
   describe(L, index, &ar);
   if (e->depth >= TARN_IMAGE_MAX_DEPTH) {
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a value nested deeper than %u levels cannot travel", TARN_IMAGE_MAX_DEPTH);
+    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
+                             "a value nested deeper than %u levels cannot travel",
+                             TARN_IMAGE_MAX_DEPTH);
   }
   int top = lua_gettop(L);
   if (!has_usual_environment(e, L, index)) {
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
-                             "a function with an environment of its own (setfenv) cannot travel: function at %.60s:%d",
-                             ar.short_src, ar.linedefined);
+    return tarn__failure_set(
+        &e->failure, TARN__NOT_SERIALIZABLE,
+        "a function with an environment of its own (setfenv) cannot travel: function at %.60s:%d",
+        ar.short_src, ar.linedefined);
   }
   lua_settop(L, top);
   size_t mark;
   rc = tarn__encode_open(e, TARN_EXT_FUNCTION, &mark);
   if (!rc) { rc = encode_bytecode(e, L, index); }
   if (rc) { return rc; }
-  if (tarn_mp_write_array(&e->out, (uint32_t)ar.nups)) { return tarn__encode_out_of_memory(e, TARN_ENOMEM); }
+  if (tarn_mp_write_array(&e->out, (uint32_t)ar.nups)) {
+    return tarn__encode_out_of_memory(e, TARN_ENOMEM);
+  }
   e->depth++;
   for (int i = 1; i <= ar.nups; i++) {
     rc = encode_upvalue(e, L, index, i);
@@ -103,18 +112,26 @@ static int load_bytecode(tarn__decoder_t *d, lua_State *L, uint32_t *upvalue_cou
   if (tarn_mp_read_bytes(&d->in, &code, &length) || tarn_mp_read_array(&d->in, upvalue_count)) {
     return tarn__decode_corrupt(d, "malformed function");
   }
-  if (length == 0 || code[0] != 0x1b) { return tarn__decode_corrupt(d, "a function that is not bytecode"); }
+  if (length == 0 || code[0] != 0x1b) {
+    return tarn__decode_corrupt(d, "a function that is not bytecode");
+  }
   if (luaL_loadbufferx(L, (const char *)code, length, "=received", "b")) {
-    return tarn__failure_set(&d->failure, TARN_ECORRUPT, "image: a function that this LuaJIT cannot load: %.100s", lua_tostring(L, -1));
+    return tarn__failure_set(&d->failure, TARN_ECORRUPT,
+                             "image: a function that this LuaJIT cannot load: %.100s",
+                             lua_tostring(L, -1));
   }
   lua_Debug ar;
   describe(L, lua_gettop(L), &ar);
-  if (*upvalue_count != (uint32_t)ar.nups) { return tarn__decode_corrupt(d, "a function with a wrong number of upvalues"); }
+  if (*upvalue_count != (uint32_t)ar.nups) {
+    return tarn__decode_corrupt(d, "a function with a wrong number of upvalues");
+  }
   return 0;
 }
 
 static int join_upvalue(tarn__decoder_t *d, lua_State *L, int function, int number, uint32_t id) {
-  if (id >= d->upvalue_count || !d->image.backrefs) { return tarn__decode_corrupt(d, "an upvalue that is not there"); }
+  if (id >= d->upvalue_count || !d->image.backrefs) {
+    return tarn__decode_corrupt(d, "an upvalue that is not there");
+  }
   tarn__upvalue_t *from = &d->upvalues[id];
   lua_rawgeti(L, d->made_index, (int)from->made + 1);
   lua_upvaluejoin(L, function, number, lua_gettop(L), (int)from->number);
@@ -122,11 +139,15 @@ static int join_upvalue(tarn__decoder_t *d, lua_State *L, int function, int numb
   return 0;
 }
 
-static int decode_upvalue(tarn__decoder_t *d, lua_State *L, int function, uint32_t made, int number) {
+static int decode_upvalue(tarn__decoder_t *d, lua_State *L, int function, uint32_t made,
+                          int number) {
   uint64_t id;
-  if (tarn_mp_read_uint(&d->in, UINT32_MAX, &id)) { return tarn__decode_corrupt(d, "malformed upvalue"); }
+  if (tarn_mp_read_uint(&d->in, UINT32_MAX, &id)) {
+    return tarn__decode_corrupt(d, "malformed upvalue");
+  }
   if (id != d->upvalue_count) { return join_upvalue(d, L, function, number, (uint32_t)id); }
-  if (tarn__encoder_grow((void **)&d->upvalues, d->upvalue_count, &d->upvalue_capacity, sizeof *d->upvalues)) {
+  if (tarn__encoder_grow((void **)&d->upvalues, d->upvalue_count, &d->upvalue_capacity,
+                         sizeof *d->upvalues)) {
     return tarn__failure_set(&d->failure, TARN_ENOMEM, "out of memory while decoding");
   }
   d->upvalues[d->upvalue_count++] = (tarn__upvalue_t){made, (uint32_t)number};
@@ -138,7 +159,9 @@ static int decode_upvalue(tarn__decoder_t *d, lua_State *L, int function, uint32
 
 int tarn__decode_function(tarn__decoder_t *d, lua_State *L) {
   if (d->flags & TARN_DECODE_NO_CODE) {
-    return tarn__failure_set(&d->failure, TARN_ECORRUPT, "image: holds a function, which is refused here ({code = true} allows it)");
+    return tarn__failure_set(
+        &d->failure, TARN_ECORRUPT,
+        "image: holds a function, which is refused here ({code = true} allows it)");
   }
   uint32_t upvalue_count;
   int rc = load_bytecode(d, L, &upvalue_count);
@@ -150,6 +173,8 @@ int tarn__decode_function(tarn__decoder_t *d, lua_State *L) {
   lua_setfenv(L, function);
   uint32_t made = d->made;
   tarn__decode_made(d, L);
-  for (uint32_t i = 1; i <= upvalue_count && !rc; i++) { rc = decode_upvalue(d, L, function, made, (int)i); }
+  for (uint32_t i = 1; i <= upvalue_count && !rc; i++) {
+    rc = decode_upvalue(d, L, function, made, (int)i);
+  }
   return rc;
 }

@@ -98,10 +98,15 @@ static int compose(tarn__encoder_t *e, tarn_buf_t *front) {
     if (!sizes) { return TARN_ENOMEM; }
     for (uint32_t i = 0; i < e->block_count; i++) { sizes[i] = e->blocks[i]->size; }
   }
-  tarn_image_parts_t parts = {.skeleton = e->out.data, .skeleton_size = e->out.size,
-                              .serializers = e->serializers, .serializer_count = e->serializer_count,
-                              .refs = e->refs, .ref_count = e->ref_count, .backrefs = e->backrefs,
-                              .block_sizes = sizes, .block_count = e->block_count};
+  tarn_image_parts_t parts = {.skeleton = e->out.data,
+                              .skeleton_size = e->out.size,
+                              .serializers = e->serializers,
+                              .serializer_count = e->serializer_count,
+                              .refs = e->refs,
+                              .ref_count = e->ref_count,
+                              .backrefs = e->backrefs,
+                              .block_sizes = sizes,
+                              .block_count = e->block_count};
   int rc = tarn_image_compose(&parts, front);
   tarn_free(sizes);
   return rc;
@@ -170,7 +175,9 @@ void tarn_encoded_clear(tarn_encoded_t *e) {
   memset(e, 0, sizeof *e);
 }
 
-static int absolute(lua_State *L, int index) { return index < 0 ? lua_gettop(L) + 1 + index : index; }
+static int absolute(lua_State *L, int index) {
+  return index < 0 ? lua_gettop(L) + 1 + index : index;
+}
 
 static tarn_encoded_t *encode_one(lua_State *L, int index, bool keep_refs) {
   index = absolute(L, index);
@@ -182,7 +189,9 @@ static tarn_encoded_t *encode_one(lua_State *L, int index, bool keep_refs) {
 }
 
 tarn_encoded_t *tarn_codec_encode(lua_State *L, int index) { return encode_one(L, index, true); }
-tarn_encoded_t *tarn__codec_encode_for_file(lua_State *L, int index) { return encode_one(L, index, false); }
+tarn_encoded_t *tarn__codec_encode_for_file(lua_State *L, int index) {
+  return encode_one(L, index, false);
+}
 
 tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count) {
   first = absolute(L, first);
@@ -216,7 +225,8 @@ static void push_joined(lua_State *L, tarn__encoder_t *e, int self) {
     if (!rc) { rc = tarn_image_join(front.data, front.size, data, &whole); }
     tarn_free(data);
   }
-  tarn_buf_release(&e->out); /* hold the result in the encoder, so that an error while it becomes a string frees it */
+  tarn_buf_release(
+      &e->out); /* hold the result in the encoder, so that an error while it becomes a string frees it */
   e->out = e->block_count ? whole : front;
   if (e->block_count) { tarn_buf_release(&front); }
   e->out.limit = limit_bytes;
@@ -243,7 +253,8 @@ static int core_encode(lua_State *L) {
 
 const char *tarn__check_text(lua_State *L, int index, const char *what, size_t *size) {
   if (lua_type(L, index) != LUA_TSTRING) {
-    tarn_bind_raise_kind(L, TARN_EINVAL, "%s must be a string, not a %s", what, luaL_typename(L, index));
+    tarn_bind_raise_kind(L, TARN_EINVAL, "%s must be a string, not a %s", what,
+                         luaL_typename(L, index));
   }
   return lua_tolstring(L, index, size);
 }
@@ -251,7 +262,9 @@ const char *tarn__check_text(lua_State *L, int index, const char *what, size_t *
 bool tarn__check_code(lua_State *L, int index, bool otherwise) {
   if (lua_isnoneornil(L, index)) { return otherwise; }
   if (!lua_istable(L, index)) {
-    tarn_bind_raise_kind(L, TARN_EINVAL, "the options must be a table such as {code = true}, not a %s", luaL_typename(L, index));
+    tarn_bind_raise_kind(L, TARN_EINVAL,
+                         "the options must be a table such as {code = true}, not a %s",
+                         luaL_typename(L, index));
   }
   lua_getfield(L, index, "code");
   bool code = lua_isnil(L, -1) ? otherwise : lua_toboolean(L, -1);
@@ -263,7 +276,8 @@ static int core_decode(lua_State *L) {
   size_t size;
   const char *bytes = tarn__check_text(L, 1, "decode: what is to be decoded", &size);
   bool may_code = tarn__check_code(L, 2, true);
-  return tarn_codec_decode_bytes(L, (const uint8_t *)bytes, size, may_code ? 0 : TARN_DECODE_NO_CODE);
+  return tarn_codec_decode_bytes(L, (const uint8_t *)bytes, size,
+                                 may_code ? 0 : TARN_DECODE_NO_CODE);
 }
 
 static int core_approx_size(lua_State *L) {
@@ -277,7 +291,9 @@ static int core_approx_size(lua_State *L) {
 
 static int core_block_new(lua_State *L) {
   double size = luaL_checknumber(L, 1);
-  if (!(size >= 0 && size <= TARN__INTEGER_MAX)) { return luaL_argerror(L, 1, "size in bytes expected"); }
+  if (!(size >= 0 && size <= TARN__INTEGER_MAX)) {
+    return luaL_argerror(L, 1, "size in bytes expected");
+  }
   tarn_block_t *b = tarn_bind_block_create(L, (uint64_t)size, lua_toboolean(L, 2));
   tarn_block_release(b);
   lua_pushlightuserdata(L, b);
@@ -309,9 +325,15 @@ static int core_raise(lua_State *L) {
 }
 
 void tarn__codec_open_functions(lua_State *L, int core) {
-  static const luaL_Reg functions[] = {{"encode", core_encode}, {"decode", core_decode}, {"approx_size", core_approx_size},
-                                       {"block_new", core_block_new}, {"name_bytes", core_name_bytes}, {"raise", core_raise},
-                                       {"save", tarn__codec_save}, {"load", tarn__codec_load}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"encode", core_encode},
+                                       {"decode", core_decode},
+                                       {"approx_size", core_approx_size},
+                                       {"block_new", core_block_new},
+                                       {"name_bytes", core_name_bytes},
+                                       {"raise", core_raise},
+                                       {"save", tarn__codec_save},
+                                       {"load", tarn__codec_load},
+                                       {NULL, NULL}};
   for (const luaL_Reg *f = functions; f->name; f++) {
     lua_pushcfunction(L, f->func);
     lua_setfield(L, core, f->name);

@@ -8,17 +8,21 @@
 enum { FIRST_CAPACITY = 64, KEPT_CAPACITY = 1 << 16 };
 
 static inline uint32_t slot_of(const tarn__seen_t *s, const void *key) {
-  return (uint32_t)(((uint64_t)(uintptr_t)key >> 3) * 0x9E3779B97F4A7C15u >> 32) & (s->capacity - 1);
+  return (uint32_t)(((uint64_t)(uintptr_t)key >> 3) * 0x9E3779B97F4A7C15u >> 32) &
+         (s->capacity - 1);
 }
 
 static tarn__seen_slot_t *find(const tarn__seen_t *s, const void *key) {
   uint32_t i = slot_of(s, key);
-  while (s->slots[i].generation == s->generation && s->slots[i].key != key) { i = (i + 1) & (s->capacity - 1); }
+  while (s->slots[i].generation == s->generation && s->slots[i].key != key) {
+    i = (i + 1) & (s->capacity - 1);
+  }
   return &s->slots[i];
 }
 
 static bool grow(tarn__seen_t *s) {
-  tarn__seen_t bigger = {.capacity = s->capacity ? s->capacity * 2 : FIRST_CAPACITY, .generation = 1};
+  tarn__seen_t bigger = {.capacity = s->capacity ? s->capacity * 2 : FIRST_CAPACITY,
+                         .generation = 1};
   if (bigger.capacity == 0) { return false; }
   bigger.slots = tarn_calloc(bigger.capacity, sizeof *bigger.slots);
   if (!bigger.slots) { return false; }
@@ -34,7 +38,8 @@ static bool grow(tarn__seen_t *s) {
   return true;
 }
 
-bool tarn__seen_put(tarn__seen_t *s, const void *key, uint32_t value, uint32_t *kept, bool *is_new) {
+bool tarn__seen_put(tarn__seen_t *s, const void *key, uint32_t value, uint32_t *kept,
+                    bool *is_new) {
   if (s->count >= s->capacity / 2 && !grow(s)) { return false; }
   tarn__seen_slot_t *slot = find(s, key);
   *is_new = slot->generation != s->generation;

@@ -35,7 +35,9 @@ static void add_string(walk_t *w, lua_State *L, int index) {
 static bool met(walk_t *w, lua_State *L, const void *address) {
   uint32_t kept;
   bool is_new;
-  if (!tarn__seen_put(&w->state->seen, address, 0, &kept, &is_new)) { luaL_error(L, "not enough memory"); }
+  if (!tarn__seen_put(&w->state->seen, address, 0, &kept, &is_new)) {
+    luaL_error(L, "not enough memory");
+  }
   return !is_new;
 }
 
@@ -84,7 +86,10 @@ static bool add_typed(walk_t *w, lua_State *L, int index) {
 }
 
 static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
-  if (depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 10) || met(w, L, lua_topointer(L, index))) { return; }
+  if (depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 10) ||
+      met(w, L, lua_topointer(L, index))) {
+    return;
+  }
   if (tarn__codec_lookup(L, w->state->codec->module_names, index)) {
     lua_pop(L, 1);
     return;
@@ -100,7 +105,10 @@ static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
 }
 
 static void add_function(walk_t *w, lua_State *L, int index, uint32_t depth) {
-  if (depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 10) || met(w, L, lua_topointer(L, index))) { return; }
+  if (depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 10) ||
+      met(w, L, lua_topointer(L, index))) {
+    return;
+  }
   if (tarn__codec_lookup(L, w->state->codec->function_names, index)) {
     lua_pop(L, 1);
     return;
@@ -114,8 +122,8 @@ static void add_function(walk_t *w, lua_State *L, int index, uint32_t depth) {
 
 static void add_cdata(walk_t *w, lua_State *L, int index) {
   uint32_t id = tarn__codec_ctype(L, w->state->codec, index);
-  if (id != w->state->codec->int64_id && id != w->state->codec->uint64_id && !met(w, L, lua_topointer(L, index)) &&
-      tarn__codec_serializer(L, w->state->codec, index)) {
+  if (id != w->state->codec->int64_id && id != w->state->codec->uint64_id &&
+      !met(w, L, lua_topointer(L, index)) && tarn__codec_serializer(L, w->state->codec, index)) {
     w->typed = true;
     if (add_typed(w, L, index)) { return; }
   }
@@ -124,12 +132,23 @@ static void add_cdata(walk_t *w, lua_State *L, int index) {
 
 static void add_value(walk_t *w, lua_State *L, int index, uint32_t depth) {
   switch (lua_type(L, index)) {
-  case LUA_TSTRING: add_string(w, L, index); break;
-  case LUA_TTABLE: add_table(w, L, index, depth); break;
-  case LUA_TFUNCTION: add_function(w, L, index, depth); break;
-  case TARN__TCDATA: add_cdata(w, L, index); break;
-  case LUA_TUSERDATA: w->bytes += CDATA_BYTES + sizeof(tarn_ref_t); break;
-  default: break;
+  case LUA_TSTRING:
+    add_string(w, L, index);
+    break;
+  case LUA_TTABLE:
+    add_table(w, L, index, depth);
+    break;
+  case LUA_TFUNCTION:
+    add_function(w, L, index, depth);
+    break;
+  case TARN__TCDATA:
+    add_cdata(w, L, index);
+    break;
+  case LUA_TUSERDATA:
+    w->bytes += CDATA_BYTES + sizeof(tarn_ref_t);
+    break;
+  default:
+    break;
   }
 }
 

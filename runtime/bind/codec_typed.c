@@ -33,7 +33,8 @@ static int serializer_number(tarn__encoder_t *e, lua_State *L, int index, uint32
     return 0;
   }
   lua_pop(L, 1);
-  if (tarn__encoder_grow((void **)&e->serializers, e->serializer_count, &e->serializer_capacity, sizeof *e->serializers)) {
+  if (tarn__encoder_grow((void **)&e->serializers, e->serializer_count, &e->serializer_capacity,
+                         sizeof *e->serializers)) {
     return tarn__encode_out_of_memory(e, TARN_ENOMEM);
   }
   tarn_image_serializer_t s = {0};
@@ -77,7 +78,8 @@ static int call_mmwrite(tarn__encoder_t *e, lua_State *L, int serializer, int in
     lua_insert(L, -2);
     rc = tarn__failure_catch(L, &e->failure, self, name, "mmwrite");
   } else if (!rc && e->written == 0) {
-    rc = tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "serializer '%.80s' wrote nothing in mmwrite", name);
+    rc = tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
+                           "serializer '%.80s' wrote nothing in mmwrite", name);
   }
   if (rc) { tarn__failure_step(&e->failure, "a value of serializer '%s'", name); }
   lua_pop(L, 1);
@@ -88,13 +90,17 @@ static int call_mmwrite(tarn__encoder_t *e, lua_State *L, int serializer, int in
 int tarn__encode_typed(tarn__encoder_t *e, lua_State *L, int index) {
   int serializer = lua_gettop(L);
   if (e->depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 16)) {
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a value nested deeper than %u levels cannot travel", TARN_IMAGE_MAX_DEPTH);
+    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
+                             "a value nested deeper than %u levels cannot travel",
+                             TARN_IMAGE_MAX_DEPTH);
   }
   uint32_t number = 0;
   size_t mark = 0;
   int rc = serializer_number(e, L, serializer, &number);
   if (!rc) { rc = tarn__encode_open(e, TARN_EXT_TYPED, &mark); }
-  if (!rc && tarn_mp_write_uint(&e->out, number)) { rc = tarn__encode_out_of_memory(e, TARN_ENOMEM); }
+  if (!rc && tarn_mp_write_uint(&e->out, number)) {
+    rc = tarn__encode_out_of_memory(e, TARN_ENOMEM);
+  }
   if (rc) { return rc; }
   e->depth++;
   rc = call_mmwrite(e, L, serializer, index);
@@ -106,13 +112,17 @@ int tarn__encode_typed(tarn__encoder_t *e, lua_State *L, int index) {
 int tarn__encode_block(tarn__encoder_t *e, tarn_block_t *b) {
   uint32_t number;
   bool is_new;
-  if (tarn__encoder_grow((void **)&e->blocks, e->block_count, &e->block_capacity, sizeof(tarn_block_t *)) ||
+  if (tarn__encoder_grow((void **)&e->blocks, e->block_count, &e->block_capacity,
+                         sizeof(tarn_block_t *)) ||
       !tarn__seen_put(&e->seen, b, e->block_count, &number, &is_new)) {
     return tarn__encode_out_of_memory(e, TARN_ENOMEM);
   }
   if (is_new) {
     tarn_error_t err = {0};
-    if (e->block_count >= TARN_IMAGE_MAX_BLOCKS) { return tarn__failure_set(&e->failure, TARN_ETOOBIG, "more than %u blocks in one value", TARN_IMAGE_MAX_BLOCKS); }
+    if (e->block_count >= TARN_IMAGE_MAX_BLOCKS) {
+      return tarn__failure_set(&e->failure, TARN_ETOOBIG, "more than %u blocks in one value",
+                               TARN_IMAGE_MAX_BLOCKS);
+    }
     int rc = tarn_block_map(b, &err);
     if (rc) { return tarn__failure_set(&e->failure, rc, "%s", err.message); }
     tarn_block_retain(b);
@@ -124,7 +134,9 @@ int tarn__encode_block(tarn__encoder_t *e, tarn_block_t *b) {
 /* The encoder that is argument 1, within mmwrite and in good order. */
 static tarn__encoder_t *check_out(lua_State *L) {
   tarn__encoder_t *e = luaL_checkudata(L, 1, TARN__ENCODER_METATABLE);
-  if (!e->writing) { tarn_bind_raise_kind(L, TARN_EINVAL, "`out` was used after mmwrite had returned"); }
+  if (!e->writing) {
+    tarn_bind_raise_kind(L, TARN_EINVAL, "`out` was used after mmwrite had returned");
+  }
   if (e->failure.code) {
     tarn__failure_push(L, &e->failure, 1);
     lua_error(L);
@@ -148,7 +160,8 @@ static int out_value(lua_State *L) {
   luaL_checkany(L, 2);
   lua_settop(L, 2);
   int type = lua_type(L, 2);
-  if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == TARN__TCDATA) {
+  if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA ||
+      type == TARN__TCDATA) {
     tarn__encoder_environment(e, L);
     lua_pushvalue(L, 2);
     lua_rawseti(L, -2, ++e->anchored);
@@ -164,7 +177,9 @@ static int out_copy(lua_State *L) {
   const void *from;
   memcpy(&from, lua_topointer(L, 2), sizeof from);
   double size = luaL_checknumber(L, 3);
-  if (!(size >= 0 && size <= TARN__INTEGER_MAX)) { return luaL_argerror(L, 3, "size in bytes expected"); }
+  if (!(size >= 0 && size <= TARN__INTEGER_MAX)) {
+    return luaL_argerror(L, 3, "size in bytes expected");
+  }
   tarn_block_t *b = tarn_bind_block_create(L, (uint64_t)size, false);
   if (size > 0) { memcpy(b->data, from, (size_t)size); }
   int rc = tarn__encode_block(e, b);
@@ -183,7 +198,11 @@ static int out_share(lua_State *L) {
 }
 
 void tarn__encoder_methods(lua_State *L) {
-  static const luaL_Reg methods[] = {{"value", out_value}, {"write", out_value}, {"_copy", out_copy}, {"_share", out_share}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"value", out_value},
+                                     {"write", out_value},
+                                     {"_copy", out_copy},
+                                     {"_share", out_share},
+                                     {NULL, NULL}};
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);
   luaL_getmetatable(L, TARN__ENCODER_METATABLE);
@@ -196,7 +215,9 @@ void tarn__encoder_methods(lua_State *L) {
 
 static tarn__decoder_t *check_inp(lua_State *L) {
   tarn__decoder_t *d = luaL_checkudata(L, 1, TARN__DECODER_METATABLE);
-  if (!d->reading) { tarn_bind_raise_kind(L, TARN_EINVAL, "`inp` was used after mmread had returned"); }
+  if (!d->reading) {
+    tarn_bind_raise_kind(L, TARN_EINVAL, "`inp` was used after mmread had returned");
+  }
   if (d->failure.code) {
     tarn__failure_push(L, &d->failure, 1);
     lua_error(L);
@@ -264,7 +285,8 @@ static int inp_take(lua_State *L) {
     return raise_inp(L, d);
   }
   payload = (tarn_mp_reader_t){t.bytes, t.bytes + t.length};
-  if (tarn_mp_read_uint(&payload, UINT32_MAX, &index) || payload.at != payload.end || index >= d->image.block_count) {
+  if (tarn_mp_read_uint(&payload, UINT32_MAX, &index) || payload.at != payload.end ||
+      index >= d->image.block_count) {
     tarn__decode_corrupt(d, "a block that is not there");
     return raise_inp(L, d);
   }
@@ -293,8 +315,9 @@ static int inp_index(lua_State *L) {
 }
 
 void tarn__decoder_methods(lua_State *L) {
-  static const luaL_Reg methods[] = {{"value", inp_value}, {"read", inp_value}, {"more", inp_more},
-                                     {"trusted", inp_trusted}, {"_take", inp_take}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"value", inp_value}, {"read", inp_value},
+                                     {"more", inp_more},   {"trusted", inp_trusted},
+                                     {"_take", inp_take},  {NULL, NULL}};
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);
   luaL_getmetatable(L, TARN__DECODER_METATABLE);
@@ -336,7 +359,8 @@ static int call_mmread(tarn__decoder_t *d, lua_State *L) {
     lua_insert(L, -2);
     rc = tarn__failure_catch(L, &d->failure, self, name, "mmread");
   } else if (!rc && lua_isnil(L, -2)) {
-    rc = tarn__failure_set(&d->failure, TARN__NOT_SERIALIZABLE, "serializer '%.80s' returned nothing from mmread", name);
+    rc = tarn__failure_set(&d->failure, TARN__NOT_SERIALIZABLE,
+                           "serializer '%.80s' returned nothing from mmread", name);
   }
   if (rc) {
     tarn__failure_step(&d->failure, "a value of serializer '%s'", name);

@@ -58,7 +58,8 @@ static tarn_payload_t payload_of(lua_State *L, tarn_encoded_t *e) {
     p.front = tarn_buf_detach(&image, &p.front_size);
   } else {
     freeze_blocks(L, e);
-    int rc = tarn_value_create(b->pool, e->front, e->front_size, e->blocks, e->block_count, &p.value, &err);
+    int rc = tarn_value_create(b->pool, e->front, e->front_size, e->blocks, e->block_count,
+                               &p.value, &err);
     if (rc != 0) { tarn_bind_raise(L, &err); }
     e->front = NULL;
     e->block_count = 0;
@@ -136,12 +137,14 @@ static int core_reply_error(lua_State *L) {
 
 /* ---- to methods that C serves there ---- */
 
-static int plain_request(lua_State *L, uint32_t pid, const char *method, tarn_buf_t *params, int rc, tarn_payload_t with) {
+static int plain_request(lua_State *L, uint32_t pid, const char *method, tarn_buf_t *params, int rc,
+                         tarn_payload_t with) {
   uint32_t msgid = 0;
   size_t size = 0;
   uint8_t *bytes = tarn_buf_detach(params, &size);
   if (rc == 0) {
-    rc = tarn_service_request_plain(tarn_bind_of(L)->service, pid, method, bytes, size, with, &msgid);
+    rc = tarn_service_request_plain(tarn_bind_of(L)->service, pid, method, bytes, size, with,
+                                    &msgid);
   } else {
     tarn_free(bytes);
   }
@@ -184,13 +187,16 @@ static int pool_limits_at(lua_State *L) {
   uint32_t pid = check_pid(L, 1);
   lua_settop(L, 3);
   for (int i = 2; i <= 3; i++) {
-    if (!lua_isnil(L, i) && !(luaL_checknumber(L, i) >= 0)) { tarn_bind_raise_kind(L, TARN_EINVAL, "a size in bytes is needed"); }
+    if (!lua_isnil(L, i) && !(luaL_checknumber(L, i) >= 0)) {
+      tarn_bind_raise_kind(L, TARN_EINVAL, "a size in bytes is needed");
+    }
   }
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
   int rc = tarn_mp_write_array(&b, 2);
   for (int i = 2; i <= 3; i++) {
-    rc |= lua_isnil(L, i) ? tarn_mp_write_nil(&b) : tarn_mp_write_uint(&b, limit_of(lua_tonumber(L, i)));
+    rc |= lua_isnil(L, i) ? tarn_mp_write_nil(&b)
+                          : tarn_mp_write_uint(&b, limit_of(lua_tonumber(L, i)));
   }
   return plain_request(L, pid, "pool.limits", &b, rc, (tarn_payload_t){0});
 }
@@ -232,7 +238,9 @@ static int decode_event(lua_State *L, tarn_event_t *e) {
     tarn_bind_feed(L, tarn_value_size(e->value));
     return tarn_codec_decode_value(L, e->value, flags);
   }
-  if (e->bytes == NULL) { return tarn_bind_raise_kind(L, TARN_ENOMEM, "out of memory for a message that came"); }
+  if (e->bytes == NULL) {
+    return tarn_bind_raise_kind(L, TARN_ENOMEM, "out of memory for a message that came");
+  }
   return tarn_codec_decode_bytes(L, e->bytes, e->size, flags);
 }
 
@@ -266,7 +274,9 @@ static int core_wait(lua_State *L) {
   luaL_getmetatable(L, "tarn.event_box");
   lua_setmetatable(L, -2);
   b->host.enter(b->host.user);
-  while ((*box = tarn_service_take_response(b->service, msgid)) == NULL) { b->host.turn(b->host.user); }
+  while ((*box = tarn_service_take_response(b->service, msgid)) == NULL) {
+    b->host.turn(b->host.user);
+  }
   b->host.leave(b->host.user);
   lua_pushboolean(L, (*box)->ok);
   int count = decode_event(L, *box);
@@ -343,7 +353,8 @@ int tarn__reply_failure(lua_State *L) {
   tarn_event_t *e = tarn_bind_of(L)->current;
   if (!lua_istable(L, 1)) {
     tarn_error_t err;
-    tarn_error_set(&err, TARN_EREMOTE, "%s", lua_isstring(L, 1) ? lua_tostring(L, 1) : "an error without a message");
+    tarn_error_set(&err, TARN_EREMOTE, "%s",
+                   lua_isstring(L, 1) ? lua_tostring(L, 1) : "an error without a message");
     tarn_bind_push_error(L, &err);
     lua_replace(L, 1);
   }

@@ -44,7 +44,9 @@ void tarn_drops_add(void *user, uint64_t id) {
       d->capacity = more;
     }
   }
-  if (d->count < d->capacity) { d->ids[d->count++] = id; } /* else the anchor stays: memory, not correctness */
+  if (d->count < d->capacity) {
+    d->ids[d->count++] = id;
+  } /* else the anchor stays: memory, not correctness */
   pthread_mutex_unlock(&d->mutex);
 }
 
@@ -79,7 +81,9 @@ static bool table_get(lua_State *L, const char *key, uint64_t id) {
 /* Remember the value at index under id, weakly. Strings and numbers are values, not objects: nothing to remember. */
 static void cache(lua_State *L, uint64_t id, int index) {
   int type = lua_type(L, index);
-  if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER || type == LUA_TSTRING) { return; }
+  if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER || type == LUA_TSTRING) {
+    return;
+  }
   lua_pushvalue(L, index);
   table_set(L, &cache_key, id);
 }
@@ -125,7 +129,9 @@ static void forget_live(lua_State *L, uint64_t id) {
 /* Encode the live object id into *v and tell the pool. Raises what encoding raises. */
 static int encode_live(lua_State *L, uint64_t id, tarn_value_t **v, tarn_error_t *err) {
   tarn_bind_t *b = tarn_bind_of(L);
-  if (!table_get(L, &live_key, id)) { return tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id); }
+  if (!table_get(L, &live_key, id)) {
+    return tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
+  }
   tarn_encoded_t *e = tarn_codec_encode(L, -1);
   int rc = value_of(b, e, v, err);
   if (rc == 0) { rc = tarn_pool_encoded(b->pool, id, *v, err); }
@@ -179,8 +185,10 @@ void tarn_bind_collect(tarn_bind_t *b) {
 static int raise_missing(lua_State *L, uint64_t id) {
   tarn_bind_t *b = tarn_bind_of(L);
   char text[64];
-  snprintf(text, sizeof(text), "%u:%llu", b->service != NULL ? tarn_service_id(b->service) : 0, (unsigned long long)id);
-  return tarn_bind_raise_kind(L, TARN_ENOENT, "no object %s (deleted, or dropped under pressure)", text);
+  snprintf(text, sizeof(text), "%u:%llu", b->service != NULL ? tarn_service_id(b->service) : 0,
+           (unsigned long long)id);
+  return tarn_bind_raise_kind(L, TARN_ENOENT, "no object %s (deleted, or dropped under pressure)",
+                              text);
 }
 
 tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
@@ -188,7 +196,9 @@ tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
   tarn_value_t *v = NULL;
   tarn_error_t err = {0};
   int rc = 0;
-  while ((rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+  while ((rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err)) == TARN_ENEEDLUA) {
+    tarn_objects_make_room(b);
+  }
   if (rc == 0 && v == NULL) { rc = encode_live(L, id, &v, &err); }
   if (rc == TARN_ENOENT) { raise_missing(L, id); }
   if (rc != 0) { tarn_bind_raise(L, &err); }
@@ -224,7 +234,9 @@ static uint64_t set_encoded(lua_State *L, uint32_t flags) {
   check(L, value_of(b, tarn_codec_encode(L, 1), &v, &err), &err, 0);
   lua_pop(L, 1);
   int rc = 0;
-  while ((rc = tarn_pool_set_value(b->pool, v, flags, &id, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+  while ((rc = tarn_pool_set_value(b->pool, v, flags, &id, &err)) == TARN_ENEEDLUA) {
+    tarn_objects_make_room(b);
+  }
   tarn_value_release(v);
   check(L, rc, &err, 0);
   cache(L, id, 1);
@@ -237,7 +249,9 @@ static uint64_t set_live(lua_State *L, uint32_t flags, uint64_t size) {
   tarn_error_t err = {0};
   uint64_t id = 0;
   int rc = 0;
-  while ((rc = tarn_pool_set_live(b->pool, size, flags, &id, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+  while ((rc = tarn_pool_set_live(b->pool, size, flags, &id, &err)) == TARN_ENEEDLUA) {
+    tarn_objects_make_room(b);
+  }
   if (rc == TARN_EPOOLFULL) { return 0; }
   check(L, rc, &err, 0);
   lua_pushvalue(L, 1);
@@ -270,7 +284,9 @@ static int pool_get(lua_State *L) {
   }
   tarn_value_t *v = NULL;
   int rc = 0;
-  while ((rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err)) == TARN_ENEEDLUA) { tarn_objects_make_room(b); }
+  while ((rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err)) == TARN_ENEEDLUA) {
+    tarn_objects_make_room(b);
+  }
   check(L, rc, &err, id);
   if (v == NULL) { raise_missing(L, id); } /* live, and its anchor is gone: deleted a moment ago */
   tarn_value_t **box = lua_newuserdata(L, sizeof(*box)); /* decoding may raise */
@@ -312,7 +328,8 @@ static int pool_size(lua_State *L) {
 static int pool_destroy_on_evict(lua_State *L) {
   uint64_t id = own_id(L);
   tarn_error_t err = {0};
-  check(L, tarn_pool_set_destroy_on_evict(tarn_bind_of(L)->pool, id, lua_toboolean(L, 2)), &err, id);
+  check(L, tarn_pool_set_destroy_on_evict(tarn_bind_of(L)->pool, id, lua_toboolean(L, 2)), &err,
+        id);
   return 0;
 }
 
@@ -330,7 +347,9 @@ static int pool_evict(lua_State *L) {
 }
 
 /* A figure in bytes; no limit is infinite. */
-static void push_figure(lua_State *L, uint64_t v) { lua_pushnumber(L, v == UINT64_MAX ? HUGE_VAL : (double)v); }
+static void push_figure(lua_State *L, uint64_t v) {
+  lua_pushnumber(L, v == UINT64_MAX ? HUGE_VAL : (double)v);
+}
 
 static int pool_limits(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
@@ -365,14 +384,20 @@ static int pool_stats(lua_State *L) {
   tarn_pool_get_stats(b->pool, &s);
   if (b->service != NULL) { tarn_service_get_stats(b->service, &n); }
   lua_createtable(L, 0, 21);
-  set_stat(L, "objects", s.objects), set_stat(L, "live_bytes", s.live_bytes), set_stat(L, "resident_bytes", s.resident_bytes);
-  set_stat(L, "inflight_bytes", s.inflight_bytes), set_stat(L, "lent_bytes", s.lent_bytes), set_stat(L, "borrowed_bytes", s.borrowed_bytes);
-  set_stat(L, "spilled_bytes", s.spilled_bytes), set_stat(L, "disk_bytes", s.disk_bytes), set_stat(L, "max_memsize", s.max_memsize);
-  set_stat(L, "max_disksize", s.max_disksize), set_stat(L, "sets", s.sets), set_stat(L, "gets", s.gets), set_stat(L, "deletes", s.deletes);
+  set_stat(L, "objects", s.objects), set_stat(L, "live_bytes", s.live_bytes),
+      set_stat(L, "resident_bytes", s.resident_bytes);
+  set_stat(L, "inflight_bytes", s.inflight_bytes), set_stat(L, "lent_bytes", s.lent_bytes),
+      set_stat(L, "borrowed_bytes", s.borrowed_bytes);
+  set_stat(L, "spilled_bytes", s.spilled_bytes), set_stat(L, "disk_bytes", s.disk_bytes),
+      set_stat(L, "max_memsize", s.max_memsize);
+  set_stat(L, "max_disksize", s.max_disksize), set_stat(L, "sets", s.sets),
+      set_stat(L, "gets", s.gets), set_stat(L, "deletes", s.deletes);
   set_stat(L, "evictions", s.evictions), set_stat(L, "spill_written_bytes", s.spill_written_bytes);
-  set_stat(L, "mapped_back_bytes", s.mapped_back_bytes), set_stat(L, "mapped_in_bytes", 0), set_stat(L, "mapped_in_count", 0);
+  set_stat(L, "mapped_back_bytes", s.mapped_back_bytes), set_stat(L, "mapped_in_bytes", 0),
+      set_stat(L, "mapped_in_count", 0);
   set_stat(L, "tcp_in_bytes", n.tcp_in_bytes), set_stat(L, "tcp_out_bytes", n.tcp_out_bytes);
-  set_stat(L, "lua_bytes", (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB, 0));
+  set_stat(L, "lua_bytes",
+           (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB, 0));
   return 1;
 }
 
@@ -396,10 +421,14 @@ static void new_table(lua_State *L, const char *key, const char *mode) {
 }
 
 void tarn_objects_open(lua_State *L) {
-  static const luaL_Reg functions[] = {{"pool_set", pool_set},       {"pool_get", pool_get},
-                                       {"pool_delete", pool_delete}, {"pool_size", pool_size},
-                                       {"pool_evict", pool_evict},   {"pool_limits", pool_limits},
-                                       {"pool_stats", pool_stats},   {"pool_clear", pool_clear},
+  static const luaL_Reg functions[] = {{"pool_set", pool_set},
+                                       {"pool_get", pool_get},
+                                       {"pool_delete", pool_delete},
+                                       {"pool_size", pool_size},
+                                       {"pool_evict", pool_evict},
+                                       {"pool_limits", pool_limits},
+                                       {"pool_stats", pool_stats},
+                                       {"pool_clear", pool_clear},
                                        {"pool_destroy_on_evict", pool_destroy_on_evict},
                                        {NULL, NULL}};
   new_table(L, &live_key, NULL);

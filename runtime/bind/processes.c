@@ -151,15 +151,23 @@ static int core_spawn(lua_State *L) {
   char **env = build_env(L, 3);
   int64_t os_pid = 0;
   tarn_error_t err = {0};
-  if (tarn_service_spawn(b->service, (char *const *)(uintptr_t)argv, env, &os_pid, &err) != 0) { tarn_bind_raise(L, &err); }
+  if (tarn_service_spawn(b->service, (char *const *)(uintptr_t)argv, env, &os_pid, &err) != 0) {
+    tarn_bind_raise(L, &err);
+  }
   lua_pushnumber(L, (double)os_pid);
   return 1;
 }
 
 void tarn_processes_open(lua_State *L) {
-  static const luaL_Reg functions[] = {{"myid", core_myid},   {"os_pid", core_os_pid}, {"address", core_address},
-                                       {"exit", core_exit},   {"ready", core_ready},   {"stop", core_stop},
-                                       {"kill", core_kill},   {"spawn", core_spawn},   {"members", core_members},
+  static const luaL_Reg functions[] = {{"myid", core_myid},
+                                       {"os_pid", core_os_pid},
+                                       {"address", core_address},
+                                       {"exit", core_exit},
+                                       {"ready", core_ready},
+                                       {"stop", core_stop},
+                                       {"kill", core_kill},
+                                       {"spawn", core_spawn},
+                                       {"members", core_members},
                                        {"secret_file", core_secret_file},
                                        {NULL, NULL}};
   lua_pushlightuserdata(L, (void *)(uintptr_t)&members_key);

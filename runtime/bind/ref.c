@@ -6,7 +6,8 @@
 #include "bind.h"
 #include "service/service.h"
 
-static const char refs_key = 0; /* registry: weak-valued table, 12 raw bytes of owner and id -> userdata */
+static const char refs_key =
+    0; /* registry: weak-valued table, 12 raw bytes of owner and id -> userdata */
 
 static tarn_ref_t *check_ref(lua_State *L, int index) {
   tarn_ref_t *r = tarn_ref_test(L, index);
@@ -62,7 +63,8 @@ static int ref_key(lua_State *L) {
 static int ref_tostring(lua_State *L) {
   tarn_ref_t *r = check_ref(L, 1);
   char text[96];
-  snprintf(text, sizeof(text), "DRef(%" PRIu32 ":%" PRIu64 ", %" PRIu64 " bytes)", r->owner, r->id, r->size);
+  snprintf(text, sizeof(text), "DRef(%" PRIu32 ":%" PRIu64 ", %" PRIu64 " bytes)", r->owner, r->id,
+           r->size);
   lua_pushstring(L, text);
   return 1;
 }
@@ -83,7 +85,9 @@ static int ref_index(lua_State *L) {
   return 1;
 }
 
-static int ref_newindex(lua_State *L) { return luaL_error(L, "a DRef has no field '%s' to set", lua_tostring(L, 2)); }
+static int ref_newindex(lua_State *L) {
+  return luaL_error(L, "a DRef has no field '%s' to set", lua_tostring(L, 2));
+}
 
 static int ref_gc(lua_State *L) {
   tarn_ref_t *r = lua_touserdata(L, 1);

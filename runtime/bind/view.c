@@ -33,11 +33,13 @@ static bool mend_float(uint32_t *p) {
   return bad;
 }
 
-uint64_t tarn_view_mend_nans(void *first, uint64_t count, uint32_t stride_bytes, uint32_t number_bytes) {
+uint64_t tarn_view_mend_nans(void *first, uint64_t count, uint32_t stride_bytes,
+                             uint32_t number_bytes) {
   uint64_t mended = 0;
   char *at = first;
   for (uint64_t i = 0; i < count; i++, at += stride_bytes) {
-    mended += number_bytes == sizeof(double) ? mend_double((uint64_t *)(void *)at) : mend_float((uint32_t *)(void *)at);
+    mended += number_bytes == sizeof(double) ? mend_double((uint64_t *)(void *)at)
+                                             : mend_float((uint32_t *)(void *)at);
   }
   return mended;
 }

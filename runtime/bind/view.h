@@ -21,6 +21,7 @@ double tarn_view_hash(const void *bytes, uint64_t size);
 
 /* Make NaNs that LuaJIT would take for something else ordinary ones: count floating-point numbers of number_bytes (4, 8), each stride_bytes
  * after the one before, aligned. How many there were. */
-uint64_t tarn_view_mend_nans(void *first, uint64_t count, uint32_t stride_bytes, uint32_t number_bytes);
+uint64_t tarn_view_mend_nans(void *first, uint64_t count, uint32_t stride_bytes,
+                             uint32_t number_bytes);
 
 #endif

@@ -72,7 +72,8 @@ static void watch(tarn_baton_t *b) {
     }
     atomic_store(&b->watching, 0);
     if (atomic_load(&b->owner) != OWNER_FREE) { return; }
-    atomic_store(&b->watching, 1); /* released just now, and its release may have seen us watching */
+    atomic_store(&b->watching,
+                 1); /* released just now, and its release may have seen us watching */
   }
 }
 
@@ -87,10 +88,12 @@ static void *run(void *arg) {
   return NULL;
 }
 
-static void on_async(uv_async_t *a) { uv_stop(a->loop); /* so that uv_run(ONCE) returns to whoever looks at want and the outbox */ }
+static void on_async(uv_async_t *a) {
+  uv_stop(a->loop); /* so that uv_run(ONCE) returns to whoever looks at want and the outbox */
+}
 
-int tarn_baton_create(uv_loop_t *loop, void (*on_takeover)(void *user), void (*flush)(void *user), void *user, tarn_baton_t **out,
-                      tarn_error_t *err) {
+int tarn_baton_create(uv_loop_t *loop, void (*on_takeover)(void *user), void (*flush)(void *user),
+                      void *user, tarn_baton_t **out, tarn_error_t *err) {
   tarn_baton_t *b = tarn_calloc(1, sizeof(*b));
   if (b == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory"); }
   b->loop = loop;

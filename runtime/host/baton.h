@@ -16,8 +16,8 @@ typedef struct tarn_baton tarn_baton_t;
 
 /* The Lua thread is the owner from the start. on_takeover(user): on the service thread, just after it got the baton; flush(user): work off the
  * outbox, called by the service thread after a take-over and after each wake-up. */
-int tarn_baton_create(uv_loop_t *loop, void (*on_takeover)(void *user), void (*flush)(void *user), void *user, tarn_baton_t **out,
-                      tarn_error_t *err);
+int tarn_baton_create(uv_loop_t *loop, void (*on_takeover)(void *user), void (*flush)(void *user),
+                      void *user, tarn_baton_t **out, tarn_error_t *err);
 /* Lua thread, holding the baton: ends the service thread, closes the handle (runs the loop for it). */
 void tarn_baton_destroy(tarn_baton_t *b);
 

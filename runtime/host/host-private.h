@@ -32,10 +32,11 @@ typedef struct tarn_host {
   struct tarn_drops *drops;
   tarn_bind_t *bind;
   lua_State *L;
-  char bytecode[16]; /* the first bytes of a dumped function, in hex: LuaJIT's format and its flags */
+  char bytecode
+      [16]; /* the first bytes of a dumped function, in hex: LuaJIT's format and its flags */
   lua_Alloc lua_alloc; /* LuaJIT's own */
   void *lua_alloc_ud;
-  uint64_t lua_bytes;  /* written by the Lua thread, read by any: relaxed atomics */
+  uint64_t lua_bytes; /* written by the Lua thread, read by any: relaxed atomics */
   bool exiting;
   int code;
 } tarn_host_t;
@@ -45,7 +46,8 @@ int tarn__read_first_line(tarn_first_line_t *line, tarn_error_t *err);
 
 /* lua.c */
 int tarn__lua_create(tarn_host_t *h, tarn_error_t *err);
-int tarn__lua_setup(tarn_host_t *h, tarn_error_t *err); /* paths, options, luv, arg; after tarn_bind_open */
+int tarn__lua_setup(tarn_host_t *h,
+                    tarn_error_t *err); /* paths, options, luv, arg; after tarn_bind_open */
 void tarn__lua_destroy(tarn_host_t *h);
 
 /* host.c; any thread */

@@ -145,7 +145,9 @@ static void run(tarn_host_t *h) {
     if (!h->exiting) { more = tarn_bind_boot(h->bind, "step") == 1; }
     if (!h->exiting && uv_loop_alive(&h->user_loop)) {
       uv_run(&h->user_loop, UV_RUN_NOWAIT);
-      if (!more) { more = tarn_bind_boot(h->bind, "step") == 1; } /* what the user's callbacks have woken */
+      if (!more) {
+        more = tarn_bind_boot(h->bind, "step") == 1;
+      } /* what the user's callbacks have woken */
     }
     enter(h);
   }
@@ -167,7 +169,9 @@ static int start_pool(tarn_host_t *h, tarn_error_t *err) {
     snprintf(h->spill_dir, sizeof(h->spill_dir), "%s", o->spill_dir);
   } else { /* a job may change the working directory */
     char cwd[2048];
-    if (getcwd(cwd, sizeof(cwd)) == NULL) { return tarn_error_errno(err, errno, "the working directory"); }
+    if (getcwd(cwd, sizeof(cwd)) == NULL) {
+      return tarn_error_errno(err, errno, "the working directory");
+    }
     snprintf(h->spill_dir, sizeof(h->spill_dir), "%s/%s", cwd, o->spill_dir);
   }
   h->drops = tarn_drops_create();
@@ -186,7 +190,9 @@ void tarn__host_on_room(void *user) {
   if (h->service != NULL) { tarn_service_room(h->service); }
 }
 
-void tarn__host_on_drop_live(void *user, uint64_t id) { tarn_drops_add(((tarn_host_t *)user)->drops, id); }
+void tarn__host_on_drop_live(void *user, uint64_t id) {
+  tarn_drops_add(((tarn_host_t *)user)->drops, id);
+}
 
 static int start_service(tarn_host_t *h, tarn_error_t *err) {
   tarn_service_config_t sc = {.loop = &h->loop,
@@ -216,7 +222,8 @@ static int start_baton(tarn_host_t *h, tarn_error_t *err) {
 }
 
 static int start_lua(tarn_host_t *h, tarn_error_t *err) {
-  tarn_bind_host_t bh = {.enter = enter, .turn = turn, .leave = leave, .exit = request_exit, .exe = h->exe, .user = h};
+  tarn_bind_host_t bh = {
+      .enter = enter, .turn = turn, .leave = leave, .exit = request_exit, .exe = h->exe, .user = h};
   h->bind = tarn_bind_open(h->L, h->pool, h->service, &bh);
   if (h->bind == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory"); }
   h->bind->drops = h->drops;
@@ -234,7 +241,9 @@ static void close_loops(tarn_host_t *h) {
   if (h->loops_open) {
     uv_run(&h->loop, UV_RUN_NOWAIT);
     uv_loop_close(&h->user_loop);
-    if (uv_loop_close(&h->loop) != 0) { tarn_log(TARN_LOG_DEBUG, "handles were left in the service loop"); }
+    if (uv_loop_close(&h->loop) != 0) {
+      tarn_log(TARN_LOG_DEBUG, "handles were left in the service loop");
+    }
   }
 }
 
@@ -248,7 +257,9 @@ static void stop(tarn_host_t *h) {
     tarn_service_flush(h->service); /* the last replies of a worker, before its connections close */
     tarn_service_stop_children(h->service, CHILD_GRACE_MS);
   }
-  if (h->L != NULL) { tarn__lua_destroy(h); } /* finalizers put blocks back; the pool is still there */
+  if (h->L != NULL) {
+    tarn__lua_destroy(h);
+  } /* finalizers put blocks back; the pool is still there */
   if (h->pool != NULL) { tarn_pool_boundary(h->pool); }
   if (h->service != NULL) { tarn_service_destroy(h->service); }
   h->service = NULL;
@@ -257,7 +268,9 @@ static void stop(tarn_host_t *h) {
   if (h->bind != NULL) { tarn_bind_close(h->bind); }
   if (h->pool != NULL) { tarn_pool_destroy(h->pool); }
   tarn_drops_destroy(h->drops);
-  if (h->spill_dir[0] != '\0') { rmdir(h->spill_dir); } /* ours only when nobody else is in it: then it stays */
+  if (h->spill_dir[0] != '\0') {
+    rmdir(h->spill_dir);
+  } /* ours only when nobody else is in it: then it stays */
 }
 
 static int start(tarn_host_t *h, tarn_error_t *err) {

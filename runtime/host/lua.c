@@ -25,7 +25,9 @@ static int take_head(lua_State *L, const void *bytes, size_t size, void *ud) {
   (void)L;
   tarn_host_t *h = ud;
   if (h->bytecode[0] != '\0' || size < 5) { return 0; }
-  for (size_t i = 0; i < 5; i++) { snprintf(h->bytecode + 2 * i, 3, "%02x", ((const uint8_t *)bytes)[i]); }
+  for (size_t i = 0; i < 5; i++) {
+    snprintf(h->bytecode + 2 * i, 3, "%02x", ((const uint8_t *)bytes)[i]);
+  }
   return 0;
 }
 
@@ -56,7 +58,8 @@ void tarn__lua_destroy(tarn_host_t *h) {
   uv_walk(&h->user_loop, close_handle, NULL);
   uv_run(&h->user_loop, UV_RUN_DEFAULT);
   h->L = NULL;
-  lua_setallocf(L, h->lua_alloc, h->lua_alloc_ud); /* lua_close frees the allocator's own state with it */
+  lua_setallocf(L, h->lua_alloc,
+                h->lua_alloc_ud); /* lua_close frees the allocator's own state with it */
   lua_close(L);
 }
 
@@ -80,9 +83,7 @@ static int find_root(const char *exe, char *root, size_t size) {
   for (int up = 0; up < 3 && (slash = strrchr(dir, '/')) != NULL && slash != dir; up++) {
     *slash = '\0';
     snprintf(probe, sizeof(probe), "%s/lua/tarn/boot.lua", dir);
-    if (access(probe, R_OK) == 0) {
-      return snprintf(root, size, "%s", dir) < (int)size ? 0 : -1;
-    }
+    if (access(probe, R_OK) == 0) { return snprintf(root, size, "%s", dir) < (int)size ? 0 : -1; }
   }
   return -1;
 }
@@ -107,7 +108,8 @@ static void set_options(tarn_host_t *h, const char *script, bool interactive) {
   if (o->code != NULL) { lua_pushstring(L, o->code), lua_setfield(L, -2, "code"); }
   lua_pushboolean(L, interactive), lua_setfield(L, -2, "interactive");
   lua_pushboolean(L, o->worker), lua_setfield(L, -2, "worker");
-  lua_newtable(L); /* arg, as lua has it: arg[0] the script, arg[1].. its arguments, arg[-1].. what stands before it */
+  lua_newtable(
+      L); /* arg, as lua has it: arg[0] the script, arg[1].. its arguments, arg[-1].. what stands before it */
   int zero = o->script != NULL ? o->script_index : o->script_index - 1;
   for (int i = 0; i < o->argc; i++) {
     lua_pushstring(L, o->argv[i]);
@@ -122,7 +124,9 @@ static int setup_protected(lua_State *L) {
   bool terminal = isatty(STDIN_FILENO) == 1;
   const tarn_options_t *o = h->options;
   const char *script = o->script;
-  if (script == NULL && o->code == NULL && !o->worker && !o->interactive && !terminal) { script = "/dev/stdin"; }
+  if (script == NULL && o->code == NULL && !o->worker && !o->interactive && !terminal) {
+    script = "/dev/stdin";
+  }
   set_path(L, root);
   luv_set_loop(L, &h->user_loop);
   luv_set_callback(L, luv_pcall);
@@ -144,14 +148,17 @@ static int setup_protected(lua_State *L) {
 int tarn__lua_setup(tarn_host_t *h, tarn_error_t *err) {
   char root[4096];
   if (find_root(h->exe, root, sizeof(root)) != 0) {
-    return tarn_error_set(err, TARN_EIO, "its Lua modules are not found: neither in ../share/tarn beside the program nor above it");
+    return tarn_error_set(
+        err, TARN_EIO,
+        "its Lua modules are not found: neither in ../share/tarn beside the program nor above it");
   }
   lua_pushcfunction(h->L, setup_protected);
   lua_pushlightuserdata(h->L, h);
   lua_pushlightuserdata(h->L, root);
   if (lua_pcall(h->L, 2, 0, 0) != 0) {
     const char *text = lua_tostring(h->L, -1);
-    return tarn_error_set(err, TARN_EIO, "Lua cannot start: %s", text != NULL ? text : "out of memory");
+    return tarn_error_set(err, TARN_EIO, "Lua cannot start: %s",
+                          text != NULL ? text : "out of memory");
   }
   return 0;
 }

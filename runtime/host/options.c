@@ -24,12 +24,22 @@ int tarn_size_parse(const char *text, uint64_t *bytes) {
   static const struct {
     const char *name;
     double factor;
-  } units[] = {{"", 1},     {"B", 1},       {"KB", 1e3},     {"MB", 1e6},         {"GB", 1e9},           {"TB", 1e12},
-               {"KIB", 1024}, {"MIB", 1048576.0}, {"GIB", 1073741824.0}, {"TIB", 1099511627776.0}};
+  } units[] = {{"", 1},
+               {"B", 1},
+               {"KB", 1e3},
+               {"MB", 1e6},
+               {"GB", 1e9},
+               {"TB", 1e12},
+               {"KIB", 1024},
+               {"MIB", 1048576.0},
+               {"GIB", 1073741824.0},
+               {"TIB", 1099511627776.0}};
   if (!isdigit((unsigned char)text[0]) && text[0] != '.') { return TARN_EINVAL; }
   char *end = NULL;
   double value = strtod(text, &end);
-  if (end == text || !isfinite(value) || value < 0 || strpbrk(text, "xXpP") != NULL) { return TARN_EINVAL; }
+  if (end == text || !isfinite(value) || value < 0 || strpbrk(text, "xXpP") != NULL) {
+    return TARN_EINVAL;
+  }
   while (*end == ' ') { end++; }
   char unit[8] = {0};
   size_t n = strlen(end);
@@ -55,7 +65,8 @@ static int parse_count(const char *text, uint32_t *count) {
 }
 
 /* argv[*i] is an option that takes a value: "-m 1GB", "-m1GB", "--memory=1GB". Null: not this option. */
-static const char *option_value(int argc, char **argv, int *i, const char *brief, const char *full, bool *missing) {
+static const char *option_value(int argc, char **argv, int *i, const char *brief, const char *full,
+                                bool *missing) {
   const char *a = argv[*i];
   size_t n = strlen(full);
   *missing = false;
@@ -81,10 +92,13 @@ static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_erro
   } else if (strcmp(a, "-i") == 0) {
     o->interactive = true;
   } else if ((v = option_value(argc, argv, i, "-p", "--procs", &missing[0])) != NULL) {
-    if (parse_count(v, &o->procs) != 0) { return tarn_error_set(err, TARN_EINVAL, "%s: '%s' is not a number of workers", a, v); }
+    if (parse_count(v, &o->procs) != 0) {
+      return tarn_error_set(err, TARN_EINVAL, "%s: '%s' is not a number of workers", a, v);
+    }
   } else if ((v = option_value(argc, argv, i, "-m", "--memory", &missing[1])) != NULL) {
     if (tarn_size_parse(v, &o->memory) != 0) {
-      return tarn_error_set(err, TARN_EINVAL, "%s: '%s' is not a size (such as 512MB or 1GiB)", a, v);
+      return tarn_error_set(err, TARN_EINVAL, "%s: '%s' is not a size (such as 512MB or 1GiB)", a,
+                            v);
     }
   } else if ((v = option_value(argc, argv, i, "-d", "--spill-dir", &missing[2])) != NULL) {
     o->spill_dir = v;
@@ -118,7 +132,9 @@ int tarn_options_parse(int argc, char **argv, tarn_options_t *o, tarn_error_t *e
   }
   o->script_index = i;
   if (i < argc && o->code == NULL) { o->script = argv[i]; }
-  if (o->worker && i < argc) { return tarn_error_set(err, TARN_EINVAL, "tarn worker takes no argument '%s'", argv[i]); }
+  if (o->worker && i < argc) {
+    return tarn_error_set(err, TARN_EINVAL, "tarn worker takes no argument '%s'", argv[i]);
+  }
   return 0;
 }
 
@@ -147,7 +163,8 @@ static uint64_t meminfo_available(void) {
 
 uint64_t tarn_default_memory(uint32_t processes) {
   uint64_t available = meminfo_available();
-  uint64_t max = read_number("/sys/fs/cgroup/memory.max"), used = read_number("/sys/fs/cgroup/memory.current");
+  uint64_t max = read_number("/sys/fs/cgroup/memory.max"),
+           used = read_number("/sys/fs/cgroup/memory.current");
   if (max != UINT64_MAX && used != UINT64_MAX && (max > used ? max - used : 0) < available) {
     available = max > used ? max - used : 0;
   }

@@ -19,27 +19,37 @@ static int read_line(char *line, tarn_error_t *err) {
     struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
     uint64_t now = tarn_clock_ms();
     if (now >= deadline || poll(&p, 1, (int)(deadline - now)) == 0) {
-      return tarn_error_set(err, TARN_ETIMEDOUT, "no first line on standard input (expected HOST:PORT SECRET)");
+      return tarn_error_set(err, TARN_ETIMEDOUT,
+                            "no first line on standard input (expected HOST:PORT SECRET)");
     }
     ssize_t got = read(STDIN_FILENO, line + n, 1);
     if (got < 0 && errno == EINTR) { continue; }
-    if (got <= 0) { return tarn_error_set(err, TARN_EINVAL, "standard input ended before its first line (HOST:PORT SECRET)"); }
+    if (got <= 0) {
+      return tarn_error_set(err, TARN_EINVAL,
+                            "standard input ended before its first line (HOST:PORT SECRET)");
+    }
     if (line[n] == '\n') {
       line[n] = '\0';
       return 0;
     }
     n++;
   }
-  return tarn_error_set(err, TARN_EINVAL, "the first line of standard input is too long (expected HOST:PORT SECRET)");
+  return tarn_error_set(err, TARN_EINVAL,
+                        "the first line of standard input is too long (expected HOST:PORT SECRET)");
 }
 
 static int hex(char c) {
-  return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+  return c >= '0' && c <= '9'   ? c - '0'
+         : c >= 'a' && c <= 'f' ? c - 'a' + 10
+         : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                : -1;
 }
 
 static int parse_line(const char *text, tarn_first_line_t *line) {
   const char *space = strchr(text, ' ');
-  if (space == NULL || space == text || (size_t)(space - text) >= sizeof(line->address)) { return TARN_EINVAL; }
+  if (space == NULL || space == text || (size_t)(space - text) >= sizeof(line->address)) {
+    return TARN_EINVAL;
+  }
   memcpy(line->address, text, (size_t)(space - text));
   line->address[space - text] = '\0';
   const char *s = space + 1;
@@ -66,9 +76,12 @@ int tarn__read_first_line(tarn_first_line_t *line, tarn_error_t *err) {
   char text[LINE_BYTES];
   int rc = read_line(text, err);
   if (rc == 0 && parse_line(text, line) != 0) {
-    rc = tarn_error_set(err, TARN_EINVAL, "the first line of standard input is not HOST:PORT SECRET");
+    rc = tarn_error_set(err, TARN_EINVAL,
+                        "the first line of standard input is not HOST:PORT SECRET");
   }
   explicit_bzero(text, sizeof(text));
-  if (rc == 0 && move_stdin(&line->life_fd) != 0) { rc = tarn_error_errno(err, errno, "standard input"); }
+  if (rc == 0 && move_stdin(&line->life_fd) != 0) {
+    rc = tarn_error_errno(err, errno, "standard input");
+  }
   return rc;
 }

@@ -28,15 +28,17 @@ typedef struct tarn_file_info {
 uint64_t tarn_hash64(const void *bytes, size_t size); /* XXH3-64, seed 0 */
 
 /* The header, checksums and padding for a value (front detached or plain, blocks beside it), appended to out. Hashes the blocks. */
-int tarn_file_compose_header(const uint8_t *front, uint64_t front_size, const void *const *blocks, const uint64_t *sizes,
-                             uint32_t block_count, tarn_buf_t *out);
+int tarn_file_compose_header(const uint8_t *front, uint64_t front_size, const void *const *blocks,
+                             const uint64_t *sizes, uint32_t block_count, tarn_buf_t *out);
 
 /* Check the header (the first size bytes of a file that is file_size long; size >= 64 and enough to hold the checksums, else
  * TARN_EAGAIN with info->image_offset telling how many bytes are needed). TARN_ECORRUPT says what is wrong. */
-int tarn_file_check_header(const uint8_t *bytes, uint64_t size, uint64_t file_size, tarn_file_info_t *info, tarn_error_t *err);
+int tarn_file_check_header(const uint8_t *bytes, uint64_t size, uint64_t file_size,
+                           tarn_file_info_t *info, tarn_error_t *err);
 
 /* Verify a whole mapped file: header, front, and those blocks that are at most max_block_bytes. On success *out is the opened
  * contiguous image within. */
-int tarn_file_verify(const uint8_t *bytes, uint64_t file_size, uint64_t max_block_bytes, tarn_image_t *out, tarn_error_t *err);
+int tarn_file_verify(const uint8_t *bytes, uint64_t file_size, uint64_t max_block_bytes,
+                     tarn_image_t *out, tarn_error_t *err);
 
 #endif

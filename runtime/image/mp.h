@@ -13,22 +13,30 @@
 #include "base/err.h"
 
 typedef enum {
-  TARN_MP_NIL, TARN_MP_FALSE, TARN_MP_TRUE,
-  TARN_MP_UINT,  /* u: >= 0, from a positive fixint or an unsigned form */
-  TARN_MP_INT,   /* i: from a negative fixint or a signed form; may be >= 0 (0xd3, say) */
+  TARN_MP_NIL,
+  TARN_MP_FALSE,
+  TARN_MP_TRUE,
+  TARN_MP_UINT,   /* u: >= 0, from a positive fixint or an unsigned form */
+  TARN_MP_INT,    /* i: from a negative fixint or a signed form; may be >= 0 (0xd3, say) */
   TARN_MP_DOUBLE, /* d: float32 widened, or float64 */
-  TARN_MP_STR, TARN_MP_BIN, /* bytes, length */
-  TARN_MP_ARRAY, TARN_MP_MAP, /* length: elements, or pairs; the elements follow as tokens */
-  TARN_MP_EXT    /* ext_type, bytes, length */
+  TARN_MP_STR,
+  TARN_MP_BIN, /* bytes, length */
+  TARN_MP_ARRAY,
+  TARN_MP_MAP, /* length: elements, or pairs; the elements follow as tokens */
+  TARN_MP_EXT  /* ext_type, bytes, length */
 } tarn_mp_kind_t;
 
 typedef struct tarn_mp_token {
   tarn_mp_kind_t kind;
-  uint8_t code;        /* the first byte, for who must tell 0xd3 from 0xcf */
+  uint8_t code; /* the first byte, for who must tell 0xd3 from 0xcf */
   int8_t ext_type;
   uint32_t length;
   const uint8_t *bytes; /* borrowed from the input */
-  union { uint64_t u; int64_t i; double d; } v;
+  union {
+    uint64_t u;
+    int64_t i;
+    double d;
+  } v;
 } tarn_mp_token_t;
 
 typedef struct tarn_mp_reader {
@@ -61,7 +69,8 @@ int tarn_mp_read_bool(tarn_mp_reader_t *r, bool *out);
 inline int tarn_mp_write_nil(tarn_buf_t *b);
 inline int tarn_mp_write_bool(tarn_buf_t *b, bool v);
 inline int tarn_mp_write_uint(tarn_buf_t *b, uint64_t v);
-inline int tarn_mp_write_int(tarn_buf_t *b, int64_t v); /* shortest; >= 0 takes the unsigned forms */
+inline int tarn_mp_write_int(tarn_buf_t *b,
+                             int64_t v); /* shortest; >= 0 takes the unsigned forms */
 inline int tarn_mp_write_int64(tarn_buf_t *b, int64_t v);   /* always 0xd3 */
 inline int tarn_mp_write_uint64(tarn_buf_t *b, uint64_t v); /* always 0xcf */
 inline int tarn_mp_write_double(tarn_buf_t *b, double v);   /* always float64 */
@@ -162,38 +171,69 @@ inline int tarn__mp_read_sized(tarn_mp_reader_t *r, tarn_mp_token_t *t, uint8_t 
   const uint8_t *q = p + n;
   left -= n;
   switch (code) {
-  case 0xc0: t->kind = TARN_MP_NIL; break;
-  case 0xc2: t->kind = TARN_MP_FALSE; break;
-  case 0xc3: t->kind = TARN_MP_TRUE; break;
-  case 0xc4: return tarn__mp_payload(r, t, TARN_MP_BIN, q, left, *p);
-  case 0xc5: return tarn__mp_payload(r, t, TARN_MP_BIN, q, left, tarn__mp_load16(p));
-  case 0xc6: return tarn__mp_payload(r, t, TARN_MP_BIN, q, left, tarn__mp_load32(p));
-  case 0xc7: return tarn__mp_ext(r, t, q, left, *p);
-  case 0xc8: return tarn__mp_ext(r, t, q, left, tarn__mp_load16(p));
-  case 0xc9: return tarn__mp_ext(r, t, q, left, tarn__mp_load32(p));
-  case 0xca: return tarn__mp_float(r, t, p, false);
-  case 0xcb: return tarn__mp_float(r, t, p, true);
-  case 0xcc: return tarn__mp_uint(r, t, q, *p);
-  case 0xcd: return tarn__mp_uint(r, t, q, tarn__mp_load16(p));
-  case 0xce: return tarn__mp_uint(r, t, q, tarn__mp_load32(p));
-  case 0xcf: return tarn__mp_uint(r, t, q, tarn__mp_load64(p));
-  case 0xd0: return tarn__mp_int(r, t, q, (int8_t)*p);
-  case 0xd1: return tarn__mp_int(r, t, q, (int16_t)tarn__mp_load16(p));
-  case 0xd2: return tarn__mp_int(r, t, q, (int32_t)tarn__mp_load32(p));
-  case 0xd3: return tarn__mp_int(r, t, q, (int64_t)tarn__mp_load64(p));
+  case 0xc0:
+    t->kind = TARN_MP_NIL;
+    break;
+  case 0xc2:
+    t->kind = TARN_MP_FALSE;
+    break;
+  case 0xc3:
+    t->kind = TARN_MP_TRUE;
+    break;
+  case 0xc4:
+    return tarn__mp_payload(r, t, TARN_MP_BIN, q, left, *p);
+  case 0xc5:
+    return tarn__mp_payload(r, t, TARN_MP_BIN, q, left, tarn__mp_load16(p));
+  case 0xc6:
+    return tarn__mp_payload(r, t, TARN_MP_BIN, q, left, tarn__mp_load32(p));
+  case 0xc7:
+    return tarn__mp_ext(r, t, q, left, *p);
+  case 0xc8:
+    return tarn__mp_ext(r, t, q, left, tarn__mp_load16(p));
+  case 0xc9:
+    return tarn__mp_ext(r, t, q, left, tarn__mp_load32(p));
+  case 0xca:
+    return tarn__mp_float(r, t, p, false);
+  case 0xcb:
+    return tarn__mp_float(r, t, p, true);
+  case 0xcc:
+    return tarn__mp_uint(r, t, q, *p);
+  case 0xcd:
+    return tarn__mp_uint(r, t, q, tarn__mp_load16(p));
+  case 0xce:
+    return tarn__mp_uint(r, t, q, tarn__mp_load32(p));
+  case 0xcf:
+    return tarn__mp_uint(r, t, q, tarn__mp_load64(p));
+  case 0xd0:
+    return tarn__mp_int(r, t, q, (int8_t)*p);
+  case 0xd1:
+    return tarn__mp_int(r, t, q, (int16_t)tarn__mp_load16(p));
+  case 0xd2:
+    return tarn__mp_int(r, t, q, (int32_t)tarn__mp_load32(p));
+  case 0xd3:
+    return tarn__mp_int(r, t, q, (int64_t)tarn__mp_load64(p));
   case 0xd4:
   case 0xd5:
   case 0xd6:
   case 0xd7:
-  case 0xd8: return tarn__mp_ext(r, t, q, left, 1u << (code - 0xd4));
-  case 0xd9: return tarn__mp_payload(r, t, TARN_MP_STR, q, left, *p);
-  case 0xda: return tarn__mp_payload(r, t, TARN_MP_STR, q, left, tarn__mp_load16(p));
-  case 0xdb: return tarn__mp_payload(r, t, TARN_MP_STR, q, left, tarn__mp_load32(p));
-  case 0xdc: return tarn__mp_counted(r, t, TARN_MP_ARRAY, q, left, tarn__mp_load16(p));
-  case 0xdd: return tarn__mp_counted(r, t, TARN_MP_ARRAY, q, left, tarn__mp_load32(p));
-  case 0xde: return tarn__mp_counted(r, t, TARN_MP_MAP, q, left, tarn__mp_load16(p));
-  case 0xdf: return tarn__mp_counted(r, t, TARN_MP_MAP, q, left, tarn__mp_load32(p));
-  default: return TARN_ECORRUPT; /* 0xc1 */
+  case 0xd8:
+    return tarn__mp_ext(r, t, q, left, 1u << (code - 0xd4));
+  case 0xd9:
+    return tarn__mp_payload(r, t, TARN_MP_STR, q, left, *p);
+  case 0xda:
+    return tarn__mp_payload(r, t, TARN_MP_STR, q, left, tarn__mp_load16(p));
+  case 0xdb:
+    return tarn__mp_payload(r, t, TARN_MP_STR, q, left, tarn__mp_load32(p));
+  case 0xdc:
+    return tarn__mp_counted(r, t, TARN_MP_ARRAY, q, left, tarn__mp_load16(p));
+  case 0xdd:
+    return tarn__mp_counted(r, t, TARN_MP_ARRAY, q, left, tarn__mp_load32(p));
+  case 0xde:
+    return tarn__mp_counted(r, t, TARN_MP_MAP, q, left, tarn__mp_load16(p));
+  case 0xdf:
+    return tarn__mp_counted(r, t, TARN_MP_MAP, q, left, tarn__mp_load32(p));
+  default:
+    return TARN_ECORRUPT; /* 0xc1 */
   }
   r->at = p;
   return 0;
@@ -324,12 +364,18 @@ inline int tarn_mp_write_map(tarn_buf_t *b, uint32_t pairs) {
 inline int tarn_mp_write_ext_header(tarn_buf_t *b, int8_t type, size_t length) {
   uint64_t last = (uint8_t)type; /* code, length and type go out as one number */
   switch (length) {
-  case 1: return tarn__mp_put(b, 0xd4, last, 1, 0);
-  case 2: return tarn__mp_put(b, 0xd5, last, 1, 0);
-  case 4: return tarn__mp_put(b, 0xd6, last, 1, 0);
-  case 8: return tarn__mp_put(b, 0xd7, last, 1, 0);
-  case 16: return tarn__mp_put(b, 0xd8, last, 1, 0);
-  default: break;
+  case 1:
+    return tarn__mp_put(b, 0xd4, last, 1, 0);
+  case 2:
+    return tarn__mp_put(b, 0xd5, last, 1, 0);
+  case 4:
+    return tarn__mp_put(b, 0xd6, last, 1, 0);
+  case 8:
+    return tarn__mp_put(b, 0xd7, last, 1, 0);
+  case 16:
+    return tarn__mp_put(b, 0xd8, last, 1, 0);
+  default:
+    break;
   }
   if (length <= UINT8_MAX) { return tarn__mp_put(b, 0xc7, length << 8 | last, 2, 0); }
   if (length <= UINT16_MAX) { return tarn__mp_put(b, 0xc8, length << 8 | last, 3, 0); }

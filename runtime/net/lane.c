@@ -242,11 +242,15 @@ void tarn__lane_read(tarn__lane_t *lane) {
 }
 
 void tarn_peer_pause(tarn_peer_t *peer) {
-  if (peer->control && !peer->control->closing) { uv_read_stop((uv_stream_t *)&peer->control->tcp); }
+  if (peer->control && !peer->control->closing) {
+    uv_read_stop((uv_stream_t *)&peer->control->tcp);
+  }
 }
 
 void tarn_peer_resume(tarn_peer_t *peer) {
-  if (peer->control && peer->control->state == TARN__LANE_PROVEN) { tarn__lane_read(peer->control); }
+  if (peer->control && peer->control->state == TARN__LANE_PROVEN) {
+    tarn__lane_read(peer->control);
+  }
 }
 
 /* ---- the beginning ---- */

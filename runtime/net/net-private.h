@@ -16,13 +16,16 @@
 #include "net/handshake-private.h"
 #include "net/net.h"
 
-#define TARN__READ_BYTES (256u * 1024u)        /* the read buffer that all lanes of a net share */
-#define TARN__DIRECT_BYTES (64u * 1024u)       /* what is still to come and is larger is read straight to where it belongs */
-#define TARN__SLICE_BYTES (1024u * 1024u)      /* one read */
-#define TARN__TURN_BYTES (4u * 1024u * 1024u)  /* one lane's reads in one turn of the loop; also one write */
-#define TARN__KEEP_BYTES (64u * 1024u)         /* a receive buffer larger than this is given back after use */
-#define TARN__LINGER_MS 1000u                  /* for the other lane's bytes to be read, or a refusal to arrive */
-#define TARN__GRACE_MS 1000u                   /* so long an unproven connection is not closed for a newer one */
+#define TARN__READ_BYTES (256u * 1024u) /* the read buffer that all lanes of a net share */
+#define TARN__DIRECT_BYTES                                                                         \
+  (64u * 1024u) /* what is still to come and is larger is read straight to where it belongs */
+#define TARN__SLICE_BYTES (1024u * 1024u) /* one read */
+#define TARN__TURN_BYTES                                                                           \
+  (4u * 1024u * 1024u) /* one lane's reads in one turn of the loop; also one write */
+#define TARN__KEEP_BYTES                                                                           \
+  (64u * 1024u)               /* a receive buffer larger than this is given back after use */
+#define TARN__LINGER_MS 1000u /* for the other lane's bytes to be read, or a refusal to arrive */
+#define TARN__GRACE_MS 1000u  /* so long an unproven connection is not closed for a newer one */
 #define TARN__ADDRESS_BYTES 288u
 #define TARN__IOV 1024
 #define TARN__MAX_BLOCKS (1u << 20) /* of a bulk message */
@@ -49,15 +52,16 @@ typedef struct tarn__out {
 
 /* Receiving on a bulk lane. lane->acc holds header, sizes and frame until on_bulk has been called. */
 typedef struct tarn__bulk_in {
-  bool in_blocks;     /* false: header, sizes and frame are being gathered */
-  bool paused;        /* on_bulk_begin said TARN_EAGAIN */
-  bool checked;       /* the frame is well formed */
-  int status;         /* what on_bulk_begin answered */
+  bool in_blocks; /* false: header, sizes and frame are being gathered */
+  bool paused;    /* on_bulk_begin said TARN_EAGAIN */
+  bool checked;   /* the frame is well formed */
+  int status;     /* what on_bulk_begin answered */
   uint32_t count, index;
-  uint64_t frame_size, need, offset; /* need: bytes of acc before on_bulk_begin can be asked; offset: in block index */
-  void **dest;        /* owned; where each block goes (the user's memory) */
+  uint64_t frame_size, need,
+      offset;  /* need: bytes of acc before on_bulk_begin can be asked; offset: in block index */
+  void **dest; /* owned; where each block goes (the user's memory) */
   void *token;
-  tarn_buf_t excess;  /* read but not looked at when the lane was paused */
+  tarn_buf_t excess; /* read but not looked at when the lane was paused */
 } tarn__bulk_in_t;
 
 enum { TARN__LANE_CONNECTING, TARN__LANE_GREETING, TARN__LANE_PARTING, TARN__LANE_PROVEN };
@@ -66,9 +70,9 @@ enum { TARN__INTO_SHARED, TARN__INTO_GREETING, TARN__INTO_ACC, TARN__INTO_BLOCK 
 /* The handshake of one lane; freed once proven. */
 typedef struct tarn__greeting {
   uint8_t bytes[TARN_NET_UNPROVEN_BYTES];
-  size_t have, at;  /* bytes received; start of the message being read */
-  size_t scanned;   /* how far the framer has looked */
-  uint8_t step;     /* messages understood so far */
+  size_t have, at; /* bytes received; start of the message being read */
+  size_t scanned;  /* how far the framer has looked */
+  uint8_t step;    /* messages understood so far */
   tarn__hello_t hello;
   tarn__welcome_t welcome;
 } tarn__greeting_t;
@@ -90,21 +94,21 @@ struct tarn__lane {
   uint16_t port;        /* while the name is looked up */
   char remote[64];
   uv_tcp_t tcp;
-  uv_timer_t timer;     /* the handshake's deadline; later, lingering */
+  uv_timer_t timer; /* the handshake's deadline; later, lingering */
   uv_connect_t connect;
   uv_getaddrinfo_t resolve;
   uv_shutdown_t shutdown;
   uv_write_t write;
-  size_t write_bytes;   /* of the uv_write under way */
+  size_t write_bytes;         /* of the uv_write under way */
   tarn_framer_t *framer;      /* owned */
   tarn__greeting_t *greeting; /* owned; null once proven */
-  tarn_buf_t acc;       /* a frame that did not come in one piece */
+  tarn_buf_t acc;             /* a frame that did not come in one piece */
   tarn__bulk_in_t in;
   uint64_t born_ms;
-  uint64_t turn, turn_bytes;  /* what was read in that turn of the loop */
-  tarn__out_t *out;     /* owned: ring of out_capacity (a power of two) */
+  uint64_t turn, turn_bytes; /* what was read in that turn of the loop */
+  tarn__out_t *out;          /* owned: ring of out_capacity (a power of two) */
   size_t out_head, out_count, out_capacity;
-  uint32_t part;        /* of the first entry: parts sent, and bytes of the next one */
+  uint32_t part; /* of the first entry: parts sent, and bytes of the next one */
   size_t part_offset;
 };
 
@@ -119,13 +123,14 @@ struct tarn_peer {
   uint8_t tie[TARN__TIE_BYTES]; /* names this pair of control lane ends */
   char address[TARN__ADDRESS_BYTES];
   tarn__lane_t *control, *bulk_out, *bulk_in; /* bulk_out: the one opened from here */
-  uint32_t lane_count; /* lanes not yet freed */
-  tarn_list_t bulk_wait; /* of tarn__bulk_t: waiting for a bulk lane */
+  uint32_t lane_count;                        /* lanes not yet freed */
+  tarn_list_t bulk_wait;                      /* of tarn__bulk_t: waiting for a bulk lane */
   uint64_t queued_bytes;
-  bool connector;      /* made by tarn_net_connect */
+  bool connector; /* made by tarn_net_connect */
   bool up, congested, closing;
-  bool doomed;         /* something broke; closed for `reason` when the control lane has been read to its end, or soon */
-  bool asked, wanted;  /* asked the other end for a bulk lane; was asked for one */
+  bool
+      doomed; /* something broke; closed for `reason` when the control lane has been read to its end, or soon */
+  bool asked, wanted; /* asked the other end for a bulk lane; was asked for one */
   tarn_error_t reason;
 };
 
@@ -174,7 +179,8 @@ bool tarn__address_is_loopback(const struct sockaddr *sa);
 
 /* framer.c */
 void tarn__framer_reset(tarn_framer_t *f, uint64_t max_frame);
-uint64_t tarn__framer_need(const tarn_framer_t *f); /* at least so many bytes are still to come in the current frame */
+uint64_t tarn__framer_need(
+    const tarn_framer_t *f); /* at least so many bytes are still to come in the current frame */
 
 /* listen.c */
 void tarn__listeners_accept(tarn_net_t *net); /* those that wait, as far as the bound allows */
@@ -185,54 +191,68 @@ void tarn__net_settle(tarn_net_t *net);   /* free it if it is closing and nothin
 void tarn__net_dispatch(tarn_net_t *net); /* call the callbacks that are due; on the loop only */
 
 /* lane.c */
-int tarn__lane_accept(tarn_net_t *net, uv_stream_t *listener); /* a uv error; UV_ENOMEM: not accepted */
-int tarn__lane_connect(tarn_net_t *net, tarn_peer_t *peer, uint8_t role, const char *address, tarn__lane_t **out,
-                       tarn_error_t *err);
+int tarn__lane_accept(tarn_net_t *net,
+                      uv_stream_t *listener); /* a uv error; UV_ENOMEM: not accepted */
+int tarn__lane_connect(tarn_net_t *net, tarn_peer_t *peer, uint8_t role, const char *address,
+                       tarn__lane_t **out, tarn_error_t *err);
 void tarn__lane_read(tarn__lane_t *lane); /* start, or go on, reading */
-void tarn__lane_feed(tarn__lane_t *lane, const uint8_t *bytes, size_t size); /* bytes of a proven lane */
+void tarn__lane_feed(tarn__lane_t *lane, const uint8_t *bytes,
+                     size_t size); /* bytes of a proven lane */
 /* A place in lane->acc to read into, if at least `need` bytes are to come and that is much. False: use the shared buffer. */
 bool tarn__lane_acc_buffer(tarn__lane_t *lane, uint64_t need, uv_buf_t *out);
 void tarn__lane_proven(tarn__lane_t *lane);
 void tarn__lane_linger(tarn__lane_t *lane, uint32_t ms); /* the timer: see on_timer */
 void tarn__lane_close(tarn__lane_t *lane);
 /* Something is wrong with it: tells the peer, logs, closes, as its state asks. */
-void tarn__lane_fail(tarn__lane_t *lane, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void tarn__lane_fail(tarn__lane_t *lane, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* write.c */
 int tarn__lane_push(tarn__lane_t *lane, tarn__out_t entry);
-void tarn__lane_mark(tarn__lane_t *lane);  /* send in this turn what is queued */
-void tarn__lane_flush(tarn__lane_t *lane); /* calls nobody back: what is through goes to net->done */
+void tarn__lane_mark(tarn__lane_t *lane); /* send in this turn what is queued */
+void tarn__lane_flush(
+    tarn__lane_t *lane); /* calls nobody back: what is through goes to net->done */
 void tarn__lane_drop_queue(tarn__lane_t *lane, int status);
-bool tarn__lane_write_now(tarn__lane_t *lane, const tarn_buf_t *message); /* handshake only: all of it at once, or false */
+bool tarn__lane_write_now(
+    tarn__lane_t *lane,
+    const tarn_buf_t *message); /* handshake only: all of it at once, or false */
 void tarn__bulk_finish(tarn_net_t *net, tarn__bulk_t *b, int status); /* on_done will be called */
 void tarn__peer_sent(tarn_peer_t *peer, uint64_t bytes); /* so many fewer bytes are queued */
 
 /* greet.c */
-void tarn__greet_start(tarn__lane_t *lane);              /* connector: say hello */
-void tarn__greet_feed(tarn__lane_t *lane, size_t count); /* so many bytes were added to greeting->bytes */
+void tarn__greet_start(tarn__lane_t *lane); /* connector: say hello */
+void tarn__greet_feed(tarn__lane_t *lane,
+                      size_t count); /* so many bytes were added to greeting->bytes */
 
 /* bulk_in.c: receiving */
 void tarn__bulk_in_init(tarn__lane_t *lane);
 void tarn__bulk_in_release(tarn__lane_t *lane); /* tells on_bulk if a message was under way */
 void tarn__bulk_in_feed(tarn__lane_t *lane, const uint8_t *bytes, size_t size);
-void tarn__bulk_in_direct(tarn__lane_t *lane, size_t count); /* so many bytes were read to where tarn__bulk_in_buffer said */
+void tarn__bulk_in_direct(
+    tarn__lane_t *lane,
+    size_t count); /* so many bytes were read to where tarn__bulk_in_buffer said */
 void tarn__bulk_in_acc(tarn__lane_t *lane, size_t count);
-bool tarn__bulk_in_buffer(tarn__lane_t *lane, uv_buf_t *out); /* false: read into the shared buffer */
+bool tarn__bulk_in_buffer(tarn__lane_t *lane,
+                          uv_buf_t *out); /* false: read into the shared buffer */
 void tarn__bulk_in_resume(tarn__lane_t *lane);
 
 /* bulk.c: opening, choosing, losing the lane */
 void tarn__bulk_route(tarn_peer_t *peer);
 void tarn__bulk_lost(tarn__lane_t *lane, const tarn_error_t *err);
 void tarn__bulk_attached(tarn_peer_t *peer, tarn__lane_t *lane);
-bool tarn__bulk_control(tarn_peer_t *peer, const uint8_t *frame, size_t size); /* true: a frame of ours, dealt with */
+bool tarn__bulk_control(tarn_peer_t *peer, const uint8_t *frame,
+                        size_t size); /* true: a frame of ours, dealt with */
 void tarn__bulk_fail_waiting(tarn_peer_t *peer, int status);
 
 /* peer.c */
 int tarn__peer_create(tarn_net_t *net, tarn_peer_t **out);
 void tarn__peer_up(tarn_peer_t *peer);     /* on_up */
 void tarn__peer_settle(tarn_peer_t *peer); /* on_down and free, if it is closing and has no lane */
-int tarn__peer_status(const tarn_peer_t *peer); /* for what a closed peer leaves undone: TARN_ECANCELED or TARN_ELOST */
+int tarn__peer_status(
+    const tarn_peer_t
+        *peer); /* for what a closed peer leaves undone: TARN_ECANCELED or TARN_ELOST */
 void tarn__peer_doom(tarn_peer_t *peer, const tarn_error_t *err);
-tarn_peer_t *tarn__peer_find(tarn_net_t *net, uint32_t id, uint64_t incarnation, const uint8_t *tie);
+tarn_peer_t *tarn__peer_find(tarn_net_t *net, uint32_t id, uint64_t incarnation,
+                             const uint8_t *tie);
 
 #endif

@@ -43,7 +43,7 @@ typedef struct tarn_net_identity {
   uint32_t id;          /* tarn's process id; 0 for a foreign client, or before joining */
   uint64_t incarnation; /* random, new for each process */
   int64_t os_pid;
-  char host[64];        /* boot id and namespaces, opaque: equal when same-machine mapping may be tried */
+  char host[64]; /* boot id and namespaces, opaque: equal when same-machine mapping may be tried */
   bool foreign;
 } tarn_net_identity_t;
 
@@ -65,25 +65,28 @@ typedef struct tarn_net_callbacks {
   void (*on_frame)(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size);
   /* A bulk message's frame is here, and its blocks follow. Give each a destination of its size: fill dest[i] and *token, return 0. TARN_EAGAIN: not now; the lane is
    * not read until tarn_peer_bulk_retry, then asked again. Any other code: the blocks are read and dropped, on_bulk follows with that code. */
-  int (*on_bulk_begin)(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size, const uint64_t *sizes, uint32_t count,
-                       void **dest, void **token);
+  int (*on_bulk_begin)(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size,
+                       const uint64_t *sizes, uint32_t count, void **dest, void **token);
   /* All bytes are in their destinations (status 0), or they will not come (peer lost, refused). Once for each on_bulk_begin that returned other than TARN_EAGAIN. */
-  void (*on_bulk)(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size, void *token, int status);
+  void (*on_bulk)(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size, void *token,
+                  int status);
   /* What is queued to the peer has fallen below the low mark, after having been above the high mark. */
   void (*on_drained)(void *user, tarn_peer_t *peer);
 } tarn_net_callbacks_t;
 
 typedef struct tarn_net_config {
-  uv_loop_t *loop;             /* borrowed */
-  const uint8_t *secret;       /* TARN_SECRET_BYTES; copied into guarded memory */
+  uv_loop_t *loop;       /* borrowed */
+  const uint8_t *secret; /* TARN_SECRET_BYTES; copied into guarded memory */
   tarn_net_identity_t self;
   tarn_net_callbacks_t callbacks;
   void *user;
-  uint64_t max_frame;          /* bytes; 0: 1 GiB. Memory grows with what arrives, not with what is claimed */
+  uint64_t
+      max_frame; /* bytes; 0: 1 GiB. Memory grows with what arrives, not with what is claimed */
   uint64_t high_mark, low_mark; /* queued bytes to a peer; 0: 64 MiB, 16 MiB */
-  uint32_t hello_timeout_ms;   /* 0: 5000 */
-  uint32_t max_unproven;       /* 0: 64 */
-  const char *bytecode;        /* the kind of this process's Lua bytecode (at most 31 characters; null: ""): both ends must be alike. Copied */
+  uint32_t hello_timeout_ms;    /* 0: 5000 */
+  uint32_t max_unproven;        /* 0: 64 */
+  const char *
+      bytecode; /* the kind of this process's Lua bytecode (at most 31 characters; null: ""): both ends must be alike. Copied */
 } tarn_net_config_t;
 
 int tarn_net_create(const tarn_net_config_t *config, tarn_net_t **out, tarn_error_t *err);
@@ -96,12 +99,13 @@ void tarn_net_set_self(tarn_net_t *net, uint32_t id, uint64_t incarnation);
 const tarn_net_identity_t *tarn_net_self(const tarn_net_t *net);
 
 /* Listen on "HOST:PORT" (a numeric address, IPv6 in brackets; port 0: any); may be called again for further ones. address gets the real one (>= 64 bytes). */
-int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t address_size, tarn_error_t *err);
+int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t address_size,
+                    tarn_error_t *err);
 
 /* Start connecting to "HOST:PORT" (HOST may be a name: it is looked up without blocking). want_id, want_incarnation: whom to expect there (0: anybody). The peer can be sent to at once; frames wait for the
  * proof. On error nothing is called. user_data: tarn_peer_set_data. */
-int tarn_net_connect(tarn_net_t *net, const char *address, uint32_t want_id, uint64_t want_incarnation, tarn_peer_t **out,
-                     tarn_error_t *err);
+int tarn_net_connect(tarn_net_t *net, const char *address, uint32_t want_id,
+                     uint64_t want_incarnation, tarn_peer_t **out, tarn_error_t *err);
 
 /* Queue a frame (from tarn_malloc; taken over, also on failure). Frames queued in one turn of the loop leave in one write. TARN_ELOST once the peer is
  * closing. Beyond the high mark it still queues; tarn_peer_congested tells. */
@@ -110,7 +114,8 @@ int tarn_peer_send(tarn_peer_t *peer, uint8_t *frame, size_t size);
 void tarn_net_flush(tarn_net_t *net);
 /* Queue a frame with blocks for the bulk lane, opening it if there is none (the end that has an address for the other connects). The spans must stay readable until on_done(user, status),
  * which comes exactly once unless an error is returned, and never from inside a call of this header. frame is taken over. TARN_EINVAL: a foreign peer. */
-int tarn_peer_send_bulk(tarn_peer_t *peer, uint8_t *frame, size_t size, const tarn_net_span_t *blocks, uint32_t count,
+int tarn_peer_send_bulk(tarn_peer_t *peer, uint8_t *frame, size_t size,
+                        const tarn_net_span_t *blocks, uint32_t count,
                         void (*on_done)(void *user, int status), void *user);
 /* Ask on_bulk_begin again, in this turn of the loop (not from inside this call; allowed at any time, in on_bulk_begin too). */
 void tarn_peer_bulk_retry(tarn_peer_t *peer);
@@ -122,7 +127,8 @@ void tarn_peer_resume(tarn_peer_t *peer);
 
 bool tarn_peer_congested(const tarn_peer_t *peer);
 uint64_t tarn_peer_queued_bytes(const tarn_peer_t *peer);
-const tarn_net_identity_t *tarn_peer_identity(const tarn_peer_t *peer); /* of the other end; valid from on_up */
+const tarn_net_identity_t *
+tarn_peer_identity(const tarn_peer_t *peer); /* of the other end; valid from on_up */
 /* The "HOST:PORT" at which a new connection to this peer can be opened; needed for the bulk lane of a peer that connected to us. May be null or "". Copied. */
 void tarn_peer_set_address(tarn_peer_t *peer, const char *address);
 void tarn_peer_set_data(tarn_peer_t *peer, void *data);
@@ -143,6 +149,7 @@ tarn_framer_t *tarn_framer_create(uint64_t max_frame, uint32_t max_depth);
 void tarn_framer_destroy(tarn_framer_t *f);
 /* Scans bytes[0..size): *used is how many belong to the current frame. 1: the frame ends there (the next call starts a new one); 0: more bytes are
  * needed; TARN_EPROTO (not RPC-shaped: the outermost value must be an array of 3 or 4 whose first element is 0, 1 or 2), TARN_ETOOBIG. */
-int tarn_framer_scan(tarn_framer_t *f, const uint8_t *bytes, size_t size, size_t *used, tarn_error_t *err);
+int tarn_framer_scan(tarn_framer_t *f, const uint8_t *bytes, size_t size, size_t *used,
+                     tarn_error_t *err);
 
 #endif

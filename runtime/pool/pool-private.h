@@ -46,7 +46,7 @@ typedef struct tarn__block {
   tarn__pack_t *pack;              /* when on disk in a pack; else the extent is our own */
   uint64_t disk_offset, disk_size; /* where on_disk; disk_size 0 in a pack */
   uint64_t hash;                   /* of a heap piece on disk */
-  tarn__object_t *visitor; /* the visiting value that it belongs to (visitor.c) */
+  tarn__object_t *visitor;         /* the visiting value that it belongs to (visitor.c) */
   tarn__object_t *parker;          /* waits for this piece to be unmapped */
   tarn_list_t write_link;          /* in a batch of the spill thread */
   bool on_disk;
@@ -166,8 +166,10 @@ void tarn__pool_changed_locked(tarn_pool_t *pool); /* room came, or an outcome *
 void tarn__pool_trash_locked(tarn_pool_t *pool, void *mem, uint64_t size_bytes);
 void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o);
 void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o); /* unlinked already */
-tarn__object_t *tarn__object_new(tarn_pool_t *pool, uint32_t flags); /* the mutex is not held; null: no memory */
-int tarn__object_enter_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err); /* into the table, with an id */
+tarn__object_t *tarn__object_new(tarn_pool_t *pool,
+                                 uint32_t flags); /* the mutex is not held; null: no memory */
+int tarn__object_enter_locked(tarn_pool_t *pool, tarn__object_t *o,
+                              tarn_error_t *err); /* into the table, with an id */
 void tarn__object_become_locked(tarn__object_t *o, tarn_value_t *v);
 tarn__object_t *tarn__object_find_locked(tarn_pool_t *pool, uint64_t id);
 
@@ -244,7 +246,8 @@ int tarn__object_thaw_locked(
     tarn_pool_t *pool, tarn__object_t *o); /* cold: its value again, still on disk. TARN_ENOMEM */
 
 /* ---- visitor.c ---- */
-void tarn__visitor_left_locked(tarn__block_t *b); /* a piece was unmapped; the caller has a reference */
+void tarn__visitor_left_locked(
+    tarn__block_t *b); /* a piece was unmapped; the caller has a reference */
 void tarn__visitor_forget_locked(tarn__object_t *o); /* one is being deleted */
 
 /* ---- spiller.c ---- */

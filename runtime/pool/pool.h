@@ -29,16 +29,17 @@ typedef struct tarn_pool tarn_pool_t;
 
 /* A block. The first fields are read by Lua's FFI (lua/tarn/block.lua has the same declaration); the rest is private. */
 typedef struct tarn_block {
-  uint8_t *data;    /* valid while mapped (see tarn_block_map); null otherwise */
-  uint64_t size;    /* bytes asked for */
-  uint32_t sealed;  /* 1: stored, must not be written any more */
-  uint32_t kind;    /* private */
+  uint8_t *data;   /* valid while mapped (see tarn_block_map); null otherwise */
+  uint64_t size;   /* bytes asked for */
+  uint32_t sealed; /* 1: stored, must not be written any more */
+  uint32_t kind;   /* private */
 } tarn_block_t;
 
 typedef struct tarn_pool_config {
   uint64_t max_memsize;  /* bytes */
   uint64_t max_disksize; /* bytes; UINT64_MAX: no limit of ours */
-  const char *spill_dir; /* made (0700) with parents at the first spill; the spill file is anonymous. Copied. */
+  const char *
+      spill_dir; /* made (0700) with parents at the first spill; the spill file is anonymous. Copied. */
   /* Room came back or an eviction ended, after some call had returned TARN_EAGAIN or TARN_ENEEDLUA. From the spill thread or from
    * whoever freed: must only wake somebody. */
   void (*on_room)(void *user);
@@ -56,14 +57,16 @@ void tarn_pool_destroy(tarn_pool_t *pool);
 
 enum {
   TARN_BLOCK_ZERO = 1, /* zero-filled */
-  TARN_BLOCK_WAIT = 2  /* wait (blocking this thread) for evictions already possible without Lua to make room */
+  TARN_BLOCK_WAIT =
+      2 /* wait (blocking this thread) for evictions already possible without Lua to make room */
 };
 /* A new writable block, with one reference and one mapping, both the caller's. size 0 is allowed.
  * TARN_EAGAIN (without WAIT: eviction is under way, on_room will come), TARN_ENEEDLUA (only live values are left to evict: the Lua
  * thread must call tarn_pool_next_live and encode; on_room comes after), TARN_EPOOLFULL, TARN_EDISKFULL, TARN_EIO (with figures). */
-int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_block_t **out, tarn_error_t *err);
+int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_block_t **out,
+                      tarn_error_t *err);
 
-void tarn_block_retain(tarn_block_t *b);  /* keeps the bytes, not the address */
+void tarn_block_retain(tarn_block_t *b); /* keeps the bytes, not the address */
 void tarn_block_release(tarn_block_t *b);
 /* Pin the address: b->data is valid from here to tarn_block_unmap. Counts, and implies a reference. A spilled block is mapped from the spill file, O(1) in
  * its size (small packed ones are read). TARN_EIO, TARN_ENOMEM, TARN_ECORRUPT. */
@@ -83,8 +86,9 @@ typedef struct tarn_value tarn_value_t;
 /* Takes over front (from tarn_malloc; a whole plain image when block_count is 0), and one reference and one mapping for each entry of blocks, on success only. Seals
  * the blocks. The same block may stand twice (and then brings two of each). A value has one reference, its caller's, and its blocks stay mapped while it has
  * references other than the pool's own. */
-int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size, tarn_block_t *const *blocks, uint32_t block_count,
-                      tarn_value_t **out, tarn_error_t *err);
+int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
+                      tarn_block_t *const *blocks, uint32_t block_count, tarn_value_t **out,
+                      tarn_error_t *err);
 /* Nobody stores v (it came with a message): let it be evicted all the same while views of it are in use, re-backed by the spill file like
  * any other. It is no object that can be got or deleted, and goes with its last mapping. TARN_ENOMEM: it stays in memory. */
 int tarn_pool_visit(tarn_pool_t *pool, tarn_value_t *v);
@@ -100,9 +104,11 @@ uint64_t tarn_value_size(const tarn_value_t *v); /* front + distinct blocks, byt
 enum { TARN_OBJECT_DESTROY_ON_EVICT = 1 };
 
 /* A live value of about size bytes; TARN_EPOOLFULL at once when that is more than max_memsize (encode it: a value of any size can be stored). The same errors as tarn_block_create when there is no room (flags: TARN_BLOCK_WAIT | object flags << 8). */
-int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id, tarn_error_t *err);
+int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id,
+                       tarn_error_t *err);
 /* Stores v (takes a reference of its own). The same errors. Ids start at 1, are never used again. */
-int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id, tarn_error_t *err);
+int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id,
+                        tarn_error_t *err);
 /* A live object has been encoded: from here on it is v. TARN_ENOENT when it has been deleted meanwhile. Never for lack of room: the
  * live size is given back, and what is over budget is evicted next. */
 int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
@@ -113,9 +119,11 @@ void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id);
 
 /* Touches. *v = null for a live object, else a retained value with its blocks mapped (spilled ones from the spill file, small packed ones read
  * back into memory, which needs room: the errors of tarn_block_create). TARN_ENOENT. */
-int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v, tarn_error_t *err);
-int tarn_pool_touch(tarn_pool_t *pool, uint64_t id);            /* TARN_ENOENT; used when the Lua side has the value at hand */
-int tarn_pool_delete(tarn_pool_t *pool, uint64_t id);           /* TARN_ENOENT; readers' values live on */
+int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v,
+                  tarn_error_t *err);
+int tarn_pool_touch(tarn_pool_t *pool,
+                    uint64_t id); /* TARN_ENOENT; used when the Lua side has the value at hand */
+int tarn_pool_delete(tarn_pool_t *pool, uint64_t id); /* TARN_ENOENT; readers' values live on */
 int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag);
 int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes);
 /* Start evicting one object now (movetodisk without a path): TARN_ENEEDLUA when it is live (encode first). Waits until it is on disk. */
@@ -124,10 +132,12 @@ void tarn_pool_clear(tarn_pool_t *pool); /* delete every object */
 
 /* ---- budget and figures ---- */
 
-void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize, const uint64_t *max_disksize); /* null: as it is; evicts at once */
+void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize,
+                          const uint64_t *max_disksize); /* null: as it is; evicts at once */
 
 typedef struct tarn_pool_stats { /* bytes and counts; names as in tarn.poolstats */
-  uint64_t objects, live_bytes, resident_bytes, inflight_bytes, lent_bytes, borrowed_bytes, spilled_bytes, disk_bytes;
+  uint64_t objects, live_bytes, resident_bytes, inflight_bytes, lent_bytes, borrowed_bytes,
+      spilled_bytes, disk_bytes;
   uint64_t max_memsize, max_disksize;
   uint64_t sets, gets, deletes, evictions, spill_written_bytes, mapped_back_bytes;
 } tarn_pool_stats_t;

@@ -28,7 +28,9 @@ static void close_fd(int *fd) {
 static int write_first_line(tarn_service_t *s, int fd) {
   char line[256];
   int n = snprintf(line, sizeof(line), "%s ", s->address);
-  for (int i = 0; i < TARN_SECRET_BYTES; i++) { n += snprintf(line + n, sizeof(line) - (size_t)n, "%02x", s->secret[i]); }
+  for (int i = 0; i < TARN_SECRET_BYTES; i++) {
+    n += snprintf(line + n, sizeof(line) - (size_t)n, "%02x", s->secret[i]);
+  }
   line[n++] = '\n';
   ssize_t wrote = write(fd, line, (size_t)n);
   explicit_bzero(line, sizeof(line));
@@ -46,19 +48,25 @@ static int spawn_with(char *const *argv, char *const *env, const int fds[3], pid
     sigemptyset(&none);
     sigemptyset(&all);
     sigaddset(&all, SIGPIPE);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK |
+                                        POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setpgroup(&attr, 0);
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setsigdefault(&attr, &all);
-    for (int i = 0; i < 3 && rc == 0; i++) { rc = posix_spawn_file_actions_adddup2(&actions, fds[i], i); }
-    if (rc == 0) { rc = posix_spawnp(pid, argv[0], &actions, &attr, argv, env != NULL ? env : environ); }
+    for (int i = 0; i < 3 && rc == 0; i++) {
+      rc = posix_spawn_file_actions_adddup2(&actions, fds[i], i);
+    }
+    if (rc == 0) {
+      rc = posix_spawnp(pid, argv[0], &actions, &attr, argv, env != NULL ? env : environ);
+    }
     posix_spawnattr_destroy(&attr);
   }
   posix_spawn_file_actions_destroy(&actions);
   return rc;
 }
 
-int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, tarn_child_t **out, tarn_error_t *err) {
+int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, tarn_child_t **out,
+                      tarn_error_t *err) {
   int in[2] = {-1, -1}, say[2] = {-1, -1}, cry[2] = {-1, -1};
   pid_t pid = -1;
   int rc = 0;
@@ -143,12 +151,15 @@ static void write_all(int fd, const char *bytes, size_t size) {
 
 static void print_line(struct tarn_output *o, const char *line, size_t size) {
   char prefix[40];
-  int n = o->child->id != 0 ? snprintf(prefix, sizeof(prefix), "[%u] ", o->child->id)
-                            : snprintf(prefix, sizeof(prefix), "[pid %lld] ", (long long)o->child->os_pid);
+  int n = o->child->id != 0
+              ? snprintf(prefix, sizeof(prefix), "[%u] ", o->child->id)
+              : snprintf(prefix, sizeof(prefix), "[pid %lld] ", (long long)o->child->os_pid);
   tarn_buf_t b;
   tarn_buf_init(&b, LINE_MAX_BYTES + 256);
-  if ((tarn_buf_append(&b, prefix, (size_t)n) | tarn_buf_append(&b, line, size) | tarn_buf_append(&b, "\n", 1)) == 0) {
-    write_all(o->to_fd, (const char *)b.data, b.size); /* one write a line, so that lines of two workers do not mix */
+  if ((tarn_buf_append(&b, prefix, (size_t)n) | tarn_buf_append(&b, line, size) |
+       tarn_buf_append(&b, "\n", 1)) == 0) {
+    write_all(o->to_fd, (const char *)b.data,
+              b.size); /* one write a line, so that lines of two workers do not mix */
   }
   tarn_buf_release(&b);
 }
@@ -227,7 +238,9 @@ static void describe(tarn_child_t *c, int status) {
   } else if (WIFSIGNALED(status)) {
     int sig = WTERMSIG(status);
     snprintf(c->reason, sizeof(c->reason), "killed by signal %d%s", sig,
-             sig == SIGKILL && !c->killed ? ", perhaps out of memory" : sig == SIGKILL ? " (it did not stop when told)" : "");
+             sig == SIGKILL && !c->killed ? ", perhaps out of memory"
+             : sig == SIGKILL             ? " (it did not stop when told)"
+                                          : "");
   } else {
     snprintf(c->reason, sizeof(c->reason), "exited with status %d", WEXITSTATUS(status));
   }

@@ -86,7 +86,8 @@ int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out) {
   rc |= tarn_mp_write_cstr(out, "kind");
   rc |= tarn_mp_write_cstr(out, tarn_error_kind(err->code));
   rc |= tarn_mp_write_cstr(out, "message");
-  rc |= tarn_mp_write_cstr(out, err->message[0] != '\0' ? err->message : tarn_error_text(err->code));
+  rc |=
+      tarn_mp_write_cstr(out, err->message[0] != '\0' ? err->message : tarn_error_text(err->code));
   rc |= tarn_mp_write_cstr(out, "pid");
   rc |= tarn_mp_write_uint(out, pid);
   rc |= tarn_mp_write_cstr(out, "needed");

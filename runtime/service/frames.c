@@ -19,7 +19,9 @@ static int parse_frame(const uint8_t *bytes, size_t size, frame_t *f) {
   tarn_mp_reader_t r = {bytes, bytes + size};
   uint32_t count = 0;
   memset(f, 0, sizeof(*f));
-  if (tarn_mp_read_array(&r, &count) != 0 || tarn_mp_read_uint(&r, 2, &f->type) != 0) { return TARN_EPROTO; }
+  if (tarn_mp_read_array(&r, &count) != 0 || tarn_mp_read_uint(&r, 2, &f->type) != 0) {
+    return TARN_EPROTO;
+  }
   if (count != (f->type == 2 ? 3u : 4u)) { return TARN_EPROTO; }
   if (f->type != 2 && tarn_mp_read_uint(&r, UINT32_MAX, &f->msgid) != 0) { return TARN_EPROTO; }
   if (f->type == 1) {
@@ -28,7 +30,8 @@ static int parse_frame(const uint8_t *bytes, size_t size, frame_t *f) {
     if (tarn_mp_skip(&r, 1024) != 0) { return TARN_EPROTO; }
     f->error_size = (size_t)(r.at - f->error);
   } else {
-    if (tarn_mp_read_bytes(&r, &f->method, &f->method_size) != 0 || f->method_size == 0 || f->method_size > TARN_METHOD_MAX) {
+    if (tarn_mp_read_bytes(&r, &f->method, &f->method_size) != 0 || f->method_size == 0 ||
+        f->method_size > TARN_METHOD_MAX) {
       return TARN_EPROTO;
     }
   }
@@ -81,7 +84,9 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
     e->value = value;
     value = NULL;
     if (e->value == NULL) {
-      if (!c->foreign) { (void)unwrap_bin(&bytes, &size, true); } /* else plain arguments: an image as they are */
+      if (!c->foreign) {
+        (void)unwrap_bin(&bytes, &size, true);
+      } /* else plain arguments: an image as they are */
       if (!set_bytes(e, bytes, size)) {
         tarn_event_free(e);
         e = NULL;
@@ -100,7 +105,8 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
 }
 
 static void post_response(tarn_service_t *s, const frame_t *f, tarn_value_t *value) {
-  if (tarn_map_remove(&s->pending, f->msgid) == NULL) { /* forgotten, or its process was declared lost */
+  if (tarn_map_remove(&s->pending, f->msgid) ==
+      NULL) { /* forgotten, or its process was declared lost */
     if (value != NULL) { tarn_value_release(value); }
     return;
   }
@@ -128,7 +134,8 @@ static void handle(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_val
   }
   char method[TARN_METHOD_MAX + 1] = {0};
   memcpy(method, f->method, f->method_size);
-  if (tarn__serve(s, c, (uint32_t)(f->type == 0 ? f->msgid : 0), method, f->params, f->params_size, value)) {
+  if (tarn__serve(s, c, (uint32_t)(f->type == 0 ? f->msgid : 0), method, f->params, f->params_size,
+                  value)) {
     if (value != NULL) { tarn_value_release(value); }
     return;
   }
@@ -175,8 +182,8 @@ static int wait_for_room(tarn_service_t *s, tarn_conn_t *c, int rc) {
   return TARN_EAGAIN;
 }
 
-static int on_bulk_begin(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size, const uint64_t *sizes, uint32_t count,
-                         void **dest, void **token) {
+static int on_bulk_begin(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size,
+                         const uint64_t *sizes, uint32_t count, void **dest, void **token) {
   tarn_service_t *s = user;
   tarn_conn_t *c = tarn_peer_data(peer);
   (void)frame;
@@ -221,12 +228,14 @@ static tarn_value_t *bulk_value(tarn_service_t *s, const frame_t *f, bulk_t *b, 
   tarn_image_t im;
   if (tarn_image_open(front, front_size, &im, err) != 0) { return NULL; }
   if (!im.detached || im.block_count != b->count) {
-    tarn_error_set(err, TARN_EPROTO, "a bulk message with %u blocks whose value has %u", b->count, im.block_count);
+    tarn_error_set(err, TARN_EPROTO, "a bulk message with %u blocks whose value has %u", b->count,
+                   im.block_count);
     return NULL;
   }
   for (uint32_t i = 0; i < b->count; i++) {
     if (tarn_image_block_size(&im, i) != b->blocks[i]->size) {
-      tarn_error_set(err, TARN_EPROTO, "a bulk message whose block %u is not of the size that its value says", i);
+      tarn_error_set(err, TARN_EPROTO,
+                     "a bulk message whose block %u is not of the size that its value says", i);
       return NULL;
     }
   }
@@ -242,11 +251,13 @@ static tarn_value_t *bulk_value(tarn_service_t *s, const frame_t *f, bulk_t *b, 
     return NULL;
   }
   b->count = 0; /* taken over */
-  (void)tarn_pool_visit(s->pool, v); /* evictable while a job looks at it; out of memory: it just is not */
+  (void)tarn_pool_visit(s->pool,
+                        v); /* evictable while a job looks at it; out of memory: it just is not */
   return v;
 }
 
-static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size, void *token, int status) {
+static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size, void *token,
+                    int status) {
   tarn_service_t *s = user;
   tarn_conn_t *c = tarn_peer_data(peer);
   bulk_t *b = token;
@@ -269,9 +280,12 @@ static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t 
   }
   if (status == TARN_ELOST || status == TARN_ECANCELED) { return; } /* on_down tells who waits */
   if (err.code == 0) {
-    tarn_error_set(&err, status, "process %u has no room for a message: %s", s->id, tarn_error_text(status));
+    tarn_error_set(&err, status, "process %u has no room for a message: %s", s->id,
+                   tarn_error_text(status));
   }
-  if (f.type == 1 && tarn_map_remove(&s->pending, f.msgid) != NULL) { tarn__event_fail(s, (uint32_t)f.msgid, s->id, &err); }
+  if (f.type == 1 && tarn_map_remove(&s->pending, f.msgid) != NULL) {
+    tarn__event_fail(s, (uint32_t)f.msgid, s->id, &err);
+  }
   if (f.type == 0) { tarn__send_error(s, c, (uint32_t)f.msgid, &err); }
 }
 
@@ -290,7 +304,8 @@ static tarn_conn_t *conn_create(tarn_service_t *s, tarn_peer_t *peer) {
   return c;
 }
 
-static int on_join(void *user, const tarn_net_identity_t *who, uint32_t *id, uint64_t *incarnation) {
+static int on_join(void *user, const tarn_net_identity_t *who, uint32_t *id,
+                   uint64_t *incarnation) {
   tarn_service_t *s = user;
   if (s->id != TARN_DRIVER || s->stopping) { return TARN_EINVAL; }
   (void)who;
@@ -318,7 +333,8 @@ static void on_up(void *user, tarn_peer_t *peer) {
     s->incarnation = self->incarnation;
     tarn_log_set_process(s->id);
     tarn__member_add(s, s->id, s->incarnation, self->os_pid, s->address);
-    tarn_member_t *driver = tarn__member_add(s, who->id, who->incarnation, who->os_pid, s->config.driver);
+    tarn_member_t *driver =
+        tarn__member_add(s, who->id, who->incarnation, who->os_pid, s->config.driver);
     if (driver != NULL) { driver->conn = c; }
     tarn_buf_t b;
     tarn_buf_init(&b, 512);
@@ -327,7 +343,9 @@ static void on_up(void *user, tarn_peer_t *peer) {
     return;
   }
   tarn_member_t *m = tarn__member_get(s, who->id);
-  if (m == NULL && s->id == TARN_DRIVER) { m = tarn__member_add(s, who->id, who->incarnation, who->os_pid, ""); }
+  if (m == NULL && s->id == TARN_DRIVER) {
+    m = tarn__member_add(s, who->id, who->incarnation, who->os_pid, "");
+  }
   if (m != NULL && m->incarnation == who->incarnation) {
     if (m->conn == NULL) { m->conn = c; }
     if (m->address[0] != '\0') { tarn_peer_set_address(peer, m->address); }
@@ -359,6 +377,11 @@ static void on_drained(void *user, tarn_peer_t *peer) {
 }
 
 const tarn_net_callbacks_t tarn__net_callbacks = {
-    .on_join = on_join, .on_up = on_up, .on_down = on_down, .on_frame = on_frame,
-    .on_bulk_begin = on_bulk_begin, .on_bulk = on_bulk, .on_drained = on_drained,
+    .on_join = on_join,
+    .on_up = on_up,
+    .on_down = on_down,
+    .on_frame = on_frame,
+    .on_bulk_begin = on_bulk_begin,
+    .on_bulk = on_bulk,
+    .on_drained = on_drained,
 };

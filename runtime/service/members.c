@@ -6,9 +6,12 @@
 
 #define GRACE_STATUS_MS 50 /* after a closed connection, for the child's exit status to arrive */
 
-tarn_member_t *tarn__member_get(tarn_service_t *s, uint32_t id) { return tarn_map_get(&s->members, id); }
+tarn_member_t *tarn__member_get(tarn_service_t *s, uint32_t id) {
+  return tarn_map_get(&s->members, id);
+}
 
-tarn_member_t *tarn__member_add(tarn_service_t *s, uint32_t id, uint64_t incarnation, int64_t os_pid, const char *address) {
+tarn_member_t *tarn__member_add(tarn_service_t *s, uint32_t id, uint64_t incarnation,
+                                int64_t os_pid, const char *address) {
   tarn_member_t *m = tarn__member_get(s, id);
   if (m != NULL) { return m; }
   m = tarn_calloc(1, sizeof(*m));
@@ -24,7 +27,8 @@ tarn_member_t *tarn__member_add(tarn_service_t *s, uint32_t id, uint64_t incarna
   return m;
 }
 
-static void post_member(tarn_service_t *s, tarn_event_kind_t kind, const tarn_member_t *m, const char *reason) {
+static void post_member(tarn_service_t *s, tarn_event_kind_t kind, const tarn_member_t *m,
+                        const char *reason) {
   tarn_event_t *e = tarn__event_create(s, kind);
   if (e == NULL) { return; }
   e->pid = m->id;
@@ -33,9 +37,7 @@ static void post_member(tarn_service_t *s, tarn_event_kind_t kind, const tarn_me
   tarn__event_post(s, e);
 }
 
-static void on_grace_closed(uv_handle_t *h) {
-  tarn_free(h);
-}
+static void on_grace_closed(uv_handle_t *h) { tarn_free(h); }
 
 static void free_grace(tarn_member_t *m) {
   if (m->grace != NULL) { uv_close((uv_handle_t *)m->grace, on_grace_closed); }
@@ -61,14 +63,17 @@ void tarn__pending_fail(tarn_service_t *s, uint32_t pid, const char *reason) {
 }
 
 /* Tell every other worker, by a notification with these plain parameters. */
-static void tell_all(tarn_service_t *s, const char *method, const tarn_buf_t *params, uint32_t except) {
+static void tell_all(tarn_service_t *s, const char *method, const tarn_buf_t *params,
+                     uint32_t except) {
   size_t cursor = 0;
   uint64_t id = 0;
   for (tarn_member_t *m; (m = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
     if (m->id == s->id || m->id == except || m->conn == NULL || m->address[0] == '\0') { continue; }
     tarn_buf_t b;
     tarn_buf_init(&b, 65536);
-    if (tarn_buf_append(&b, params->data, params->size) == 0) { tarn__send_notice(s, m->conn, method, &b); }
+    if (tarn_buf_append(&b, params->data, params->size) == 0) {
+      tarn__send_notice(s, m->conn, method, &b);
+    }
   }
 }
 
@@ -82,7 +87,8 @@ void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
   if (s->id == TARN_DRIVER) {
     tarn_buf_t b;
     tarn_buf_init(&b, 4096);
-    if ((tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, id) | tarn_mp_write_cstr(&b, reason)) == 0) {
+    if ((tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, id) |
+         tarn_mp_write_cstr(&b, reason)) == 0) {
       tell_all(s, "member.lost", &b, id);
     }
     tarn_buf_release(&b);
@@ -109,7 +115,10 @@ static void on_grace(uv_timer_t *t) {
 void tarn__member_down(tarn_service_t *s, tarn_member_t *m, const char *reason) {
   if (s->id == TARN_DRIVER) {
     if (s->stopping || m->child == NULL || m->child->exited) {
-      tarn__member_lost(s, m->id, m->stopping ? "stopped" : m->child != NULL && m->child->exited ? m->child->reason : reason);
+      tarn__member_lost(s, m->id,
+                        m->stopping                            ? "stopped"
+                        : m->child != NULL && m->child->exited ? m->child->reason
+                                                               : reason);
       return;
     }
     m->grace = tarn_malloc(sizeof(*m->grace));
@@ -161,8 +170,8 @@ tarn_conn_t *tarn__member_conn(tarn_service_t *s, uint32_t id, tarn_error_t *err
 }
 
 static int write_member(tarn_buf_t *b, const tarn_member_t *m) {
-  return tarn_mp_write_uint(b, m->id) | tarn_mp_write_uint(b, m->incarnation) | tarn_mp_write_int(b, m->os_pid) |
-         tarn_mp_write_cstr(b, m->address);
+  return tarn_mp_write_uint(b, m->id) | tarn_mp_write_uint(b, m->incarnation) |
+         tarn_mp_write_int(b, m->os_pid) | tarn_mp_write_cstr(b, m->address);
 }
 
 /* A worker has told its address: it is a member from here on. Tell it of all, and all of it. */
@@ -194,8 +203,10 @@ static int read_member(tarn_service_t *s, tarn_mp_reader_t *r) {
   uint64_t id = 0, incarnation = 0, os_pid = 0;
   const uint8_t *text = NULL;
   uint32_t length = 0;
-  if (tarn_mp_read_uint(r, UINT32_MAX, &id) != 0 || tarn_mp_read_uint(r, UINT64_MAX, &incarnation) != 0 ||
-      tarn_mp_read_uint(r, INT64_MAX, &os_pid) != 0 || tarn_mp_read_bytes(r, &text, &length) != 0 || length > 63) {
+  if (tarn_mp_read_uint(r, UINT32_MAX, &id) != 0 ||
+      tarn_mp_read_uint(r, UINT64_MAX, &incarnation) != 0 ||
+      tarn_mp_read_uint(r, INT64_MAX, &os_pid) != 0 || tarn_mp_read_bytes(r, &text, &length) != 0 ||
+      length > 63) {
     return TARN_EPROTO;
   }
   char address[64] = {0};
@@ -210,7 +221,8 @@ static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r
   const uint8_t *text = NULL;
   uint32_t length = 0;
   tarn_member_t *m = tarn__member_get(s, c->pid);
-  if (s->id != TARN_DRIVER || m == NULL || m->address[0] != '\0' || tarn_mp_read_bytes(r, &text, &length) != 0 || length > 63) {
+  if (s->id != TARN_DRIVER || m == NULL || m->address[0] != '\0' ||
+      tarn_mp_read_bytes(r, &text, &length) != 0 || length > 63) {
     return;
   }
   memcpy(m->address, text, length);
@@ -222,7 +234,8 @@ static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r
   post_member(s, TARN_EVENT_JOINED, m, NULL);
 }
 
-int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_mp_reader_t *r) {
+int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
+                        tarn_mp_reader_t *r) {
   if (strcmp(method, "member.joined") == 0) {
     member_joined(s, c, r);
     return 1;

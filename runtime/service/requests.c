@@ -7,7 +7,7 @@
 typedef struct call {
   tarn_service_t *s;
   tarn_conn_t *c;
-  uint32_t msgid; /* 0: a notification, nothing is answered */
+  uint32_t msgid;          /* 0: a notification, nothing is answered */
   tarn_mp_reader_t params; /* after the array's header */
   uint32_t count;
   tarn_value_t *value; /* borrowed; from a bulk message */
@@ -66,13 +66,17 @@ static int serve_ping(call_t *k) {
 
 static int serve_pool_get(call_t *k) {
   uint64_t id = 0;
-  if (read_id(k, &id) != 0) { return bad_arguments(k, "pool.get: the argument must be an object of this process"); }
+  if (read_id(k, &id) != 0) {
+    return bad_arguments(k, "pool.get: the argument must be an object of this process");
+  }
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
   int rc = tarn_pool_get(k->s->pool, id, 0, &v, &err);
   if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA || (rc == 0 && v == NULL)) { return NEED_LUA; }
   if (rc != 0) {
-    if (err.code == 0) { tarn_error_set(&err, rc, "no object %u:%llu", k->s->id, (unsigned long long)id); }
+    if (err.code == 0) {
+      tarn_error_set(&err, rc, "no object %u:%llu", k->s->id, (unsigned long long)id);
+    }
     reply_error(k, &err);
     return 0;
   }
@@ -91,14 +95,17 @@ static int serve_pool_get(call_t *k) {
 
 static int serve_pool_delete(call_t *k) {
   uint64_t id = 0;
-  if (read_id(k, &id) != 0) { return bad_arguments(k, "pool.delete: the argument must be an object of this process"); }
+  if (read_id(k, &id) != 0) {
+    return bad_arguments(k, "pool.delete: the argument must be an object of this process");
+  }
   (void)tarn_pool_delete(k->s->pool, id);
   reply_true(k);
   return 0;
 }
 
 /* A value from the bytes of its contiguous image: blocks are copied into the pool. */
-static int value_from_image(tarn_service_t *s, const uint8_t *bytes, size_t size, tarn_value_t **out, tarn_error_t *err) {
+static int value_from_image(tarn_service_t *s, const uint8_t *bytes, size_t size,
+                            tarn_value_t **out, tarn_error_t *err) {
   tarn_image_t im;
   int rc = tarn_image_open(bytes, size, &im, err);
   if (rc != 0) { return rc; }
@@ -178,13 +185,16 @@ static int serve_pool_set(call_t *k) {
   } else { /* a ref, as the codec writes it */
     tarn_buf_t p;
     tarn_buf_init(&p, 64);
-    rc = tarn_mp_write_array(&p, 3) | tarn_mp_write_uint(&p, k->s->id) | tarn_mp_write_uint(&p, id) | tarn_mp_write_uint(&p, size);
+    rc = tarn_mp_write_array(&p, 3) | tarn_mp_write_uint(&p, k->s->id) |
+         tarn_mp_write_uint(&p, id) | tarn_mp_write_uint(&p, size);
     if (rc == 0) {
       tarn_buf_t skeleton;
       tarn_buf_init(&skeleton, 128);
-      rc = tarn_mp_write_ext_header(&skeleton, TARN_EXT_DREF, p.size) | tarn_buf_append(&skeleton, p.data, p.size);
+      rc = tarn_mp_write_ext_header(&skeleton, TARN_EXT_DREF, p.size) |
+           tarn_buf_append(&skeleton, p.data, p.size);
       tarn_image_ref_t ref = {k->s->id, id};
-      tarn_image_parts_t parts = {.skeleton = skeleton.data, .skeleton_size = skeleton.size, .refs = &ref, .ref_count = 1};
+      tarn_image_parts_t parts = {
+          .skeleton = skeleton.data, .skeleton_size = skeleton.size, .refs = &ref, .ref_count = 1};
       if (rc == 0) { rc = tarn_image_compose(&parts, &b); }
       tarn_buf_release(&skeleton);
     }
@@ -219,15 +229,22 @@ static int serve_pool_stats(call_t *k) {
   tarn_buf_init(&b, 4096);
   int rc = tarn_mp_write_map(&b, 21);
   rc |= write_stat(&b, "objects", p.objects) | write_stat(&b, "live_bytes", p.live_bytes);
-  rc |= write_stat(&b, "resident_bytes", p.resident_bytes) | write_stat(&b, "inflight_bytes", p.inflight_bytes);
-  rc |= write_stat(&b, "lent_bytes", p.lent_bytes) | write_stat(&b, "borrowed_bytes", p.borrowed_bytes);
-  rc |= write_stat(&b, "spilled_bytes", p.spilled_bytes) | write_stat(&b, "disk_bytes", p.disk_bytes);
-  rc |= write_stat(&b, "max_memsize", p.max_memsize) | write_stat(&b, "max_disksize", p.max_disksize);
-  rc |= write_stat(&b, "sets", p.sets) | write_stat(&b, "gets", p.gets) | write_stat(&b, "deletes", p.deletes);
-  rc |= write_stat(&b, "evictions", p.evictions) | write_stat(&b, "spill_written_bytes", p.spill_written_bytes);
+  rc |= write_stat(&b, "resident_bytes", p.resident_bytes) |
+        write_stat(&b, "inflight_bytes", p.inflight_bytes);
+  rc |= write_stat(&b, "lent_bytes", p.lent_bytes) |
+        write_stat(&b, "borrowed_bytes", p.borrowed_bytes);
+  rc |=
+      write_stat(&b, "spilled_bytes", p.spilled_bytes) | write_stat(&b, "disk_bytes", p.disk_bytes);
+  rc |=
+      write_stat(&b, "max_memsize", p.max_memsize) | write_stat(&b, "max_disksize", p.max_disksize);
+  rc |= write_stat(&b, "sets", p.sets) | write_stat(&b, "gets", p.gets) |
+        write_stat(&b, "deletes", p.deletes);
+  rc |= write_stat(&b, "evictions", p.evictions) |
+        write_stat(&b, "spill_written_bytes", p.spill_written_bytes);
   rc |= write_stat(&b, "mapped_back_bytes", p.mapped_back_bytes);
   rc |= write_stat(&b, "mapped_in_bytes", 0) | write_stat(&b, "mapped_in_count", 0);
-  rc |= write_stat(&b, "tcp_in_bytes", n.tcp_in_bytes) | write_stat(&b, "tcp_out_bytes", n.tcp_out_bytes);
+  rc |= write_stat(&b, "tcp_in_bytes", n.tcp_in_bytes) |
+        write_stat(&b, "tcp_out_bytes", n.tcp_out_bytes);
   rc |= write_stat(&b, "lua_bytes", lua_bytes);
   if (rc == 0 && k->msgid != 0) {
     tarn__send_result(k->s, k->c, k->msgid, &b);
@@ -254,7 +271,8 @@ static int serve_pool_limits(call_t *k) {
   tarn_pool_get_stats(k->s->pool, &p);
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  int rc = tarn_mp_write_array(&b, 2) | write_figure(&b, p.max_memsize) | write_figure(&b, p.max_disksize);
+  int rc = tarn_mp_write_array(&b, 2) | write_figure(&b, p.max_memsize) |
+           write_figure(&b, p.max_disksize);
   if (rc == 0 && k->msgid != 0) {
     tarn__send_result(k->s, k->c, k->msgid, &b);
   } else {
@@ -279,14 +297,14 @@ static const struct method {
   bool foreign; /* allowed to foreign clients */
   int (*serve)(call_t *k);
 } methods[] = {
-    {"pool.get", true, serve_pool_get},       {"ping", true, serve_ping},
-    {"pool.set", true, serve_pool_set},       {"pool.delete", true, serve_pool_delete},
-    {"pool.stats", true, serve_pool_stats},   {"pool.limits", false, serve_pool_limits},
+    {"pool.get", true, serve_pool_get},        {"ping", true, serve_ping},
+    {"pool.set", true, serve_pool_set},        {"pool.delete", true, serve_pool_delete},
+    {"pool.stats", true, serve_pool_stats},    {"pool.limits", false, serve_pool_limits},
     {"auth.secret", true, serve_secret_again}, {"stop", false, serve_stop},
 };
 
-int tarn__serve(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const char *method, const uint8_t *params, size_t size,
-                tarn_value_t *value) {
+int tarn__serve(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const char *method,
+                const uint8_t *params, size_t size, tarn_value_t *value) {
   call_t k = {.s = s, .c = c, .msgid = msgid, .params = {params, params + size}, .value = value};
   const struct method *m = NULL;
   for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]) && m == NULL; i++) {

@@ -29,7 +29,9 @@ static int append_payload(tarn_buf_t *b, const tarn_payload_t *p, bool plain, bo
   if (p->value != NULL) { front = tarn_value_front(p->value, &size); }
   if (front == NULL) { return plain ? tarn_mp_write_nil(b) : tarn_mp_write_bin(b, "\xc0", 1); }
   uint32_t count = p->value != NULL ? tarn_value_block_count(p->value) : 0;
-  if (count == 0 || bulk) { return plain ? tarn_buf_append(b, front, size) : tarn_mp_write_bin(b, front, size); }
+  if (count == 0 || bulk) {
+    return plain ? tarn_buf_append(b, front, size) : tarn_mp_write_bin(b, front, size);
+  }
   const void **blocks = tarn_malloc(count * sizeof(*blocks));
   if (blocks == NULL) { return TARN_ENOMEM; }
   tarn_buf_t image;
@@ -53,7 +55,8 @@ static void dispatch_frame(tarn_conn_t *c, tarn_buf_t *b, tarn_value_t *bulk) {
   size_t size = 0;
   uint8_t *frame = tarn_buf_detach(b, &size);
   if (bulk == NULL) {
-    (void)tarn_peer_send(c->peer, frame, size); /* a peer that is closing: on_down tells who waits */
+    (void)tarn_peer_send(c->peer, frame,
+                         size); /* a peer that is closing: on_down tells who waits */
     return;
   }
   uint32_t count = tarn_value_block_count(bulk);
@@ -122,13 +125,16 @@ void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o) 
   }
   if (rc != 0 && o->msgid != 0) {
     tarn_error_t err;
-    tarn_error_set(&err, rc == TARN_ETOOBIG ? rc : TARN_ENOMEM, "a message to process %u could not be built: %s", c->pid,
-                   tarn_error_text(rc));
-    if (tarn_map_remove(&s->pending, o->msgid) != NULL) { tarn__event_fail(s, o->msgid, s->id, &err); }
+    tarn_error_set(&err, rc == TARN_ETOOBIG ? rc : TARN_ENOMEM,
+                   "a message to process %u could not be built: %s", c->pid, tarn_error_text(rc));
+    if (tarn_map_remove(&s->pending, o->msgid) != NULL) {
+      tarn__event_fail(s, o->msgid, s->id, &err);
+    }
   }
 }
 
-void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, bool foreign, tarn_payload_t p) {
+void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, bool foreign,
+                      tarn_payload_t p) {
   tarn_buf_t b;
   tarn_buf_init(&b, FRAME_LIMIT);
   int rc = tarn_mp_write_array(&b, 4);
@@ -158,7 +164,8 @@ void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok
     if (rc == 0) { return; }
   }
   tarn_error_t err;
-  tarn_error_set(&err, rc == TARN_ETOOBIG ? rc : TARN_ENOMEM, "a result could not be sent: %s", tarn_error_text(rc));
+  tarn_error_set(&err, rc == TARN_ETOOBIG ? rc : TARN_ENOMEM, "a result could not be sent: %s",
+                 tarn_error_text(rc));
   tarn__send_error(s, c, msgid, &err);
 }
 
@@ -170,7 +177,8 @@ void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const t
   rc |= tarn_mp_write_array(&b, 4);
   rc |= tarn_mp_write_uint(&b, 1);
   rc |= tarn_mp_write_uint(&b, msgid);
-  rc |= c->foreign ? tarn_buf_append(&b, image.data, image.size) : tarn_mp_write_bin(&b, image.data, image.size);
+  rc |= c->foreign ? tarn_buf_append(&b, image.data, image.size)
+                   : tarn_mp_write_bin(&b, image.data, image.size);
   rc |= tarn_mp_write_nil(&b);
   tarn_buf_release(&image);
   if (rc == 0) {

@@ -17,10 +17,11 @@ typedef struct tarn_member {
   uint64_t incarnation;
   int64_t os_pid;
   char address[64];
-  struct tarn_conn *conn; /* the connection to send on; null: none yet */
+  struct tarn_conn *conn;   /* the connection to send on; null: none yet */
   struct tarn_child *child; /* driver: when it was spawned here */
-  bool stopping;          /* asked to stop: its end is expected */
-  uv_timer_t *grace;      /* driver: between the closed connection and the child's exit status; null: not armed */
+  bool stopping;            /* asked to stop: its end is expected */
+  uv_timer_t *
+      grace; /* driver: between the closed connection and the child's exit status; null: not armed */
 } tarn_member_t;
 
 /* A connection: what tarn_peer_data points to. */
@@ -28,11 +29,11 @@ typedef struct tarn_conn {
   uint64_t token;
   uint32_t pid; /* 0: a foreign client, or not proven yet */
   bool foreign, up;
-  bool bulk_waiting; /* a bulk message waits for room */
-  bool paused;       /* too much of it waits for Lua: not read from */
-  uint64_t taken_at; /* s->takes when `waiting_bytes` was last reset */
+  bool bulk_waiting;      /* a bulk message waits for room */
+  bool paused;            /* too much of it waits for Lua: not read from */
+  uint64_t taken_at;      /* s->takes when `waiting_bytes` was last reset */
   uint64_t waiting_bytes; /* of its requests and notifications that Lua has not taken yet */
-  bool collected;    /* and Lua has been asked to collect its garbage for it */
+  bool collected;         /* and Lua has been asked to collect its garbage for it */
   tarn_peer_t *peer;
 } tarn_conn_t;
 
@@ -41,11 +42,12 @@ typedef struct tarn_child {
   tarn_list_t link;
   struct tarn_service *service;
   int64_t os_pid;
-  uint32_t id; /* 0 until it has joined */
+  uint32_t id;  /* 0 until it has joined */
   int stdin_fd; /* held open: its end tells the worker to exit */
   int pidfd;
   uv_poll_t watch;
-  uv_timer_t kill_timer; /* SIGKILL when it was told to stop and did not; then: give up waiting for output */
+  uv_timer_t
+      kill_timer; /* SIGKILL when it was told to stop and did not; then: give up waiting for output */
   struct tarn_output {
     uv_pipe_t pipe;
     struct tarn_child *child;
@@ -54,13 +56,21 @@ typedef struct tarn_child {
     tarn_buf_t line;
   } out[2];
   char *read_buffer;
-  int handles;  /* not yet closed */
+  int handles; /* not yet closed */
   bool exited, stopping, reported, killed;
   char reason[160];
 } tarn_child_t;
 
 /* An item of the outbox. */
-typedef enum { OUT_REQUEST, OUT_NOTIFY, OUT_REPLY, OUT_FORGET, OUT_ADOPT, OUT_STOP, OUT_KILL } tarn_out_kind_t;
+typedef enum {
+  OUT_REQUEST,
+  OUT_NOTIFY,
+  OUT_REPLY,
+  OUT_FORGET,
+  OUT_ADOPT,
+  OUT_STOP,
+  OUT_KILL
+} tarn_out_kind_t;
 typedef struct tarn_out {
   struct tarn_out *next;
   tarn_out_kind_t kind;
@@ -88,28 +98,30 @@ struct tarn_service {
   uint64_t incarnation;
   uint32_t id;
   char address[64];
-  uint8_t *secret; /* guarded memory */
+  uint8_t *secret;   /* guarded memory */
   char *secret_path; /* owned; null: not asked for yet */
   uv_async_t room;
-  uv_poll_t life;  /* worker: its standard input */
+  uv_poll_t life; /* worker: its standard input */
   uv_timer_t overdue;
   bool has_life, stopping, net_closed, stop_told, wants_collection;
   int handles; /* of the service's own, not yet closed */
   /* events */
   tarn_event_t *event_first, **event_last;
-  uint64_t takes;   /* how often Lua has taken them */
-  uint32_t paused;  /* connections that are not read from */
+  uint64_t takes;  /* how often Lua has taken them */
+  uint32_t paused; /* connections that are not read from */
   /* outbox */
   pthread_mutex_t out_mutex;
   tarn_out_t *out_first, **out_last;
   atomic_uint next_msgid;
   atomic_uint_fast64_t in_bytes, out_bytes;
   _Atomic(const uint64_t *) lua_bytes;
-  _Atomic uint64_t congested; /* bit pid % 64: roughly who is congested; exact for fewer than 64 processes */
+  _Atomic uint64_t
+      congested; /* bit pid % 64: roughly who is congested; exact for fewer than 64 processes */
 };
 
 /* events.c */
-tarn_event_t *tarn__event_create(tarn_service_t *s, tarn_event_kind_t kind); /* null: out of memory, logged */
+tarn_event_t *tarn__event_create(tarn_service_t *s,
+                                 tarn_event_kind_t kind); /* null: out of memory, logged */
 void tarn__event_post(tarn_service_t *s, tarn_event_t *e);
 /* A response that is an error, made here; pid: the process that the error is about. */
 void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err);
@@ -125,7 +137,8 @@ extern const tarn_net_callbacks_t tarn__net_callbacks;
 /* send.c */
 /* [type, msgid, method | error, ...] with the payload as a bin (or plain); on the bulk lane where its blocks are large. Takes the payload over. */
 void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o);
-void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, bool foreign, tarn_payload_t payload);
+void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, bool foreign,
+                      tarn_payload_t payload);
 void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const tarn_error_t *err);
 /* A result that is plain MessagePack in b (released here). */
 void tarn__send_result(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, tarn_buf_t *b);
@@ -135,26 +148,31 @@ void tarn__payload_free(tarn_payload_t *p);
 
 /* requests.c: 1 when the method is C's and was answered, 0 when it is Lua's. params: the raw parameters. value: what came with a bulk
  * message, or null (borrowed). msgid 0: a notification. */
-int tarn__serve(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const char *method, const uint8_t *params, size_t size,
-                tarn_value_t *value);
+int tarn__serve(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const char *method,
+                const uint8_t *params, size_t size, tarn_value_t *value);
 
 /* members.c */
 tarn_member_t *tarn__member_get(tarn_service_t *s, uint32_t id);
-tarn_member_t *tarn__member_add(tarn_service_t *s, uint32_t id, uint64_t incarnation, int64_t os_pid, const char *address);
+tarn_member_t *tarn__member_add(tarn_service_t *s, uint32_t id, uint64_t incarnation,
+                                int64_t os_pid, const char *address);
 void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason);
 /* The connection to send on, opened when there is none. Null with err when there cannot be one. */
 tarn_conn_t *tarn__member_conn(tarn_service_t *s, uint32_t id, tarn_error_t *err);
-void tarn__member_down(tarn_service_t *s, tarn_member_t *m, const char *reason); /* its connection closed */
-int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_mp_reader_t *params); /* 1: was one of ours */
+void tarn__member_down(tarn_service_t *s, tarn_member_t *m,
+                       const char *reason); /* its connection closed */
+int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
+                        tarn_mp_reader_t *params); /* 1: was one of ours */
 void tarn__pending_fail(tarn_service_t *s, uint32_t pid, const char *reason);
 void tarn__members_free(tarn_service_t *s);
 void tarn__stop_self(tarn_service_t *s);
 
 /* children.c */
-int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, tarn_child_t **out, tarn_error_t *err); /* [lua] */
+int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, tarn_child_t **out,
+                      tarn_error_t *err); /* [lua] */
 void tarn__child_adopt(tarn_service_t *s, tarn_child_t *child);
 tarn_child_t *tarn__child_find(tarn_service_t *s, int64_t os_pid);
-void tarn__child_expect_end(tarn_child_t *child, uint32_t grace_ms); /* it was told to stop: killed after the grace */
+void tarn__child_expect_end(tarn_child_t *child,
+                            uint32_t grace_ms); /* it was told to stop: killed after the grace */
 void tarn__child_kill(tarn_child_t *child);
 void tarn__child_discard(tarn_child_t *child); /* one that was never adopted */
 

@@ -9,8 +9,8 @@
 #include "base/clock.h"
 #include "service-private.h"
 
-#define STOP_GRACE_MS 2000    /* between telling a worker to stop and killing it */
-#define OVERDUE_MS 1000       /* a worker told to stop: Lua's time to end in order */
+#define STOP_GRACE_MS 2000 /* between telling a worker to stop and killing it */
+#define OVERDUE_MS 1000    /* a worker told to stop: Lua's time to end in order */
 
 static void room_later(uv_async_t *a) {
   tarn_service_t *s = a->data;
@@ -51,7 +51,11 @@ static void on_own_closed(uv_handle_t *h) {
 }
 
 static int start_net(tarn_service_t *s, tarn_error_t *err) {
-  tarn_net_config_t nc = {.loop = s->loop, .secret = s->secret, .callbacks = tarn__net_callbacks, .user = s, .bytecode = s->config.bytecode};
+  tarn_net_config_t nc = {.loop = s->loop,
+                          .secret = s->secret,
+                          .callbacks = tarn__net_callbacks,
+                          .user = s,
+                          .bytecode = s->config.bytecode};
   nc.self.id = s->id;
   nc.self.incarnation = s->incarnation;
   nc.self.os_pid = getpid();
@@ -73,7 +77,8 @@ static int start_net(tarn_service_t *s, tarn_error_t *err) {
   return 0;
 }
 
-int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **out, tarn_error_t *err) {
+int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **out,
+                        tarn_error_t *err) {
   if (sodium_init() < 0) { return tarn_error_set(err, TARN_EIO, "libsodium cannot start"); }
   tarn_service_t *s = tarn_calloc(1, sizeof(*s));
   uint8_t *secret = sodium_malloc(TARN_SECRET_BYTES);
@@ -119,7 +124,9 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   int rc = start_net(s, err);
   if (rc == 0 && s->id == TARN_DRIVER) {
     tarn_log_set_process(s->id);
-    if (tarn__member_add(s, s->id, s->incarnation, getpid(), s->address) == NULL) { rc = TARN_ENOMEM; }
+    if (tarn__member_add(s, s->id, s->incarnation, getpid(), s->address) == NULL) {
+      rc = TARN_ENOMEM;
+    }
   }
   if (rc != 0) {
     tarn_service_destroy(s);
@@ -178,7 +185,8 @@ const char *tarn_service_secret_file(tarn_service_t *s, tarn_error_t *err) {
   if (s->secret_path != NULL) { return s->secret_path; }
   const char *dir = getenv("TMPDIR");
   char path[4096], line[TARN_SECRET_BYTES * 2 + 1];
-  int n = snprintf(path, sizeof(path), "%s/tarn-secret-XXXXXX", dir != NULL && dir[0] != '\0' ? dir : "/tmp");
+  int n = snprintf(path, sizeof(path), "%s/tarn-secret-XXXXXX",
+                   dir != NULL && dir[0] != '\0' ? dir : "/tmp");
   if (n < 0 || (size_t)n >= sizeof(path)) {
     tarn_error_set(err, TARN_EINVAL, "TMPDIR is too long for a secret file");
     return NULL;
@@ -210,9 +218,7 @@ static void tell_stop(tarn_service_t *s, tarn_member_t *m, uint32_t grace_ms) {
     if (tarn_mp_write_array(&b, 0) == 0) { tarn__send_notice(s, m->conn, "stop", &b); }
   }
   /* Its standard input stays open until it has ended by itself or the grace is over: the end of input means "at once". */
-  if (m->child != NULL && !m->child->exited) {
-    tarn__child_expect_end(m->child, grace_ms);
-  }
+  if (m->child != NULL && !m->child->exited) { tarn__child_expect_end(m->child, grace_ms); }
 }
 
 void tarn_service_stop_children(tarn_service_t *s, uint32_t grace_ms) {
@@ -274,7 +280,9 @@ static void do_request(tarn_service_t *s, tarn_out_t *o) {
   }
   tarn__send_request(s, c, o);
   o->payload = (tarn_payload_t){0};
-  if (tarn_peer_congested(c->peer)) { atomic_fetch_or(&s->congested, UINT64_C(1) << (o->pid % 64)); }
+  if (tarn_peer_congested(c->peer)) {
+    atomic_fetch_or(&s->congested, UINT64_C(1) << (o->pid % 64));
+  }
 }
 
 static void do_reply(tarn_service_t *s, tarn_out_t *o) {
@@ -292,14 +300,22 @@ static void do_stop(tarn_service_t *s, uint32_t pid) {
 static void do_one(tarn_service_t *s, tarn_out_t *o) {
   switch (o->kind) {
   case OUT_REQUEST:
-  case OUT_NOTIFY: do_request(s, o); break;
-  case OUT_REPLY: do_reply(s, o); break;
-  case OUT_FORGET: tarn_map_remove(&s->pending, o->msgid); break;
+  case OUT_NOTIFY:
+    do_request(s, o);
+    break;
+  case OUT_REPLY:
+    do_reply(s, o);
+    break;
+  case OUT_FORGET:
+    tarn_map_remove(&s->pending, o->msgid);
+    break;
   case OUT_ADOPT:
     tarn__child_adopt(s, o->child);
     o->child = NULL;
     break;
-  case OUT_STOP: do_stop(s, o->pid); break;
+  case OUT_STOP:
+    do_stop(s, o->pid);
+    break;
   case OUT_KILL: {
     tarn_child_t *c = tarn__child_find(s, o->os_pid);
     if (c != NULL) { tarn__child_kill(c); }
@@ -330,7 +346,8 @@ void tarn_service_flush(tarn_service_t *s) {
 
 /* ---- what Lua calls ---- */
 
-static int push_message(tarn_service_t *s, tarn_out_t *o, const char *method, tarn_payload_t payload) {
+static int push_message(tarn_service_t *s, tarn_out_t *o, const char *method,
+                        tarn_payload_t payload) {
   if (o == NULL) {
     tarn__payload_free(&payload);
     return TARN_ENOMEM;
@@ -345,7 +362,8 @@ static uint32_t new_msgid(tarn_service_t *s) {
   return id != 0 ? id : atomic_fetch_add(&s->next_msgid, 1);
 }
 
-int tarn_service_request(tarn_service_t *s, uint32_t pid, const char *method, tarn_payload_t payload, uint32_t *msgid) {
+int tarn_service_request(tarn_service_t *s, uint32_t pid, const char *method,
+                         tarn_payload_t payload, uint32_t *msgid) {
   tarn_out_t *o = out_new(OUT_REQUEST);
   if (o != NULL) {
     o->pid = pid;
@@ -354,8 +372,8 @@ int tarn_service_request(tarn_service_t *s, uint32_t pid, const char *method, ta
   return push_message(s, o, method, payload);
 }
 
-int tarn_service_request_plain(tarn_service_t *s, uint32_t pid, const char *method, uint8_t *params, size_t size, tarn_payload_t with,
-                               uint32_t *msgid) {
+int tarn_service_request_plain(tarn_service_t *s, uint32_t pid, const char *method, uint8_t *params,
+                               size_t size, tarn_payload_t with, uint32_t *msgid) {
   tarn_out_t *o = out_new(OUT_REQUEST);
   if (o == NULL) {
     tarn_free(params);
@@ -369,13 +387,15 @@ int tarn_service_request_plain(tarn_service_t *s, uint32_t pid, const char *meth
   return push_message(s, o, method, with);
 }
 
-int tarn_service_notify(tarn_service_t *s, uint32_t pid, const char *method, tarn_payload_t payload) {
+int tarn_service_notify(tarn_service_t *s, uint32_t pid, const char *method,
+                        tarn_payload_t payload) {
   tarn_out_t *o = out_new(OUT_NOTIFY);
   if (o != NULL) { o->pid = pid; }
   return push_message(s, o, method, payload);
 }
 
-int tarn_service_reply(tarn_service_t *s, uint64_t token, uint32_t msgid, bool ok, bool foreign, tarn_payload_t payload) {
+int tarn_service_reply(tarn_service_t *s, uint64_t token, uint32_t msgid, bool ok, bool foreign,
+                       tarn_payload_t payload) {
   tarn_out_t *o = out_new(OUT_REPLY);
   if (o != NULL) {
     o->token = token;
@@ -386,7 +406,8 @@ int tarn_service_reply(tarn_service_t *s, uint64_t token, uint32_t msgid, bool o
   return push_message(s, o, "", payload);
 }
 
-static void push_simple(tarn_service_t *s, tarn_out_kind_t kind, uint32_t pid, uint32_t msgid, int64_t os_pid) {
+static void push_simple(tarn_service_t *s, tarn_out_kind_t kind, uint32_t pid, uint32_t msgid,
+                        int64_t os_pid) {
   tarn_out_t *o = out_new(kind);
   if (o == NULL) { return; }
   o->pid = pid;
@@ -395,11 +416,18 @@ static void push_simple(tarn_service_t *s, tarn_out_kind_t kind, uint32_t pid, u
   out_push(s, o);
 }
 
-void tarn_service_forget(tarn_service_t *s, uint32_t msgid) { push_simple(s, OUT_FORGET, 0, msgid, 0); }
-void tarn_service_stop_process(tarn_service_t *s, uint32_t pid) { push_simple(s, OUT_STOP, pid, 0, 0); }
-void tarn_service_kill_child(tarn_service_t *s, int64_t os_pid) { push_simple(s, OUT_KILL, 0, 0, os_pid); }
+void tarn_service_forget(tarn_service_t *s, uint32_t msgid) {
+  push_simple(s, OUT_FORGET, 0, msgid, 0);
+}
+void tarn_service_stop_process(tarn_service_t *s, uint32_t pid) {
+  push_simple(s, OUT_STOP, pid, 0, 0);
+}
+void tarn_service_kill_child(tarn_service_t *s, int64_t os_pid) {
+  push_simple(s, OUT_KILL, 0, 0, os_pid);
+}
 
-int tarn_service_spawn(tarn_service_t *s, char *const *argv, char *const *env, int64_t *os_pid, tarn_error_t *err) {
+int tarn_service_spawn(tarn_service_t *s, char *const *argv, char *const *env, int64_t *os_pid,
+                       tarn_error_t *err) {
   tarn_out_t *o = out_new(OUT_ADOPT);
   if (o == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory for a worker"); }
   int rc = tarn__child_spawn(s, argv, env, &o->child, err);
@@ -420,6 +448,8 @@ void tarn_service_get_stats(tarn_service_t *s, tarn_service_stats_t *out) {
   out->tcp_out_bytes = atomic_load_explicit(&s->out_bytes, memory_order_relaxed);
 }
 
-void tarn_service_set_lua_bytes(tarn_service_t *s, const uint64_t *counter) { atomic_store(&s->lua_bytes, counter); }
+void tarn_service_set_lua_bytes(tarn_service_t *s, const uint64_t *counter) {
+  atomic_store(&s->lua_bytes, counter);
+}
 uint32_t tarn_service_id(const tarn_service_t *s) { return s->id; }
 const char *tarn_service_address(const tarn_service_t *s) { return s->address; }

@@ -19,12 +19,19 @@
 
 typedef struct tarn_service tarn_service_t;
 
-#define TARN_DRIVER 1u           /* the driver's process id */
-#define TARN_INLINE_BYTES (64u << 10) /* values with fewer bytes of blocks travel inside the frame */
+#define TARN_DRIVER 1u /* the driver's process id */
+#define TARN_INLINE_BYTES                                                                          \
+  (64u << 10) /* values with fewer bytes of blocks travel inside the frame */
 
 typedef enum {
-  TARN_EVENT_REQUEST, TARN_EVENT_NOTIFY, TARN_EVENT_RESPONSE, TARN_EVENT_JOINED, TARN_EVENT_LOST, TARN_EVENT_EXITED,
-  TARN_EVENT_DRAINED, TARN_EVENT_STOP
+  TARN_EVENT_REQUEST,
+  TARN_EVENT_NOTIFY,
+  TARN_EVENT_RESPONSE,
+  TARN_EVENT_JOINED,
+  TARN_EVENT_LOST,
+  TARN_EVENT_EXITED,
+  TARN_EVENT_DRAINED,
+  TARN_EVENT_STOP
 } tarn_event_kind_t;
 
 #define TARN_METHOD_MAX 63u
@@ -33,15 +40,16 @@ typedef enum {
 typedef struct tarn_event {
   struct tarn_event *next;
   tarn_event_kind_t kind;
-  bool ok;            /* a response: result, not error */
-  bool foreign;       /* from a foreign client: payload and answers are plain */
-  uint32_t pid;       /* from whom, or whom it is about; 0: none */
+  bool ok;      /* a response: result, not error */
+  bool foreign; /* from a foreign client: payload and answers are plain */
+  uint32_t pid; /* from whom, or whom it is about; 0: none */
   uint32_t msgid;
-  uint64_t token;     /* the connection to answer on */
+  uint64_t token; /* the connection to answer on */
   int64_t os_pid;
   char method[TARN_METHOD_MAX + 1];
-  char *text;         /* owned; a reason. May be null */
-  uint8_t *bytes;     /* owned; a contiguous image. Null when the payload is `value`, or there is none */
+  char *text; /* owned; a reason. May be null */
+  uint8_t
+      *bytes; /* owned; a contiguous image. Null when the payload is `value`, or there is none */
   size_t size;
   tarn_value_t *value; /* one reference, owned */
 } tarn_event_t;
@@ -49,12 +57,13 @@ void tarn_event_free(tarn_event_t *e);
 
 typedef struct tarn_service_config {
   uv_loop_t *loop;
-  tarn_pool_t *pool;        /* borrowed; may be set later, before anything is sent or received */
-  const uint8_t *secret;    /* TARN_SECRET_BYTES; null: a driver makes one */
-  const char *listen;       /* "127.0.0.1:0" */
-  const char *driver;       /* a worker: "HOST:PORT" to join; null: this is the driver */
-  const char *bytecode;     /* the kind of bytecode that functions travel as: processes of different kinds refuse each other */
-  int life_fd;              /* a worker: its end means that the driver is gone; -1: none. Taken over */
+  tarn_pool_t *pool;     /* borrowed; may be set later, before anything is sent or received */
+  const uint8_t *secret; /* TARN_SECRET_BYTES; null: a driver makes one */
+  const char *listen;    /* "127.0.0.1:0" */
+  const char *driver;    /* a worker: "HOST:PORT" to join; null: this is the driver */
+  const char *
+      bytecode; /* the kind of bytecode that functions travel as: processes of different kinds refuse each other */
+  int life_fd; /* a worker: its end means that the driver is gone; -1: none. Taken over */
   /* [any] Something stands in the outbox: see that the loop's runner flushes soon. */
   void (*wake)(void *user);
   /* [loop] An event was queued (the loop is being stopped for it). */
@@ -65,7 +74,8 @@ typedef struct tarn_service_config {
   void *user;
 } tarn_service_config_t;
 
-int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **out, tarn_error_t *err);
+int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **out,
+                        tarn_error_t *err);
 /* [loop] Stop children in order (told, then killed after grace_ms), print what they still said. Runs the loop itself. */
 void tarn_service_stop_children(tarn_service_t *s, uint32_t grace_ms);
 /* [loop] Close all; runs the loop until every handle of the service is closed, then frees. */
@@ -84,7 +94,7 @@ bool tarn_service_wants_collection(tarn_service_t *s);
 /* [any] The pool has room again, or wants Lua: see tarn_pool_config_t.on_room. */
 void tarn_service_room(tarn_service_t *s);
 
-uint32_t tarn_service_id(const tarn_service_t *s);        /* 0 before joining */
+uint32_t tarn_service_id(const tarn_service_t *s);         /* 0 before joining */
 const char *tarn_service_address(const tarn_service_t *s); /* HOST:PORT; fixed after create */
 
 /* What to send: front (taken over, from tarn_malloc) without blocks, or a value (one reference taken over). */
@@ -95,21 +105,25 @@ typedef struct tarn_payload {
 } tarn_payload_t;
 
 /* [lua] Msgids are never 0. The response comes as an event also when the process is lost or unknown. On TARN_ENOMEM the payload is freed. */
-int tarn_service_request(tarn_service_t *s, uint32_t pid, const char *method, tarn_payload_t payload, uint32_t *msgid);
+int tarn_service_request(tarn_service_t *s, uint32_t pid, const char *method,
+                         tarn_payload_t payload, uint32_t *msgid);
 /* [lua] The same with plain arguments (a MessagePack array, taken over), for methods that C serves. with: a value after them as a bin (may be empty). */
-int tarn_service_request_plain(tarn_service_t *s, uint32_t pid, const char *method, uint8_t *params, size_t size, tarn_payload_t with,
-                               uint32_t *msgid);
-int tarn_service_notify(tarn_service_t *s, uint32_t pid, const char *method, tarn_payload_t payload);
-int tarn_service_reply(tarn_service_t *s, uint64_t token, uint32_t msgid, bool ok, bool foreign, tarn_payload_t payload);
+int tarn_service_request_plain(tarn_service_t *s, uint32_t pid, const char *method, uint8_t *params,
+                               size_t size, tarn_payload_t with, uint32_t *msgid);
+int tarn_service_notify(tarn_service_t *s, uint32_t pid, const char *method,
+                        tarn_payload_t payload);
+int tarn_service_reply(tarn_service_t *s, uint64_t token, uint32_t msgid, bool ok, bool foreign,
+                       tarn_payload_t payload);
 void tarn_service_forget(tarn_service_t *s, uint32_t msgid);
 /* [any] */
 bool tarn_service_congested(tarn_service_t *s, uint32_t pid);
 
 /* [lua] Start a worker: argv null-terminated (argv[0] the program), env null-terminated "K=V" or null for ours. Its standard input gets the
  * first line; its output is printed here line by line, "[id] " before each. */
-int tarn_service_spawn(tarn_service_t *s, char *const *argv, char *const *env, int64_t *os_pid, tarn_error_t *err);
-void tarn_service_stop_process(tarn_service_t *s, uint32_t pid);    /* [lua] */
-void tarn_service_kill_child(tarn_service_t *s, int64_t os_pid);    /* [lua] */
+int tarn_service_spawn(tarn_service_t *s, char *const *argv, char *const *env, int64_t *os_pid,
+                       tarn_error_t *err);
+void tarn_service_stop_process(tarn_service_t *s, uint32_t pid); /* [lua] */
+void tarn_service_kill_child(tarn_service_t *s, int64_t os_pid); /* [lua] */
 
 typedef struct tarn_service_stats {
   uint64_t tcp_in_bytes, tcp_out_bytes;
@@ -120,6 +134,7 @@ void tarn_service_get_stats(tarn_service_t *s, tarn_service_stats_t *out); /* [a
 const char *tarn_service_secret_file(tarn_service_t *s, tarn_error_t *err);
 
 /* Bytes of the Lua heap, for pool.stats: set by bind. */
-void tarn_service_set_lua_bytes(tarn_service_t *s, const uint64_t *counter); /* read with relaxed atomics */
+void tarn_service_set_lua_bytes(tarn_service_t *s,
+                                const uint64_t *counter); /* read with relaxed atomics */
 
 #endif
