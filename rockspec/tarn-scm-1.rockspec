@@ -16,6 +16,6 @@ build = {
     CMAKE_BUILD_TYPE = "RelWithDebInfo",
     CMAKE_INSTALL_PREFIX = "$(PREFIX)",
     CMAKE_INSTALL_BINDIR = "$(BINDIR)",
-    CMAKE_INSTALL_DATADIR = "$(PREFIX)/share",
+    CMAKE_INSTALL_DATADIR = "$(LUADIR)",
   },
 }

@@ -1,5 +1,5 @@
--- Columns of strings: the number of elements, whether the offsets are 64 bits wide, whether some are missing; then the blocks: offsets, blob,
--- and where some are missing the bitmap.
+-- Columns of strings: the number of elements, whether the offsets are 64 bits wide, whether some are missing; then the blocks: offsets,
+-- blob, and where some are missing the bitmap.
 local strings = require "tarn.strings"
 local tarn_serializer = require "tarn.serializer"
 

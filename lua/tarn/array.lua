@@ -8,6 +8,7 @@ local ctype = require "tarn.ctype"
 local errors = require "tarn.errors"
 local ffi = require "ffi"
 local serializer = require "tarn.serializer"
+local typeof, metatype = ffi.typeof, ffi.metatype -- busted replaces the FFI's by ones that remember their first argument only
 
 local C = block.C
 local band = bit.band
@@ -16,22 +17,22 @@ local MAX_DIMS = 32
 
 local array = {}
 local methods = {}
-local types = {}    -- canonical declaration -> element type: ctype.of's, with view (ctype), pointer, const_pointer (ctypes)
-local by_view = {}  -- ctype id of a view -> element type
+-- Element types are ctype.of's, with view, pointer and const_pointer (ctypes) added.
+local by_view = {} -- ctype id of a view -> element type
 local shapes = setmetatable({}, { __mode = "k" }) -- view -> list of dimensions, where there is more than one
 
-local function type_of(a) return by_view[tonumber(ffi.typeof(a))] end
+local function type_of(a) return by_view[tonumber(typeof(a))] end
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
 
 local function describe(x)
   if type(x) == "string" then return ("'%s'"):format(#x > 40 and x:sub(1, 37) .. "..." or x) end
-  return type(x) == "number" and ("%.14g"):format(x) or type(x) == "cdata" and tostring(ffi.typeof(x)) or tostring(x)
+  return type(x) == "number" and ("%.14g"):format(x) or type(x) == "cdata" and tostring(typeof(x)) or tostring(x)
 end
 
 -- ---- reading and writing one element ----
 
-local int64_t, uint64_t = ffi.typeof "int64_t", ffi.typeof "uint64_t"
+local int64_t, uint64_t = typeof "int64_t", typeof "uint64_t"
 
 local function is_int64(x) return ffi.istype(int64_t, x) or ffi.istype(uint64_t, x) end
 
@@ -47,6 +48,9 @@ end
 
 local function assign(self, i, v) self.p[i - 1] = v end
 
+-- By way of a struct of its own: a table that does not fit leaves the element as it was.
+local function assign_struct(self, i, v, t) self.p[i - 1] = t.ctype(v) end
+
 -- Writing that the fast path did not take: a rarer kind of value, or an error.
 local function write_other(self, i, v)
   if type(i) == "cdata" and is_int64(i) then i = tonumber(i) end
@@ -61,7 +65,7 @@ local function write_other(self, i, v)
     fits = type(v) == "boolean"
   end
   if not fits then argument_error("%s cannot be an element of an array of %s", describe(v), t.text) end
-  local ok, problem = pcall(assign, self, i, v)
+  local ok, problem = pcall(t.struct and assign_struct or assign, self, i, v, t)
   if not ok then argument_error("element %.14g: %s", i, tostring(problem):gsub("^[^:]*:%d+: ", "")) end
 end
 
@@ -77,7 +81,7 @@ local readers = {
   double = function(self, i)
     if type(i) == "number" then
       if i >= 1 and i <= self.n and i % 1 == 0 then
-        if band(self.w[2 * i - 1], 0x7fffffff) >= 0x7ff10000 then return nan end
+        if band(self.w[i - 1].high, 0x7fffffff) >= 0x7ff10000 then return nan end
         return self.p[i - 1]
       end
       return nil
@@ -142,14 +146,17 @@ local function reader_of(t)
   return readers[t.text] or readers.plain
 end
 
+-- How a number's bits are looked at: in the same stride as the number itself, so that the compiler sees that both are the same memory.
+local bits_of = { double = "const struct { int32_t low, high; }", float = "const int32_t" }
+
 local function make_type(t)
   if not serializer.load("array") then error("serializers/array.lua is missing", 0) end
-  t.pointer, t.const_pointer = ffi.typeof("$ *", t.ctype), ffi.typeof("const $ *", t.ctype)
-  t.view = ffi.typeof([[struct {
+  t.pointer, t.const_pointer = typeof("$ *", t.ctype), typeof("const $ *", t.ctype)
+  t.view = typeof(([[struct {
     uint32_t block_count; uint32_t flags; tarn_block_t *block;
-    union { $ *p; const $ *c; const int32_t *w; };
-    double n; }]], t.ctype, t.ctype)
-  ffi.metatype(t.view, {
+    union { $ *p; const $ *c; %s *w; };
+    double n; }]]):format(bits_of[t.text] or "const void"), t.ctype, t.ctype)
+  metatype(t.view, {
     __index = reader_of(t),
     __newindex = (t.struct or t.text == "bool") and write_any or write_number,
     __len = length,
@@ -159,7 +166,6 @@ local function make_type(t)
     __gc = C.tarn_view_drop,
   })
   by_view[tonumber(t.view)] = t
-  types[t.text] = t
   serializer.bind("array", t.view)
   return t
 end
@@ -211,7 +217,7 @@ local function check_shape(shape)
     end
     copy[i], n = size, n * size
   end
-  if not (n <= 2 ^ 52) then argument_error("tarn.array: a shape of %.3g elements", n) end
+  if n > 2 ^ 52 then argument_error("tarn.array: a shape of %.3g elements", n) end
   return #copy > 1 and copy or nil, n
 end
 
@@ -232,10 +238,12 @@ local function is_view(x) return type(x) == "cdata" and type_of(x) ~= nil end
 
 ---A new array.
 ---@param declaration string a number type of C ("double", "int32_t"...), "struct {...}", or a name given to tarn.ctype
----@param x integer|table the number of elements (zeros); a list of elements; {shape = {rows, columns...}}, with or without elements; or another
---- array, to be converted
+---@param x integer|table the number of elements (zeros); a list of elements; {shape = {rows, columns...}}, with or without elements; or
+--- another array, to be converted
 function array.new(declaration, x)
-  if type(declaration) ~= "string" then argument_error("tarn.array: an element type such as \"double\" is needed, not %s", describe(declaration)) end
+  if type(declaration) ~= "string" then
+    argument_error('tarn.array: an element type such as "double" is needed, not %s', describe(declaration))
+  end
   local ok, t = pcall(element_type, declaration)
   if not ok then argument_error("tarn.array: %s", tostring(t)) end
   if type(x) == "number" then return allocate(t, check_count(x), nil, true) end

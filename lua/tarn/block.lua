@@ -1,6 +1,7 @@
 -- Blocks of the pool, as the FFI sees them, and what views of them share.
 local core = require "tarn.core"
 local ffi = require "ffi"
+local metatype = ffi.metatype -- busted replaces the FFI's by ones that remember their first argument only
 
 -- The same as in runtime/pool/pool.h, base/err.h and bind/view.h. Specs may have declared some of it.
 local function declare(text) pcall(ffi.cdef, text) end
@@ -33,7 +34,7 @@ end
 function block.hash64(text) return C.tarn_hash64(text, #text) end
 
 -- The smallest view: it only holds a block.
-block.hold = ffi.metatype("struct { uint32_t block_count; uint32_t flags; tarn_block_t *block; }",
+block.hold = metatype("struct { uint32_t block_count; uint32_t flags; tarn_block_t *block; }",
   { __gc = C.tarn_view_drop })
 do
   local hold = block.hold

@@ -1,8 +1,10 @@
--- The element types of arrays: numbers, and structs of numbers, arrays of them and structs. A declaration is taken apart and put together again in one
--- canonical form, which is what travels; so a declaration from outside is only ever what this grammar allows, and never holds a pointer.
+-- The element types of arrays: numbers, and structs of numbers, arrays of them and structs. A declaration is taken apart and put together
+-- again in one canonical form, which is what travels; so a declaration from outside is only ever what this grammar allows, and never holds
+-- a pointer.
 local block = require "tarn.block"
 local errors = require "tarn.errors"
 local ffi = require "ffi"
+local typeof = ffi.typeof -- busted replaces the FFI's by ones that remember their first argument only
 
 local MAX_LENGTH, MAX_DEPTH = 8192, 16
 
@@ -22,6 +24,12 @@ for name, canonical in pairs {
 } do scalars[name] = canonical end
 
 local number_words = { signed = true, unsigned = true, char = true, short = true, int = true, long = true }
+
+local keywords = {}
+for word in ("auto break case char const continue default do double else enum extern float for goto if inline int long register restrict "
+  .. "return short signed sizeof static struct switch typedef union unsigned void volatile while bool _Bool"):gmatch("%S+") do
+  keywords[word] = true
+end
 
 local named = {} -- by tarn.ctype: name -> canonical declaration
 local known = {} -- canonical declaration -> type
@@ -91,11 +99,13 @@ end
 local function round_up(n, align) return math.ceil(n / align) * align end
 
 local function add_field(s, field, name, dims, count)
+  if s.names[name] or keywords[name] then error(("a field cannot be called '%s' here"):format(name), 0) end
+  s.names[name] = true
   s.size = round_up(s.size, field.align)
   for _, f in ipairs(field.floats or {}) do
-    local dims = { unpack(f.dims) }
-    if count > 1 then dims[#dims + 1] = { count = count, stride = field.size } end
-    s.floats[#s.floats + 1] = { offset = s.size + f.offset, bytes = f.bytes, dims = dims }
+    local steps = { unpack(f.dims) }
+    if count > 1 then steps[#steps + 1] = { count = count, stride = field.size } end
+    s.floats[#s.floats + 1] = { offset = s.size + f.offset, bytes = f.bytes, dims = steps }
   end
   s.size = s.size + field.size * count
   s.align = math.max(s.align, field.align)
@@ -107,7 +117,7 @@ local function parse_struct(p, depth)
   if depth > MAX_DEPTH then fail(p.text, "structs nested too deep") end
   if p[p.at] ~= "{" and p[p.at + 1] == "{" then p.at = p.at + 1 end -- a tag says nothing here
   expect(p, "{")
-  local s = { size = 0, align = 1, parts = {}, floats = {} }
+  local s = { size = 0, align = 1, parts = {}, floats = {}, names = {} }
   while p[p.at] ~= "}" do
     local field = parse_type(p, depth + 1)
     repeat
@@ -160,7 +170,7 @@ end
 local function complete(t)
   local old = known[t.text]
   if old then return old end
-  local ok, made = pcall(ffi.typeof, t.text)
+  local ok, made = pcall(typeof, t.text)
   if not ok then fail(t.text, tostring(made)) end
   if ffi.sizeof(made) ~= t.size then fail(t.text, "a layout that differs from C's") end
   t.ctype = made
@@ -200,7 +210,9 @@ function ctype.define(name, declaration)
   if type(name) ~= "string" or not name:match("^[%a_][%w_]*$") or scalars[name] or number_words[name] or name == "struct" then
     errors.raise("ArgumentError", "tarn.ctype: the name must be an identifier that is no C type yet")
   end
-  if type(declaration) ~= "string" then errors.raise("ArgumentError", "tarn.ctype: a declaration is needed: \"struct { double x, y; }\"") end
+  if type(declaration) ~= "string" then
+    errors.raise("ArgumentError", 'tarn.ctype: a declaration is needed: "struct { double x, y; }"')
+  end
   local ok, t = pcall(of, declaration)
   if not ok then errors.raise("ArgumentError", "tarn.ctype: " .. t) end
   named[name] = t.text

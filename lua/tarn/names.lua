@@ -1,5 +1,5 @@
--- What travels by name: a module's table, a function found in a module, a metatable found as a module or in one. The tables here go from the
--- object to the bytes of its name, ready to be written; the codec looks objects up in them and asks for a refresh when package.loaded
+-- What travels by name: a module's table, a function found in a module, a metatable found as a module or in one. The tables here go from
+-- the object to the bytes of its name, ready to be written; the codec looks objects up in them and asks for a refresh when package.loaded
 -- has a new entry, or before it would refuse something.
 local core = require "tarn.core"
 

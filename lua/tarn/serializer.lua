@@ -5,6 +5,7 @@ local errors = require "tarn.errors"
 require "tarn.names"
 local block = require "tarn.block"
 local ffi = require "ffi"
+local typeof = ffi.typeof -- busted replaces the FFI's by ones that remember their first argument only
 
 local by_metatable = setmetatable({}, { __mode = "k" })
 local by_ctype = {}  -- ctype id -> serializer
@@ -80,8 +81,8 @@ end
 -- Values of a further type are this serializer's too: built-in types make their ctypes as they are asked for.
 local function bind(s, type_)
   if type(type_) == "cdata" then
-    by_ctype[tonumber(ffi.typeof(type_))] = s
-    ctypes[#ctypes + 1] = { ffi.typeof(type_), s }
+    by_ctype[tonumber(typeof(type_))] = s
+    ctypes[#ctypes + 1] = { typeof(type_), s }
   else
     by_metatable[type_] = s
   end
@@ -100,7 +101,7 @@ local function register(spec)
       if owner == old and metatable ~= old.spec.type then types[#types + 1] = metatable end
     end
     for _, pair in ipairs(ctypes) do
-      if pair[2] == old and not (type(old.spec.type) == "cdata" and pair[1] == ffi.typeof(old.spec.type)) then types[#types + 1] = pair[1] end
+      if pair[2] == old and not (type(old.spec.type) == "cdata" and pair[1] == typeof(old.spec.type)) then types[#types + 1] = pair[1] end
     end
     forget(old)
   end
@@ -116,7 +117,7 @@ local function match(x)
   if type(x) == "cdata" then
     for _, pair in ipairs(ctypes) do
       if ffi.istype(pair[1], x) then
-        by_ctype[tonumber(ffi.typeof(x))] = pair[2]
+        by_ctype[tonumber(typeof(x))] = pair[2]
         return pair[2]
       end
     end
@@ -187,10 +188,10 @@ local taken -- by the mmread under way
 ---@param ctype any of the elements; default uint8_t
 ---@return ffi.cdata* pointer to the first element, integer count of elements
 function inp:block(ctype)
-  local element = ffi.typeof(ctype or "uint8_t")
+  local element = typeof(ctype or "uint8_t")
   local hold = block.hold()
   hold.block = self:take_block()
-  local pointer = ffi.cast(ffi.typeof("$ *", element), hold.block.data)
+  local pointer = ffi.cast(typeof("$ *", element), hold.block.data)
   holds[pointer] = { hold }
   taken = taken or {}
   taken[#taken + 1] = hold
@@ -231,13 +232,13 @@ core.set_hooks {
   find = find,
   read = read,
   describe = function(x)
-    local ctype = ffi.typeof(x)
+    local ctype = typeof(x)
     return tostring(ctype):match("^ctype<(.*)>$") or tostring(ctype), tonumber(ctype)
   end,
   int64 = int64,
   uint64 = uint64,
-  int64_id = tonumber(ffi.typeof("int64_t")),
-  uint64_id = tonumber(ffi.typeof("uint64_t")),
+  int64_id = tonumber(typeof("int64_t")),
+  uint64_id = tonumber(typeof("uint64_t")),
   int64_sample = ffi.new("int64_t", 1),
   uint64_sample = ffi.new("uint64_t", 1),
 }

@@ -1,13 +1,14 @@
--- A column of strings outside the Lua heap: offsets, one blob with all the bytes, and where some are missing a bitmap (as Arrow has it: bit k of byte
--- k / 8 is 1 where element k is there). A Lua string is made only for an element that is asked for; eq, hash and ptr make none.
+-- A column of strings outside the Lua heap: offsets, one blob with all the bytes, and where some are missing a bitmap (as Arrow has it:
+-- bit k of the bits is 1 where element k is there). A Lua string is made only for an element that is asked for; eq, hash and ptr make none.
 local bit = require "bit"
 local block = require "tarn.block"
 local errors = require "tarn.errors"
 local ffi = require "ffi"
 local serializer = require "tarn.serializer"
+local typeof, metatype = ffi.typeof, ffi.metatype -- busted replaces the FFI's by ones that remember their first argument only
 
 local C = block.C
-local band, lshift, rshift, bor = bit.band, bit.lshift, bit.rshift, bit.bor
+local band, lshift, bor = bit.band, bit.lshift, bit.bor
 local floor = math.floor
 
 local NARROW_MAX = 4294967295 -- bytes of blob up to which offsets are 32 bits wide
@@ -15,7 +16,7 @@ local NARROW_MAX = 4294967295 -- bytes of blob up to which offsets are 32 bits w
 local strings = {}
 local methods = {}
 
-local view_t = ffi.typeof [[struct {
+local view_t = typeof [[struct {
   uint32_t block_count; uint32_t wide;
   tarn_block_t *offsets_block, *blob_block, *there_block;
   union { const uint32_t *o; const uint64_t *o64; };
@@ -113,7 +114,7 @@ local function preview(s)
   return ("strings (%.14g): %s"):format(s.n, table.concat(parts, ", "))
 end
 
-ffi.metatype(view_t, {
+metatype(view_t, {
   __index = function(s, key)
     if type(key) == "number" then return get(s, key) end
     local method = methods[key]

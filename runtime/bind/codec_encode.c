@@ -386,7 +386,12 @@ static int encode_plain(tarn__encoder_t *e, lua_State *L, int index) {
 /* A table with a metatable: a serializer's, or one that travels by name. The metatable is at the top of the stack. */
 static int encode_with_metatable(tarn__encoder_t *e, lua_State *L, int index) {
   lua_pop(L, 1);
-  if (tarn__codec_serializer(L, e->codec, index)) { return tarn__encode_typed(e, L, index); }
+  if (tarn__codec_serializer(L, e->codec, index)) {
+    e->depth--; /* counted by encode_typed */
+    int typed = tarn__encode_typed(e, L, index);
+    e->depth++;
+    return typed;
+  }
   lua_getmetatable(L, index);
   int metatable = lua_gettop(L);
   bool named = tarn__codec_lookup(L, e->codec->metatable_names, metatable);

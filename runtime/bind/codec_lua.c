@@ -290,9 +290,9 @@ static int core_approx_size(lua_State *L) {
 }
 
 static int core_block_new(lua_State *L) {
-  double size = luaL_checknumber(L, 1);
+  double size = lua_tonumber(L, 1);
   if (!(size >= 0 && size <= TARN__INTEGER_MAX)) {
-    return luaL_argerror(L, 1, "size in bytes expected");
+    return tarn_bind_raise_kind(L, TARN_EPOOLFULL, "no memory could ever hold %f bytes", size);
   }
   tarn_block_t *b = tarn_bind_block_create(L, (uint64_t)size, lua_toboolean(L, 2));
   tarn_block_release(b);

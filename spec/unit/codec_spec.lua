@@ -92,8 +92,8 @@ describe("codec: tables", function()
   end)
 
   it("are maps when not: holes, other keys, key 0, keys of any type", function()
-    for _, t in ipairs { { 1, 2, nil, 4 }, { 1, 2, n = 2 }, { [0] = 1, 2 }, { [1.5] = 1 }, { [-1] = 1 }, { [true] = 1, [false] = 2 }, { [2 ^ 40] = 1 },
-      { [3] = 3 }, { 1, [1000] = 2 } } do
+    for _, t in ipairs { { 1, 2, nil, 4 }, { 1, 2, n = 2 }, { [0] = 1, 2 }, { [1.5] = 1 }, { [-1] = 1 }, { [true] = 1, [false] = 2 },
+      { [2 ^ 40] = 1 }, { [3] = 3 }, { 1, [1000] = 2 } } do
       assert.are.same(t, back(t))
     end
     local holes = back { 1, nil, 3, n = 3 }
@@ -275,8 +275,7 @@ describe("codec: what cannot travel", function()
     refused({ io.stdout }, "a userdata cannot travel", "element 1")
     refused({ ffi.new("struct { int x; }") }, "a cdata of type 'struct", "element 1")
     refused({ ffi.cast("void *", 0) }, "a cdata of type 'void *'", "element 1")
-    local wrapped = coroutine.wrap(print)
-    refused(wrapped, "a C function that is in no module", nil)
+    refused(("x"):gmatch("x"), "a C function that is in no module", nil)
   end)
 
   it("in a function's variable is named with the function's line", function()
@@ -305,8 +304,8 @@ end)
 
 describe("codec: hostile bytes", function()
   it("are refused with what is wrong", function()
-    for _, text in ipairs { "", "c1", "91", "9101ff", "a5616263", "81", "81c001", "81cb7ff800000000000001", "cd00", "dd7fffffffc0", "df7fffffffc0c0",
-      "c7ff10", "d41100", "d51100", "d41a00", "d41900", "c70114", "c7021490c0", "d41500", "d41600", "d43000", "0101" } do
+    for _, text in ipairs { "", "c1", "91", "9101ff", "a5616263", "81", "81c001", "81cb7ff800000000000001", "cd00", "dd7fffffffc0",
+      "df7fffffffc0c0", "c7ff10", "d41100", "d51100", "d41a00", "d41900", "c70114", "c7021490c0", "d41500", "d41600", "d43000", "0101" } do
       corrupt(text)
     end
   end)
@@ -479,14 +478,13 @@ describe("codec: memory", function()
       end
       collectgarbage()
       collectgarbage()
-      if core.boundary then core.boundary() end
+      array("double", 1) -- a call that allocates is a boundary, where dead views give back what they held
     end
     rounds(1000)
     local c_before, lua_before = tonumber(C.tarn_alloc_bytes()), collectgarbage("count")
     rounds(5000)
     local c_after, lua_after = tonumber(C.tarn_alloc_bytes()), collectgarbage("count")
-    -- What dead views held goes at a task boundary: at most what the last rounds left.
-    assert.is_true(c_after - c_before < 4e6, ("C memory grew by %d"):format(c_after - c_before))
+    assert.is_true(c_after - c_before < 50000, ("C memory grew by %d"):format(c_after - c_before))
     assert.is_true(lua_after - lua_before < 500, ("Lua memory grew by %d KiB"):format(lua_after - lua_before))
   end)
 end)
