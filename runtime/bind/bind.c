@@ -169,16 +169,19 @@ static int push_arguments(lua_State *L, const tarn_event_t *e) {
   }
 }
 
+/* The error at the top of the stack goes to who asked. */
+static void reply_failure(lua_State *L, const char *method) {
+  lua_pushcfunction(L, tarn__reply_failure);
+  lua_insert(L, -2);
+  if (lua_pcall(L, 1, 0, 0) != 0) { log_failure(L, method); }
+}
+
 /* What C answers on the Lua thread. False: it is for Lua. */
 static bool dispatch_native(lua_State *L, tarn_event_t *e) {
   lua_CFunction serve = e->kind == TARN_EVENT_REQUEST ? tarn__native_method(e->method) : NULL;
   if (serve == NULL) { return false; }
   lua_pushcfunction(L, serve);
-  if (lua_pcall(L, 0, 0, 0) != 0) {
-    lua_pushcfunction(L, tarn__reply_failure);
-    lua_insert(L, -2);
-    if (lua_pcall(L, 1, 0, 0) != 0) { log_failure(L, e->method); }
-  }
+  if (lua_pcall(L, 0, 0, 0) != 0) { reply_failure(L, e->method); }
   return true;
 }
 
@@ -201,7 +204,10 @@ void tarn_bind_dispatch(tarn_bind_t *b, tarn_event_t *e) {
     lua_pushcfunction(L, on_error);
     lua_pushcfunction(L, dispatch_protected);
     lua_pushlightuserdata(L, e);
-    if (lua_pcall(L, 1, 0, top + 1) != 0) { log_failure(L, "dispatch"); }
+    if (lua_pcall(L, 1, 0, top + 1) != 0) {
+      log_failure(L, "dispatch");
+      if (e->kind == TARN_EVENT_REQUEST) { reply_failure(L, e->method); } /* who asked must not wait for ever */
+    }
   }
   b->current = NULL;
   lua_settop(L, top);

@@ -29,6 +29,7 @@ typedef struct tarn_bind {
   tarn_bind_host_t host;        /* all null in a state without one */
   struct tarn_event *current;   /* the event being dispatched; borrowed */
   struct tarn_drops *drops;     /* owned: live objects whose anchors must go (objects.c) */
+  bool making_room;             /* live values are being encoded */
 } tarn_bind_t;
 
 tarn_bind_t *tarn_bind_of(lua_State *L);
@@ -87,8 +88,17 @@ void tarn_ref_open(lua_State *L);
 
 /* ---- objects (objects.c) ---- */
 void tarn_objects_open(lua_State *L);
-/* Encode live values while the pool wants it. Lua thread, may run serializers; never raises. */
-void tarn_objects_make_room(tarn_bind_t *b);
+/* Encode live values while the pool wants it. Lua thread, may run serializers; never raises. On the state that asks, which is the running
+ * coroutine's. False: it is under way already, and a serializer asks. */
+bool tarn_bind_make_room(lua_State *L);
+/* A pool call has answered rc: true when room has been made and the call is worth another try. False: *err is what to raise. */
+typedef struct tarn__room_try {
+  bool collected;
+  uint32_t rounds;
+} tarn__room_try_t; /* begins as zeros */
+bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *err);
+/* Store v (one reference, taken over) making room as need be: its id. Raises PoolFull, DiskFull, IOError. */
+uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags);
 /* Export: the value of object id, encoded now if it is live. Raises KeyError, NotSerializable. One reference, the caller's. */
 tarn_value_t *tarn_object_export(lua_State *L, uint64_t id);
 

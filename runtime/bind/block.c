@@ -4,59 +4,36 @@
 
 #include "bind/bind.h"
 
-enum { STEP_MAX_KIB = 1 << 20, MAX_ROUNDS = 10000 };
-
-/* Registry: true while live values are being encoded to make room. Their serializers may ask for blocks; they must not start it anew. */
-#define MAKING_ROOM "tarn.making_room"
-
-/* Encode live values; false where that is under way already. On the state that asks, which is the running coroutine's. */
-static bool make_room(lua_State *L, tarn_bind_t *bind) {
-  lua_getfield(L, LUA_REGISTRYINDEX, MAKING_ROOM);
-  bool busy = lua_toboolean(L, -1);
-  lua_pop(L, 1);
-  if (busy) { return false; }
-  lua_pushboolean(L, 1);
-  lua_setfield(L, LUA_REGISTRYINDEX, MAKING_ROOM);
-  lua_State *main = bind->L;
-  bind->L = L;
-  tarn_objects_make_room(bind);
-  bind->L = main;
-  lua_pushboolean(L, 0);
-  lua_setfield(L, LUA_REGISTRYINDEX, MAKING_ROOM);
-  return true;
-}
-
+/* The work of a whole collection for every as many bytes allocated as the pool holds and the heap twice: so the collector's cost follows
+ * the allocations, and dead views hold about as much as live ones do. (A collection costs more per byte than touching fresh
+ * memory does, hence the heap twice. LuaJIT does two units of work for one that is asked for.) */
 void tarn_bind_feed(lua_State *L, uint64_t size) {
-  uint64_t kib = size >> 10;
-  if (kib) { lua_gc(L, LUA_GCSTEP, (int)(kib < STEP_MAX_KIB ? kib : STEP_MAX_KIB)); }
+  if (size < TARN_POOL_MAP_MIN) { return; }
+  tarn_pool_stats_t stats;
+  tarn_pool_get_stats(tarn_bind_of(L)->pool, &stats);
+  double heap_kib = (double)lua_gc(L, LUA_GCCOUNT, 0);
+  double per_cycle_kib = 2 * heap_kib + (double)(stats.resident_bytes >> 10) + 1;
+  double kib = heap_kib * ((double)size / 1024 / per_cycle_kib) / 2;
+  if (kib > heap_kib) { kib = heap_kib; }
+  if (kib >= 1) { lua_gc(L, LUA_GCSTEP, (int)kib); }
 }
 
 tarn_block_t *tarn_bind_block_create(lua_State *L, uint64_t size, bool zero) {
   tarn_bind_t *bind = tarn_bind_of(L);
   uint32_t flags = TARN_BLOCK_WAIT | (zero ? TARN_BLOCK_ZERO : 0);
   tarn_bind_feed(L, size);
-  bool collected = false;
-  for (uint32_t round = 0;; round++) {
-    tarn_error_t err = {0};
-    tarn_block_t *block = NULL;
-    int rc = tarn_block_create(bind->pool, size, flags, &block, &err);
+  /* A call that allocates is a boundary too: what dead views held is given back before anything is evicted for its sake. */
+  tarn_pool_boundary(bind->pool);
+  tarn__room_try_t t = {0};
+  tarn_error_t err;
+  tarn_block_t *block = NULL;
+  int rc;
+  do {
+    err = (tarn_error_t){0};
+    rc = tarn_block_create(bind->pool, size, flags, &block, &err);
     if (rc == 0) { return block; }
-    if (rc == TARN_ENEEDLUA && round < MAX_ROUNDS && make_room(L, bind)) { continue; }
-    bool for_room =
-        rc == TARN_EPOOLFULL || rc == TARN_EDISKFULL || rc == TARN_ENEEDLUA || rc == TARN_EAGAIN;
-    if (for_room && !collected) {
-      collected = true;
-      lua_gc(L, LUA_GCCOLLECT, 0);
-      tarn_pool_boundary(bind->pool);
-      continue;
-    }
-    if (rc == TARN_ENEEDLUA || rc == TARN_EAGAIN) {
-      tarn_error_set(
-          &err, TARN_EPOOLFULL,
-          "no room for a block of %llu bytes: what fills the pool cannot be moved to disk",
-          (unsigned long long)size);
-      err.needed = size;
-    }
-    tarn_bind_raise(L, &err);
-  }
+  } while (tarn__room_again(L, &t, rc, &err));
+  if (err.needed == 0 && err.code == TARN_EPOOLFULL) { err.needed = size; }
+  tarn_bind_raise(L, &err);
+  return NULL;
 }

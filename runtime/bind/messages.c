@@ -27,7 +27,10 @@ static void freeze_blocks(lua_State *L, tarn_encoded_t *e) {
       if (j > i) {
         tarn_block_retain(to);
         tarn_error_t err;
-        if (tarn_block_map(to, &err) != 0) { tarn_bind_raise(L, &err); }
+        if (tarn_block_map(to, &err) != 0) {
+          tarn_block_release(to);
+          tarn_bind_raise(L, &err);
+        }
       }
       e->blocks[j] = to;
       tarn_block_unmap(from);
@@ -147,6 +150,8 @@ static int plain_request(lua_State *L, uint32_t pid, const char *method, tarn_bu
                                     &msgid);
   } else {
     tarn_free(bytes);
+    tarn_free(with.front);
+    if (with.value != NULL) { tarn_value_release(with.value); }
   }
   sent(L, rc, msgid);
   lua_pushlightuserdata(L, (void *)(uintptr_t)&single_key);
@@ -297,7 +302,7 @@ static int serve_get(lua_State *L) {
   decode_event(L, e);
   uint64_t id = 0;
   if (lua_type(L, 1) == LUA_TSTRING) { /* a foreign client's key */
-    const char *colon = strchr(lua_tostring(L, 1), ':');
+    const char *colon = strchr(lua_tostring(L, 1), ':'); /* C has looked at it */
     id = colon != NULL ? strtoull(colon + 1, NULL, 10) : 0;
   } else {
     id = (uint64_t)luaL_checknumber(L, 1);
@@ -307,30 +312,51 @@ static int serve_get(lua_State *L) {
   return 0;
 }
 
-/* pool.set for which room must be made: [flags, value's image] (foreign: [value]) -> ref */
-static int serve_set(lua_State *L) {
-  tarn_bind_t *b = tarn_bind_of(L);
-  tarn_event_t *e = b->current;
-  lua_settop(L, 0);
+/* The flags of a pool.set whose value came in bulk: bytes are the beginning of its parameters, [flags, ... */
+static uint32_t bulk_flags(const tarn_event_t *e) {
+  tarn_mp_reader_t r = {e->bytes, e->bytes + e->size};
+  uint32_t count = 0;
+  uint64_t flags = 0;
+  if (e->bytes == NULL || tarn_mp_read_array(&r, &count) != 0 || tarn_mp_read_uint(&r, 0xff, &flags) != 0) {
+    return 0;
+  }
+  return (uint32_t)flags;
+}
+
+/* Push the ref to the value in e's payload, stored here: [flags, value's image], or [value] of a foreign client. */
+static void store_payload(lua_State *L, tarn_bind_t *b, tarn_event_t *e) {
+  if (e->value != NULL) { /* as it is: what serializers it needs does not matter here */
+    tarn_value_retain(e->value);
+    uint64_t id = tarn_object_store(L, e->value, TARN_BLOCK_WAIT | bulk_flags(e) << 8);
+    tarn_ref_push(L, tarn_service_id(b->service), id, tarn_value_size(e->value));
+    return;
+  }
   lua_getglobal(L, "require");
   lua_pushliteral(L, "tarn.core");
   lua_call(L, 1, 1);
   lua_getfield(L, 1, "pool_set");
-  if (e->value != NULL) {
-    tarn_codec_decode_value(L, e->value, 0);
-  } else {
-    decode_event(L, e);
-    if (!e->foreign) { /* flags, then the image as a string */
-      size_t size = 0;
-      const char *bytes = lua_tolstring(L, 4, &size);
-      if (bytes == NULL) { tarn_bind_raise_kind(L, TARN_EPROTO, "pool.set: an image is needed"); }
-      lua_settop(L, 4);
-      tarn_codec_decode_bytes(L, (const uint8_t *)bytes, size, 0);
-      lua_replace(L, 3);
-    }
+  decode_event(L, e);
+  if (e->foreign) {
     lua_settop(L, 3);
+    lua_pushnumber(L, 0);
+  } else { /* flags, then the image as a string */
+    size_t size = 0;
+    const char *bytes = lua_type(L, 4) == LUA_TSTRING ? lua_tolstring(L, 4, &size) : NULL;
+    if (bytes == NULL) { tarn_bind_raise_kind(L, TARN_EPROTO, "pool.set: an image is needed"); }
+    lua_settop(L, 4);
+    tarn_codec_decode_bytes(L, (const uint8_t *)bytes, size, 0);
+    lua_replace(L, 4);
+    lua_insert(L, 3); /* the value before the flags */
   }
-  lua_call(L, 1, 1);
+  lua_call(L, 2, 1);
+}
+
+/* pool.set for which room must be made */
+static int serve_set(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_event_t *e = b->current;
+  lua_settop(L, 0);
+  store_payload(L, b, e);
   tarn_ref_test(L, -1)->private_here = false;
   if (e->foreign) {
     lua_getfield(L, -1, "key");

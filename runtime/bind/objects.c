@@ -9,6 +9,8 @@
 #include "codec.h"
 #include "service/service.h"
 
+enum { MAX_ROUNDS = 10000 };
+
 static const char live_key = 0;  /* registry: id -> value, strong */
 static const char cache_key = 0; /* registry: id -> value, weak */
 
@@ -88,7 +90,7 @@ static void cache(lua_State *L, uint64_t id, int index) {
   table_set(L, &cache_key, id);
 }
 
-static void drop_anchors(tarn_bind_t *b) {
+static void drop_anchors(lua_State *L, tarn_bind_t *b) {
   struct tarn_drops *d = b->drops;
   if (d == NULL) { return; }
   pthread_mutex_lock(&d->mutex);
@@ -98,8 +100,8 @@ static void drop_anchors(tarn_bind_t *b) {
   d->count = d->capacity = 0;
   pthread_mutex_unlock(&d->mutex);
   for (size_t i = 0; i < count; i++) {
-    lua_pushnil(b->L);
-    table_set(b->L, &live_key, ids[i]);
+    lua_pushnil(L);
+    table_set(L, &live_key, ids[i]);
   }
   tarn_free(ids);
 }
@@ -155,26 +157,41 @@ static int encode_protected(lua_State *L) {
   return 0;
 }
 
-void tarn_objects_make_room(tarn_bind_t *b) {
+bool tarn_bind_make_room(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  if (b->making_room) { return false; }
+  b->making_room = true;
   uint64_t id = 0;
-  lua_State *L = b->L;
   while (tarn_pool_next_live(b->pool, &id) == 1) {
-    int top = lua_gettop(L);
-    lua_pushcfunction(L, encode_protected);
-    lua_pushlightuserdata(L, &id);
-    if (lua_pcall(L, 1, 0, 0) != 0) {
-      tarn_log(TARN_LOG_DEBUG, "object %llu stays in memory: %s", (unsigned long long)id,
-               lua_isstring(L, -1) ? lua_tostring(L, -1) : "it cannot be encoded");
-      tarn_pool_pin_live(b->pool, id);
-    }
-    lua_settop(L, top);
+    if (lua_cpcall(L, encode_protected, &id) == 0) { continue; }
+    tarn_log(TARN_LOG_DEBUG, "object %llu stays in memory: %s", (unsigned long long)id,
+             lua_isstring(L, -1) ? lua_tostring(L, -1) : "it cannot be encoded");
+    lua_pop(L, 1);
+    tarn_pool_pin_live(b->pool, id);
   }
+  b->making_room = false;
+  return true;
+}
+
+bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *err) {
+  if (rc == TARN_ENEEDLUA && t->rounds++ < MAX_ROUNDS && tarn_bind_make_room(L)) { return true; }
+  bool for_room = rc == TARN_EPOOLFULL || rc == TARN_EDISKFULL || rc == TARN_ENEEDLUA || rc == TARN_EAGAIN;
+  if (for_room && !t->collected) { /* dead views hold blocks */
+    t->collected = true;
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    tarn_pool_boundary(tarn_bind_of(L)->pool);
+    return true;
+  }
+  if (rc == TARN_ENEEDLUA || rc == TARN_EAGAIN) {
+    tarn_error_set(err, TARN_EPOOLFULL, "no room: what fills the pool cannot be moved to disk");
+  }
+  return false;
 }
 
 void tarn_bind_boundary(tarn_bind_t *b) {
   tarn_pool_boundary(b->pool);
-  drop_anchors(b);
-  tarn_objects_make_room(b);
+  drop_anchors(b->L, b);
+  (void)tarn_bind_make_room(b->L);
 }
 
 void tarn_bind_collect(tarn_bind_t *b) {
@@ -191,17 +208,32 @@ static int raise_missing(lua_State *L, uint64_t id) {
                               text);
 }
 
-tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
-  tarn_bind_t *b = tarn_bind_of(L);
-  tarn_value_t *v = NULL;
-  tarn_error_t err = {0};
-  int rc = 0;
-  while ((rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err)) == TARN_ENEEDLUA) {
-    tarn_objects_make_room(b);
-  }
-  if (rc == 0 && v == NULL) { rc = encode_live(L, id, &v, &err); }
+static void check(lua_State *L, int rc, tarn_error_t *err, uint64_t id) {
+  if (rc == 0) { return; }
   if (rc == TARN_ENOENT) { raise_missing(L, id); }
-  if (rc != 0) { tarn_bind_raise(L, &err); }
+  if (err->code == 0) { tarn_error_set(err, rc, "%s", tarn_error_text(rc)); }
+  tarn_bind_raise(L, err);
+}
+
+/* The value of object id with room made for it as need be; null for a live one. Raises. */
+static tarn_value_t *get_value(lua_State *L, uint64_t id) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn__room_try_t t = {0};
+  tarn_value_t *v = NULL;
+  tarn_error_t err;
+  int rc;
+  do {
+    err = (tarn_error_t){0};
+    rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err);
+  } while (rc != 0 && tarn__room_again(L, &t, rc, &err));
+  check(L, rc, &err, id);
+  return v;
+}
+
+tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
+  tarn_error_t err = {0};
+  tarn_value_t *v = get_value(L, id);
+  if (v == NULL) { check(L, encode_live(L, id, &v, &err), &err, id); }
   return v;
 }
 
@@ -218,27 +250,28 @@ static uint64_t own_id(lua_State *L) {
   return r->id;
 }
 
-static void check(lua_State *L, int rc, tarn_error_t *err, uint64_t id) {
-  if (rc == 0) { return; }
-  if (rc == TARN_ENOENT) { raise_missing(L, id); }
-  if (err->code == 0) { tarn_error_set(err, rc, "%s", tarn_error_text(rc)); }
-  tarn_bind_raise(L, err);
+uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn__room_try_t t = {0};
+  tarn_error_t err;
+  uint64_t id = 0;
+  int rc;
+  do {
+    err = (tarn_error_t){0};
+    rc = tarn_pool_set_value(b->pool, v, flags, &id, &err);
+  } while (rc != 0 && tarn__room_again(L, &t, rc, &err));
+  tarn_value_release(v);
+  check(L, rc, &err, 0);
+  return id;
 }
 
 /* Store the value at index 1 as its image. An error is raised. */
 static uint64_t set_encoded(lua_State *L, uint32_t flags) {
-  tarn_bind_t *b = tarn_bind_of(L);
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
-  uint64_t id = 0;
-  check(L, value_of(b, tarn_codec_encode(L, 1), &v, &err), &err, 0);
+  check(L, value_of(tarn_bind_of(L), tarn_codec_encode(L, 1), &v, &err), &err, 0);
   lua_pop(L, 1);
-  int rc = 0;
-  while ((rc = tarn_pool_set_value(b->pool, v, flags, &id, &err)) == TARN_ENEEDLUA) {
-    tarn_objects_make_room(b);
-  }
-  tarn_value_release(v);
-  check(L, rc, &err, 0);
+  uint64_t id = tarn_object_store(L, v, flags);
   cache(L, id, 1);
   return id;
 }
@@ -249,10 +282,10 @@ static uint64_t set_live(lua_State *L, uint32_t flags, uint64_t size) {
   tarn_error_t err = {0};
   uint64_t id = 0;
   int rc = 0;
-  while ((rc = tarn_pool_set_live(b->pool, size, flags, &id, &err)) == TARN_ENEEDLUA) {
-    tarn_objects_make_room(b);
-  }
-  if (rc == TARN_EPOOLFULL) { return 0; }
+  do {
+    rc = tarn_pool_set_live(b->pool, size, flags, &id, &err);
+  } while (rc == TARN_ENEEDLUA && tarn_bind_make_room(L));
+  if (rc == TARN_EPOOLFULL || rc == TARN_ENEEDLUA) { return 0; }
   check(L, rc, &err, 0);
   lua_pushvalue(L, 1);
   table_set(L, &live_key, id);
@@ -282,20 +315,15 @@ static int pool_get(lua_State *L) {
     check(L, tarn_pool_touch(b->pool, id), &err, id);
     return 1;
   }
-  tarn_value_t *v = NULL;
-  int rc = 0;
-  while ((rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err)) == TARN_ENEEDLUA) {
-    tarn_objects_make_room(b);
-  }
-  check(L, rc, &err, id);
-  if (v == NULL) { raise_missing(L, id); } /* live, and its anchor is gone: deleted a moment ago */
   tarn_value_t **box = lua_newuserdata(L, sizeof(*box)); /* decoding may raise */
-  *box = v;
+  *box = NULL;
   luaL_getmetatable(L, "tarn.value_box");
   lua_setmetatable(L, -2);
-  tarn_codec_decode_value(L, v, 0);
+  *box = get_value(L, id);
+  if (*box == NULL) { raise_missing(L, id); } /* live, and its anchor is gone: deleted a moment ago */
+  tarn_codec_decode_value(L, *box, 0);
   cache(L, id, -1);
-  tarn_value_release(v);
+  tarn_value_release(*box);
   *box = NULL;
   return 1;
 }
@@ -364,7 +392,7 @@ static int pool_limits(lua_State *L) {
     }
   }
   tarn_pool_set_limits(b->pool, set[0], set[1]);
-  tarn_objects_make_room(b);
+  (void)tarn_bind_make_room(L);
   tarn_pool_stats_t s;
   tarn_pool_get_stats(b->pool, &s);
   push_figure(L, s.max_memsize);
@@ -404,7 +432,7 @@ static int pool_stats(lua_State *L) {
 static int pool_clear(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   tarn_pool_clear(b->pool);
-  drop_anchors(b);
+  drop_anchors(L, b);
   return 0;
 }
 

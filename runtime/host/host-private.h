@@ -3,6 +3,7 @@
 #define TARN_HOST_PRIVATE_H
 
 #include <lua.h>
+#include <pthread.h>
 #include "base/err.h"
 #include "baton.h"
 #include "bind/bind.h"
@@ -29,6 +30,8 @@ typedef struct tarn_host {
   tarn_baton_t *baton;
   tarn_pool_t *pool;
   tarn_service_t *service;
+  pthread_mutex_t room_mutex; /* guards the next: the spill thread looks at it at any time */
+  tarn_service_t *room;       /* whom to tell of room; null before there is one and once it ends */
   struct tarn_drops *drops;
   tarn_bind_t *bind;
   lua_State *L;
@@ -48,7 +51,8 @@ int tarn__read_first_line(tarn_first_line_t *line, tarn_error_t *err);
 int tarn__lua_create(tarn_host_t *h, tarn_error_t *err);
 int tarn__lua_setup(tarn_host_t *h,
                     tarn_error_t *err); /* paths, options, luv, arg; after tarn_bind_open */
-void tarn__lua_destroy(tarn_host_t *h);
+/* False: something of the user's will not end, and the state had to be left as it is. */
+bool tarn__lua_destroy(tarn_host_t *h);
 
 /* host.c; any thread */
 void tarn__host_on_room(void *user);

@@ -59,6 +59,7 @@ static void arm_nest(tarn_host_t *h) {
   }
   if (!h->nest_armed) { uv_poll_start(&h->nest, UV_READABLE, on_nest); }
   h->nest_armed = true;
+  uv_update_time(&h->user_loop); /* it stands still while a job computes, and the rest of a timeout with it */
   int timeout = uv_backend_timeout(&h->user_loop);
   if (timeout >= 0) {
     uv_timer_start(&h->nest_timer, on_nest_timer, (uint64_t)timeout, 0);
@@ -131,7 +132,7 @@ static void run(tarn_host_t *h) {
   enter(h);
   while (!h->exiting) {
     arm_nest(h);
-    bool busy = more || tarn_service_has_events(h->service);
+    bool busy = more || tarn_service_wants_lua(h->service);
     uv_run(&h->loop, busy ? UV_RUN_NOWAIT : UV_RUN_ONCE);
     tarn_event_t *events = tarn_service_take_events(h->service);
     bool collect = tarn_service_wants_collection(h->service);
@@ -187,7 +188,15 @@ static int start_pool(tarn_host_t *h, tarn_error_t *err) {
 
 void tarn__host_on_room(void *user) {
   tarn_host_t *h = user;
-  if (h->service != NULL) { tarn_service_room(h->service); }
+  pthread_mutex_lock(&h->room_mutex);
+  if (h->room != NULL) { tarn_service_room(h->room); }
+  pthread_mutex_unlock(&h->room_mutex);
+}
+
+static void tell_room_to(tarn_host_t *h, tarn_service_t *s) {
+  pthread_mutex_lock(&h->room_mutex);
+  h->room = s;
+  pthread_mutex_unlock(&h->room_mutex);
 }
 
 void tarn__host_on_drop_live(void *user, uint64_t id) {
@@ -208,6 +217,7 @@ static int start_service(tarn_host_t *h, tarn_error_t *err) {
                               .user = h};
   int rc = tarn_service_create(&sc, &h->service, err);
   explicit_bzero(h->line.secret, sizeof(h->line.secret));
+  if (rc == 0) { tell_room_to(h, h->service); }
   return rc;
 }
 
@@ -247,7 +257,8 @@ static void close_loops(tarn_host_t *h) {
   }
 }
 
-static void stop(tarn_host_t *h) {
+static void stop(tarn_host_t *h, int code) {
+  bool closed = true;
   if (h->L != NULL) {
     if (h->bind != NULL && h->booted) { (void)tarn_bind_boot(h->bind, "stop"); }
     fflush(NULL);
@@ -257,13 +268,16 @@ static void stop(tarn_host_t *h) {
     tarn_service_flush(h->service); /* the last replies of a worker, before its connections close */
     tarn_service_stop_children(h->service, CHILD_GRACE_MS);
   }
-  if (h->L != NULL) {
-    tarn__lua_destroy(h);
-  } /* finalizers put blocks back; the pool is still there */
+  if (h->L != NULL) { closed = tarn__lua_destroy(h); } /* finalizers put blocks back; the pool is still there */
   if (h->pool != NULL) { tarn_pool_boundary(h->pool); }
+  tell_room_to(h, NULL);
   if (h->service != NULL) { tarn_service_destroy(h->service); }
   h->service = NULL;
   if (h->baton != NULL) { tarn_baton_destroy(h->baton); }
+  if (!closed) { /* a request of the user's sits in libuv's threads, which an exit would wait for */
+    fflush(NULL);
+    end_now(h, code);
+  }
   close_loops(h);
   if (h->bind != NULL) { tarn_bind_close(h->bind); }
   if (h->pool != NULL) { tarn_pool_destroy(h->pool); }
@@ -289,9 +303,21 @@ static int start(tarn_host_t *h, tarn_error_t *err) {
   return rc;
 }
 
+/* A program may be started without its standard descriptors. Then the next files to be opened, sockets and the loop's own, would get their
+ * numbers, and what is printed would go there. */
+static int open_standard(tarn_error_t *err) {
+  int fd = 0;
+  do { fd = open("/dev/null", O_RDWR); } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd < 0) { return tarn_error_errno(err, errno, "/dev/null"); }
+  close(fd);
+  return 0;
+}
+
 int tarn_host_run(const tarn_options_t *options) {
   tarn_error_t err = {0};
-  tarn_host_t h = {.options = options, .line = {.life_fd = -1}};
+  tarn_host_t h = {.options = options, .line = {.life_fd = -1}, .room_mutex = PTHREAD_MUTEX_INITIALIZER};
+  signal(SIGCHLD, SIG_DFL); /* inherited as ignored it would take the workers' exit statuses away */
+  if (open_standard(&err) != 0) { return 1; }
   ssize_t n = readlink("/proc/self/exe", h.exe, sizeof(h.exe) - 1);
   if (n < 0) {
     fprintf(stderr, "tarn: /proc is needed: %s\n", strerror(errno));
@@ -312,6 +338,6 @@ int tarn_host_run(const tarn_options_t *options) {
       code = h.code;
     }
   }
-  stop(&h);
+  stop(&h, code);
   return code;
 }

@@ -3,12 +3,16 @@
 #include <lauxlib.h>
 #include <limits.h>
 #include <lualib.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/clock.h"
 #include "host-private.h"
 #include "luv.h"
+
+#define DRAIN_MS 500u /* at the end, for what the user left running */
 
 /* Between Lua and LuaJIT's own allocator: counts the heap's bytes, which pool.stats and the budget's users read. */
 static void *counting_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
@@ -52,15 +56,27 @@ static void close_handle(uv_handle_t *handle, void *arg) {
   if (!uv_is_closing(handle)) { uv_close(handle, NULL); }
 }
 
-void tarn__lua_destroy(tarn_host_t *h) {
+/* luv wants its handles closed before the state goes, and frees them with it. False: not to be had within the time, as when a request sits in
+ * a thread, or callbacks go on making new ones. */
+static bool drain_user_loop(tarn_host_t *h) {
+  uint64_t deadline = tarn_clock_ms() + DRAIN_MS;
+  do {
+    uv_walk(&h->user_loop, close_handle, NULL);
+    if (uv_run(&h->user_loop, UV_RUN_NOWAIT) == 0) { return true; }
+    struct pollfd p = {.fd = uv_backend_fd(&h->user_loop), .events = POLLIN};
+    (void)poll(&p, 1, 10);
+  } while (tarn_clock_ms() < deadline);
+  return false;
+}
+
+bool tarn__lua_destroy(tarn_host_t *h) {
   lua_State *L = h->L;
-  /* luv wants its handles closed before the state goes, and frees them with it. */
-  uv_walk(&h->user_loop, close_handle, NULL);
-  uv_run(&h->user_loop, UV_RUN_DEFAULT);
+  if (!drain_user_loop(h)) { return false; }
   h->L = NULL;
   lua_setallocf(L, h->lua_alloc,
                 h->lua_alloc_ud); /* lua_close frees the allocator's own state with it */
   lua_close(L);
+  return true;
 }
 
 /* Errors in the user's luv callbacks: luv prints them; the process goes on. */
@@ -76,9 +92,13 @@ static int find_root(const char *exe, char *root, size_t size) {
   char *slash = strrchr(dir, '/');
   if (slash == NULL) { return -1; }
   *slash = '\0';
-  snprintf(probe, sizeof(probe), "%s/../share/tarn/lua/tarn/boot.lua", dir);
-  if (access(probe, R_OK) == 0) {
-    return snprintf(root, size, "%s/../share/tarn", dir) < (int)size ? 0 : -1;
+  static const char *const installed[] = {"share/tarn",
+                                          "share/lua/5.1/tarn"}; /* cmake's, luarocks' */
+  for (size_t i = 0; i < sizeof(installed) / sizeof(installed[0]); i++) {
+    snprintf(probe, sizeof(probe), "%s/../%s/lua/tarn/boot.lua", dir, installed[i]);
+    if (access(probe, R_OK) == 0) {
+      return snprintf(root, size, "%s/../%s", dir, installed[i]) < (int)size ? 0 : -1;
+    }
   }
   for (int up = 0; up < 3 && (slash = strrchr(dir, '/')) != NULL && slash != dir; up++) {
     *slash = '\0';

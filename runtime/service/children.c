@@ -199,6 +199,8 @@ static void child_finish(tarn_child_t *c);
 static void on_handle_closed(uv_handle_t *h) {
   tarn_child_t *c = h->data;
   if (--c->handles > 0) { return; }
+  tarn_member_t *m = c->id != 0 ? tarn__member_get(c->service, c->id) : NULL;
+  if (m != NULL && m->child == c) { m->child = NULL; }
   for (int i = 0; i < 2; i++) { tarn_buf_release(&c->out[i].line); }
   tarn_list_remove(&c->link);
   tarn_free(c->read_buffer);
@@ -271,10 +273,15 @@ static void on_output_grace(uv_timer_t *t) {
 static void on_exit_seen(uv_poll_t *watch, int status, int events) {
   tarn_child_t *c = watch->data;
   int how = 0;
+  siginfo_t info = {0};
   (void)status;
   (void)events;
-  if (waitpid((pid_t)c->os_pid, &how, WNOHANG) == 0) { return; }
-  kill((pid_t)-c->os_pid, SIGKILL); /* what it left behind: its group goes with it */
+  if (waitid(P_PID, (id_t)c->os_pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0) {
+    return;
+  }
+  /* What it left behind: its group goes with it. Before it is waited for, while the number is still its own. */
+  kill((pid_t)-c->os_pid, SIGKILL);
+  waitpid((pid_t)c->os_pid, &how, 0);
   c->exited = true;
   describe(c, how);
   uv_poll_stop(watch);

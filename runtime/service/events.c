@@ -65,8 +65,6 @@ tarn_event_t *tarn_service_take_events(tarn_service_t *s) {
   return first;
 }
 
-bool tarn_service_has_events(const tarn_service_t *s) { return s->event_first != NULL; }
-
 tarn_event_t *tarn_service_take_response(tarn_service_t *s, uint32_t msgid) {
   for (tarn_event_t **at = &s->event_first; *at != NULL; at = &(*at)->next) {
     tarn_event_t *e = *at;
@@ -77,6 +75,7 @@ tarn_event_t *tarn_service_take_response(tarn_service_t *s, uint32_t msgid) {
       return e;
     }
   }
+  if (s->paused > 0) { resume_all(s); } /* who waits here takes nothing else meanwhile */
   return NULL;
 }
 

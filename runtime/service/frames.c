@@ -2,6 +2,8 @@
 #include <string.h>
 #include "service-private.h"
 
+#define FLAGS_BYTES 8 /* an array's header and a small integer */
+
 /* A frame taken apart; pointers into it. */
 typedef struct frame {
   uint64_t type, msgid;
@@ -83,7 +85,9 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
     memcpy(e->method, f->method, f->method_size);
     e->value = value;
     value = NULL;
-    if (e->value == NULL) {
+    if (e->value != NULL && strcmp(e->method, "pool.set") == 0) { /* its flags stand before the value */
+      (void)set_bytes(e, bytes, size < FLAGS_BYTES ? size : FLAGS_BYTES);
+    } else if (e->value == NULL) {
       if (!c->foreign) {
         (void)unwrap_bin(&bytes, &size, true);
       } /* else plain arguments: an image as they are */
@@ -134,8 +138,8 @@ static void handle(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_val
   }
   char method[TARN_METHOD_MAX + 1] = {0};
   memcpy(method, f->method, f->method_size);
-  if (tarn__serve(s, c, (uint32_t)(f->type == 0 ? f->msgid : 0), method, f->params, f->params_size,
-                  value)) {
+  uint32_t msgid = (uint32_t)f->msgid; /* 0 is as good as any: some clients begin there */
+  if (tarn__serve(s, c, f->type == 0 ? &msgid : NULL, method, f->params, f->params_size, value)) {
     if (value != NULL) { tarn_value_release(value); }
     return;
   }
@@ -172,13 +176,20 @@ static void bulk_free(bulk_t *b) {
 /* A bulk message found no room. TARN_EAGAIN when it makes sense to wait. */
 static int wait_for_room(tarn_service_t *s, tarn_conn_t *c, int rc) {
   bool full = rc == TARN_EPOOLFULL;
+  if (full && s->bulk_arriving > 0) { /* what is arriving cannot be evicted; it can when it is here */
+    c->bulk_waiting = true;
+    return TARN_EAGAIN;
+  }
   if (rc != TARN_EAGAIN && rc != TARN_ENEEDLUA && (!full || c->collected)) {
     c->collected = false;
     return rc;
   }
   c->bulk_waiting = true;
   if (full) { c->collected = s->wants_collection = true; }
-  if (rc != TARN_EAGAIN) { uv_stop(s->loop); } /* Lua looks after it at its next turn */
+  if (rc != TARN_EAGAIN) {
+    s->wants_lua = true;
+    uv_stop(s->loop);
+  }
   return TARN_EAGAIN;
 }
 
@@ -202,6 +213,7 @@ static int on_bulk_begin(void *user, tarn_peer_t *peer, const uint8_t *frame, si
     dest[i] = b->blocks[i]->data;
   }
   c->collected = false;
+  s->bulk_arriving++;
   *token = b;
   return 0;
 }
@@ -263,6 +275,7 @@ static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t 
   bulk_t *b = token;
   frame_t f;
   tarn_error_t err = {0};
+  if (b != NULL && --s->bulk_arriving == 0) { tarn__bulk_retry_all(s); }
   bool parsed = parse_frame(frame, size, &f) == 0;
   tarn_value_t *v = NULL;
   if (parsed && status == 0 && b != NULL) {
@@ -352,15 +365,26 @@ static void on_up(void *user, tarn_peer_t *peer) {
   }
 }
 
+/* Less is queued to that process than before. */
+static void drained(tarn_service_t *s, uint32_t pid) {
+  if (!tarn__congested_clear(s, pid)) { return; }
+  tarn_event_t *e = tarn__event_create(s, TARN_EVENT_DRAINED);
+  if (e != NULL) { e->pid = pid; }
+  tarn__event_post(s, e);
+}
+
 static void on_down(void *user, tarn_peer_t *peer, const tarn_error_t *reason) {
   tarn_service_t *s = user;
   tarn_conn_t *c = tarn_peer_data(peer);
   if (c == NULL) { return; }
   tarn_map_remove(&s->conns, c->token);
   tarn_member_t *m = c->pid != 0 ? tarn__member_get(s, c->pid) : NULL;
-  if (s->id == 0 && !s->stopping) { s->config.on_orphan(s->config.user, reason->message); }
+  if (s->id == 0 && c->pid == TARN_DRIVER && !s->stopping) {
+    s->config.on_orphan(s->config.user, reason->message);
+  }
   if (m != NULL && m->conn == c) {
     m->conn = NULL;
+    drained(s, c->pid); /* who waits to send may try again, and is told how it stands */
     tarn__member_down(s, m, reason->message);
   }
   tarn_free(c);
@@ -369,11 +393,7 @@ static void on_down(void *user, tarn_peer_t *peer, const tarn_error_t *reason) {
 static void on_drained(void *user, tarn_peer_t *peer) {
   tarn_service_t *s = user;
   tarn_conn_t *c = tarn_peer_data(peer);
-  if (c == NULL || c->pid == 0) { return; }
-  atomic_fetch_and(&s->congested, ~(UINT64_C(1) << (c->pid % 64)));
-  tarn_event_t *e = tarn__event_create(s, TARN_EVENT_DRAINED);
-  if (e != NULL) { e->pid = c->pid; }
-  tarn__event_post(s, e);
+  if (c != NULL && c->pid != 0) { drained(s, c->pid); }
 }
 
 const tarn_net_callbacks_t tarn__net_callbacks = {

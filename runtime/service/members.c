@@ -47,19 +47,19 @@ static void free_grace(tarn_member_t *m) {
 void tarn__pending_fail(tarn_service_t *s, uint32_t pid, const char *reason) {
   tarn_error_t err;
   tarn_error_set(&err, TARN_ELOST, "process %u is lost: %s", pid, reason);
-  /* Collected first: failing one removes it from the map that is being walked. */
-  size_t cursor = 0, count = 0;
-  uint64_t msgid = 0;
-  uint64_t *ids = tarn_malloc((s->pending.count + 1) * sizeof(*ids));
-  if (ids == NULL) { return; }
-  for (void *v; (v = tarn_map_next(&s->pending, &cursor, &msgid)) != NULL;) {
-    if ((uintptr_t)v == (uintptr_t)pid + 1) { ids[count++] = msgid; }
-  }
-  for (size_t i = 0; i < count; i++) {
-    tarn_map_remove(&s->pending, ids[i]);
-    tarn__event_fail(s, (uint32_t)ids[i], pid, &err);
-  }
-  tarn_free(ids);
+  size_t count;
+  do { /* collected first: failing one removes it from the map that is being walked */
+    uint64_t ids[1024], msgid = 0;
+    size_t cursor = 0;
+    count = 0;
+    for (void *v; count < 1024 && (v = tarn_map_next(&s->pending, &cursor, &msgid)) != NULL;) {
+      if ((uintptr_t)v == (uintptr_t)pid + 1) { ids[count++] = msgid; }
+    }
+    for (size_t i = 0; i < count; i++) {
+      tarn_map_remove(&s->pending, ids[i]);
+      tarn__event_fail(s, (uint32_t)ids[i], pid, &err);
+    }
+  } while (count == 1024);
 }
 
 /* Tell every other worker, by a notification with these plain parameters. */
@@ -82,7 +82,7 @@ void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
   if (m == NULL) { return; }
   tarn_log(TARN_LOG_DEBUG, "process %u is lost: %s", id, reason);
   free_grace(m);
-  atomic_fetch_and(&s->congested, ~(UINT64_C(1) << (id % 64)));
+  (void)tarn__congested_clear(s, id); /* the event tells who waits */
   tarn__pending_fail(s, id, reason);
   if (s->id == TARN_DRIVER) {
     tarn_buf_t b;
@@ -102,7 +102,7 @@ void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
   if (m->child != NULL) {
     if (!m->child->exited && !m->child->stopping) { tarn__child_kill(m->child); }
   }
-  post_member(s, TARN_EVENT_LOST, m, reason);
+  if (m->address[0] != '\0') { post_member(s, TARN_EVENT_LOST, m, reason); } /* else nobody was told that it had come */
   tarn_free(m);
 }
 
@@ -121,6 +121,7 @@ void tarn__member_down(tarn_service_t *s, tarn_member_t *m, const char *reason) 
                                                                : reason);
       return;
     }
+    if (m->grace != NULL) { return; }
     m->grace = tarn_malloc(sizeof(*m->grace));
     if (m->grace == NULL) {
       tarn__member_lost(s, m->id, reason);
@@ -145,6 +146,10 @@ tarn_conn_t *tarn__member_conn(tarn_service_t *s, uint32_t id, tarn_error_t *err
     return NULL;
   }
   if (m->conn != NULL) { return m->conn; }
+  if (m->grace != NULL) {
+    tarn_error_set(err, TARN_ELOST, "process %u is lost: its connection was closed", id);
+    return NULL;
+  }
   if (m->address[0] == '\0') {
     tarn_error_set(err, TARN_ELOST, "process %u is lost: it has no address", id);
     return NULL;
@@ -228,8 +233,13 @@ static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r
   memcpy(m->address, text, length);
   m->address[length] = '\0';
   tarn_peer_set_address(c->peer, m->address);
-  m->child = tarn__child_find(s, m->os_pid);
-  if (m->child != NULL) { m->child->id = m->id; }
+  tarn_child_t *child = tarn__child_find(s, m->os_pid);
+  if (child != NULL && child->exited) { /* a last word; its connection ends presently */
+    m->address[0] = '\0';
+    return;
+  }
+  m->child = child;
+  if (child != NULL) { child->id = m->id; }
   welcome(s, c, m);
   post_member(s, TARN_EVENT_JOINED, m, NULL);
 }

@@ -7,7 +7,7 @@
 typedef struct call {
   tarn_service_t *s;
   tarn_conn_t *c;
-  uint32_t msgid;          /* 0: a notification, nothing is answered */
+  const uint32_t *msgid;   /* null: a notification, nothing is answered */
   tarn_mp_reader_t params; /* after the array's header */
   uint32_t count;
   tarn_value_t *value; /* borrowed; from a bulk message */
@@ -16,14 +16,25 @@ typedef struct call {
 #define NEED_LUA 1 /* what a method returns when only Lua can do it */
 
 static void reply_error(const call_t *k, const tarn_error_t *err) {
-  if (k->msgid != 0) { tarn__send_error(k->s, k->c, k->msgid, err); }
+  if (k->msgid != NULL) { tarn__send_error(k->s, k->c, *k->msgid, err); }
+}
+
+/* Answer with the plain MessagePack in b (released here), which was built with this result. */
+static void reply_result(const call_t *k, int rc, tarn_buf_t *b) {
+  if (rc == 0 && k->msgid != NULL) {
+    tarn__send_result(k->s, k->c, *k->msgid, b);
+  } else if (rc != 0) {
+    tarn_error_t err;
+    tarn_error_set(&err, TARN_ENOMEM, "process %u is out of memory for an answer", k->s->id);
+    reply_error(k, &err);
+  }
+  tarn_buf_release(b);
 }
 
 static void reply_true(const call_t *k) {
-  if (k->msgid == 0) { return; }
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  if (tarn_mp_write_bool(&b, true) == 0) { tarn__send_result(k->s, k->c, k->msgid, &b); }
+  reply_result(k, tarn_mp_write_bool(&b, true), &b);
 }
 
 static int bad_arguments(const call_t *k, const char *what) {
@@ -59,6 +70,11 @@ static int read_id(call_t *k, uint64_t *id) {
   return 0;
 }
 
+/* The Lua thread can wait for room, encode live values, and collect the garbage that holds blocks. */
+static bool lua_may_help(int rc) {
+  return rc == TARN_EAGAIN || rc == TARN_ENEEDLUA || rc == TARN_EPOOLFULL;
+}
+
 static int serve_ping(call_t *k) {
   reply_true(k);
   return 0;
@@ -72,7 +88,7 @@ static int serve_pool_get(call_t *k) {
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
   int rc = tarn_pool_get(k->s->pool, id, 0, &v, &err);
-  if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA || (rc == 0 && v == NULL)) { return NEED_LUA; }
+  if (lua_may_help(rc) || (rc == 0 && v == NULL)) { return NEED_LUA; }
   if (rc != 0) {
     if (err.code == 0) {
       tarn_error_set(&err, rc, "no object %u:%llu", k->s->id, (unsigned long long)id);
@@ -80,16 +96,12 @@ static int serve_pool_get(call_t *k) {
     reply_error(k, &err);
     return 0;
   }
-  if (k->msgid == 0) {
+  if (k->msgid == NULL) {
     tarn_value_release(v);
     return 0;
   }
   tarn_payload_t p = {.value = v};
-  if (tarn_value_block_count(v) == 0 && !k->c->foreign) { /* a front alone: copied into the frame */
-    tarn__send_reply(k->s, k->c, k->msgid, true, false, p);
-    return 0;
-  }
-  tarn__send_reply(k->s, k->c, k->msgid, true, k->c->foreign, p);
+  tarn__send_reply(k->s, k->c, *k->msgid, true, k->c->foreign, p);
   return 0;
 }
 
@@ -164,7 +176,7 @@ static int serve_pool_set(call_t *k) {
   }
   uint64_t id = 0;
   if (rc == 0) { rc = tarn_pool_set_value(k->s->pool, v, (uint32_t)flags << 8, &id, &err); }
-  if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA) {
+  if (lua_may_help(rc)) {
     if (v != NULL) { tarn_value_release(v); }
     return NEED_LUA; /* the Lua thread can wait for room */
   }
@@ -200,11 +212,7 @@ static int serve_pool_set(call_t *k) {
     }
     tarn_buf_release(&p);
   }
-  if (rc == 0 && k->msgid != 0) {
-    tarn__send_result(k->s, k->c, k->msgid, &b);
-  } else {
-    tarn_buf_release(&b);
-  }
+  reply_result(k, rc, &b);
   return 0;
 }
 
@@ -246,11 +254,7 @@ static int serve_pool_stats(call_t *k) {
   rc |= write_stat(&b, "tcp_in_bytes", n.tcp_in_bytes) |
         write_stat(&b, "tcp_out_bytes", n.tcp_out_bytes);
   rc |= write_stat(&b, "lua_bytes", lua_bytes);
-  if (rc == 0 && k->msgid != 0) {
-    tarn__send_result(k->s, k->c, k->msgid, &b);
-  } else {
-    tarn_buf_release(&b);
-  }
+  reply_result(k, rc, &b);
   return 0;
 }
 
@@ -273,11 +277,7 @@ static int serve_pool_limits(call_t *k) {
   tarn_buf_init(&b, 64);
   int rc = tarn_mp_write_array(&b, 2) | write_figure(&b, p.max_memsize) |
            write_figure(&b, p.max_disksize);
-  if (rc == 0 && k->msgid != 0) {
-    tarn__send_result(k->s, k->c, k->msgid, &b);
-  } else {
-    tarn_buf_release(&b);
-  }
+  reply_result(k, rc, &b);
   return 0;
 }
 
@@ -303,7 +303,7 @@ static const struct method {
     {"auth.secret", true, serve_secret_again}, {"stop", false, serve_stop},
 };
 
-int tarn__serve(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const char *method,
+int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const char *method,
                 const uint8_t *params, size_t size, tarn_value_t *value) {
   call_t k = {.s = s, .c = c, .msgid = msgid, .params = {params, params + size}, .value = value};
   const struct method *m = NULL;
@@ -317,7 +317,7 @@ int tarn__serve(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const char *m
     }
     return m->serve(&k) != NEED_LUA;
   }
-  if (!c->foreign && msgid == 0 && strncmp(method, "member.", 7) == 0) {
+  if (!c->foreign && msgid == NULL && strncmp(method, "member.", 7) == 0) {
     if (tarn_mp_read_array(&k.params, &k.count) != 0) { return 1; }
     return tarn__member_notice(s, c, method, &k.params);
   }

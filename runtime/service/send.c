@@ -3,7 +3,7 @@
 #include <string.h>
 #include "service-private.h"
 
-#define FRAME_LIMIT ((size_t)1 << 31)
+#define FRAME_LIMIT ((size_t)1 << 30) /* what the other end takes: net.h */
 
 void tarn__payload_free(tarn_payload_t *p) {
   tarn_free(p->front);
@@ -45,56 +45,95 @@ static int append_payload(tarn_buf_t *b, const tarn_payload_t *p, bool plain, bo
   return rc;
 }
 
-static void on_bulk_sent(void *user, int status) {
-  (void)status;
-  tarn_value_release(user);
+/* ---- queueing, and what becomes of a message that cannot be sent ---- */
+
+typedef enum { AS_REQUEST, AS_REPLY, AS_NOTE } role_t;
+
+/* A bulk message on its way: its blocks, and whom to tell should it not get through. */
+typedef struct bulk_out {
+  tarn_service_t *service;
+  tarn_value_t *value; /* one reference, owned */
+  uint64_t token;
+  uint32_t msgid;
+  role_t role;
+} bulk_out_t;
+
+/* A message could not be sent. Whoever waits for it, or for its answer, must not wait for ever. */
+static void undelivered(tarn_service_t *s, tarn_conn_t *c, role_t role, uint32_t msgid, int rc) {
+  if (tarn_peer_gone(c->peer)) { return; } /* on_down tells all who wait */
+  int code = rc == TARN_ENOMEM || rc == TARN_ETOOBIG ? rc : TARN_EIO;
+  const char *why = code != TARN_EIO ? tarn_error_text(code) : "no connection for large data can be made";
+  tarn_error_t err;
+  tarn_error_set(&err, code, "%s could not be sent to process %u: %s",
+                 role == AS_REPLY ? "a result" : "a message", c->pid, why);
+  if (role == AS_NOTE) {
+    tarn_log(TARN_LOG_WARN, "%s", err.message);
+  } else if (role == AS_REPLY) {
+    tarn__send_error(s, c, msgid, &err);
+  } else if (tarn_map_remove(&s->pending, msgid) != NULL) {
+    tarn__event_fail(s, msgid, s->id, &err);
+  }
 }
 
-/* Queue the frame in b; the blocks of value, when it is not null, after it. Takes over both. */
-static void dispatch_frame(tarn_conn_t *c, tarn_buf_t *b, tarn_value_t *bulk) {
+static void on_bulk_sent(void *user, int status) {
+  bulk_out_t *o = user;
+  tarn_conn_t *c = status != 0 ? tarn_map_get(&o->service->conns, o->token) : NULL;
+  tarn_value_release(o->value);
+  if (c != NULL) { undelivered(o->service, c, o->role, o->msgid, status); }
+  tarn_free(o);
+}
+
+/* Takes over frame and value. */
+static int dispatch_bulk(tarn_conn_t *c, uint8_t *frame, size_t size, tarn_value_t *value,
+                         const bulk_out_t *about) {
+  uint32_t count = tarn_value_block_count(value);
+  tarn_net_span_t *spans = tarn_malloc(count * sizeof(*spans));
+  bulk_out_t *o = tarn_malloc(sizeof(*o));
+  int rc = TARN_ENOMEM;
+  if (spans == NULL || o == NULL) {
+    tarn_free(frame);
+  } else {
+    for (uint32_t i = 0; i < count; i++) {
+      tarn_block_t *block = tarn_value_block(value, i);
+      spans[i] = (tarn_net_span_t){block->data, (size_t)block->size};
+    }
+    *o = *about;
+    o->value = value;
+    rc = tarn_peer_send_bulk(c->peer, frame, size, spans, count, on_bulk_sent, o);
+  }
+  tarn_free(spans);
+  if (rc != 0) {
+    tarn_free(o);
+    tarn_value_release(value);
+  }
+  return rc;
+}
+
+/* Queue the frame in b (released here). 0 also for a peer that is closing: on_down tells who waits. */
+static int dispatch_frame(tarn_conn_t *c, tarn_buf_t *b) {
   size_t size = 0;
   uint8_t *frame = tarn_buf_detach(b, &size);
-  if (bulk == NULL) {
-    (void)tarn_peer_send(c->peer, frame,
-                         size); /* a peer that is closing: on_down tells who waits */
-    return;
-  }
-  uint32_t count = tarn_value_block_count(bulk);
-  tarn_net_span_t *spans = tarn_malloc(count * sizeof(*spans));
-  if (spans == NULL) {
-    tarn_free(frame);
-    tarn_value_release(bulk);
-    tarn_error_t err;
-    tarn_error_set(&err, TARN_ENOMEM, "out of memory for a message to process %u", c->pid);
-    tarn_peer_close(c->peer, &err); /* whoever waits for this message must not wait for ever */
-    return;
-  }
-  for (uint32_t i = 0; i < count; i++) {
-    tarn_block_t *block = tarn_value_block(bulk, i);
-    spans[i] = (tarn_net_span_t){block->data, (size_t)block->size};
-  }
-  int rc = tarn_peer_send_bulk(c->peer, frame, size, spans, count, on_bulk_sent, bulk);
-  tarn_free(spans);
-  if (rc != 0) { tarn_value_release(bulk); }
+  int rc = tarn_peer_send(c->peer, frame, size);
+  return rc == TARN_ELOST ? 0 : rc;
 }
 
-/* Finish a message whose head is in b with rc: append the payload, send, or clean up. Returns the error. */
-static int finish(tarn_conn_t *c, tarn_buf_t *b, int rc, tarn_payload_t *p, bool plain) {
+/* Finish a message whose head is in b with rc: append the payload (taken over) and queue it, or clean up and say so. */
+static void finish(tarn_service_t *s, tarn_conn_t *c, tarn_buf_t *b, int rc, tarn_payload_t *p,
+                   bool plain, role_t role, uint32_t msgid) {
   bool bulk = !plain && goes_in_bulk(p);
   if (rc == 0) { rc = append_payload(b, p, plain, bulk); }
-  if (rc != 0) {
-    tarn_buf_release(b);
-    tarn__payload_free(p);
-    return rc;
-  }
-  tarn_value_t *value = NULL;
-  if (bulk) {
-    value = p->value;
+  if (rc == 0 && bulk) {
+    size_t size = 0;
+    uint8_t *frame = tarn_buf_detach(b, &size);
+    bulk_out_t about = {.service = s, .token = c->token, .msgid = msgid, .role = role};
+    rc = dispatch_bulk(c, frame, size, p->value, &about);
     p->value = NULL;
+  } else if (rc == 0) {
+    rc = dispatch_frame(c, b);
   }
+  tarn_buf_release(b);
   tarn__payload_free(p);
-  dispatch_frame(c, b, value);
-  return 0;
+  if (rc != 0) { undelivered(s, c, role, msgid, rc); }
 }
 
 void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o) {
@@ -106,31 +145,19 @@ void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o) 
   rc |= tarn_mp_write_uint(&b, notify ? 2 : 0);
   if (!notify) { rc |= tarn_mp_write_uint(&b, o->msgid); }
   rc |= tarn_mp_write_cstr(&b, o->method);
-  if (!o->plain) {
-    rc |= tarn_mp_write_array(&b, 1);
-    rc = finish(c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, false);
-  } else if (p.front == NULL && p.value == NULL) {
-    rc |= tarn_buf_append(&b, o->params, o->params_size);
-    if (rc == 0) {
-      dispatch_frame(c, &b, NULL);
-    } else {
-      tarn_buf_release(&b);
-    }
-  } else {
-    /* The plain arguments are an array of fewer than 15: one more element, the bin, is counted into its first byte. */
-    size_t at = b.size;
-    rc |= tarn_buf_append(&b, o->params, o->params_size);
-    if (rc == 0) { b.data[at]++; }
-    rc = finish(c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, false);
+  bool empty = o->plain && p.front == NULL && p.value == NULL;
+  size_t at = b.size;
+  rc |= o->plain ? tarn_buf_append(&b, o->params, o->params_size) : tarn_mp_write_array(&b, 1);
+  /* The plain arguments are an array of fewer than 15: one more element, the bin, is counted into its first byte. */
+  if (rc == 0 && o->plain && !empty) { b.data[at]++; }
+  role_t role = notify ? AS_NOTE : AS_REQUEST;
+  if (!empty) {
+    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, false, role, o->msgid);
+    return;
   }
-  if (rc != 0 && o->msgid != 0) {
-    tarn_error_t err;
-    tarn_error_set(&err, rc == TARN_ETOOBIG ? rc : TARN_ENOMEM,
-                   "a message to process %u could not be built: %s", c->pid, tarn_error_text(rc));
-    if (tarn_map_remove(&s->pending, o->msgid) != NULL) {
-      tarn__event_fail(s, o->msgid, s->id, &err);
-    }
-  }
+  if (rc == 0) { rc = dispatch_frame(c, &b); }
+  tarn_buf_release(&b);
+  if (rc != 0) { undelivered(s, c, role, o->msgid, rc); }
 }
 
 void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, bool foreign,
@@ -140,33 +167,17 @@ void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok
   int rc = tarn_mp_write_array(&b, 4);
   rc |= tarn_mp_write_uint(&b, 1);
   rc |= tarn_mp_write_uint(&b, msgid);
-  if (ok) { rc |= tarn_mp_write_nil(&b); }
-  if (!ok && !foreign) {
-    rc |= append_payload(&b, &p, false, false);
+  if (ok) {
     rc |= tarn_mp_write_nil(&b);
-    tarn__payload_free(&p);
-    if (rc == 0) {
-      dispatch_frame(c, &b, NULL);
-      return;
-    }
-    tarn_buf_release(&b);
-  } else if (!ok) {
-    rc |= append_payload(&b, &p, true, false);
-    rc |= tarn_mp_write_nil(&b);
-    tarn__payload_free(&p);
-    if (rc == 0) {
-      dispatch_frame(c, &b, NULL);
-      return;
-    }
-    tarn_buf_release(&b);
-  } else {
-    rc = finish(c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, foreign);
-    if (rc == 0) { return; }
+    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, foreign, AS_REPLY, msgid);
+    return;
   }
-  tarn_error_t err;
-  tarn_error_set(&err, rc == TARN_ETOOBIG ? rc : TARN_ENOMEM, "a result could not be sent: %s",
-                 tarn_error_text(rc));
-  tarn__send_error(s, c, msgid, &err);
+  rc |= append_payload(&b, &p, foreign, false);
+  rc |= tarn_mp_write_nil(&b);
+  tarn__payload_free(&p);
+  if (rc == 0) { rc = dispatch_frame(c, &b); }
+  tarn_buf_release(&b);
+  if (rc != 0) { undelivered(s, c, AS_REPLY, msgid, rc); }
 }
 
 void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const tarn_error_t *err) {
@@ -181,12 +192,9 @@ void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const t
                    : tarn_mp_write_bin(&b, image.data, image.size);
   rc |= tarn_mp_write_nil(&b);
   tarn_buf_release(&image);
-  if (rc == 0) {
-    dispatch_frame(c, &b, NULL);
-    return;
-  }
+  if (rc == 0) { rc = dispatch_frame(c, &b); }
   tarn_buf_release(&b);
-  tarn_peer_close(c->peer, err); /* who waits for the answer must not wait for ever */
+  if (rc != 0) { tarn_peer_close(c->peer, err); } /* who waits for the answer must not wait for ever */
 }
 
 void tarn__send_result(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, tarn_buf_t *result) {
@@ -204,10 +212,7 @@ void tarn__send_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, ta
   rc |= tarn_mp_write_cstr(&b, method);
   rc |= tarn_buf_append(&b, params->data, params->size);
   tarn_buf_release(params);
-  if (rc == 0) {
-    dispatch_frame(c, &b, NULL);
-  } else {
-    tarn_buf_release(&b);
-    tarn_peer_close(c->peer, NULL);
-  }
+  if (rc == 0) { rc = dispatch_frame(c, &b); }
+  tarn_buf_release(&b);
+  if (rc != 0) { tarn_peer_close(c->peer, NULL); } /* it would live on with a wrong picture of the cluster */
 }

@@ -103,7 +103,10 @@ struct tarn_service {
   uv_async_t room;
   uv_poll_t life; /* worker: its standard input */
   uv_timer_t overdue;
-  bool has_life, stopping, net_closed, stop_told, wants_collection;
+  bool has_life, stopping, net_closed, stop_told;
+  bool wants_lua;        /* Lua shall look after the pool at its next turn */
+  bool wants_collection; /* and collect its garbage */
+  uint32_t bulk_arriving; /* bulk messages whose blocks are being received */
   int handles; /* of the service's own, not yet closed */
   /* events */
   tarn_event_t *event_first, **event_last;
@@ -115,8 +118,8 @@ struct tarn_service {
   atomic_uint next_msgid;
   atomic_uint_fast64_t in_bytes, out_bytes;
   _Atomic(const uint64_t *) lua_bytes;
-  _Atomic uint64_t
-      congested; /* bit pid % 64: roughly who is congested; exact for fewer than 64 processes */
+  tarn_map_t congested; /* pid -> not null: too much is queued to it. Under out_mutex */
+  atomic_uint congested_count;
 };
 
 /* events.c */
@@ -146,9 +149,18 @@ void tarn__send_result(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, tarn_b
 void tarn__send_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_buf_t *b);
 void tarn__payload_free(tarn_payload_t *p);
 
+/* outbox.c */
+void tarn__tell_stop(tarn_service_t *s, tarn_member_t *m, uint32_t grace_ms);
+void tarn__outbox_clear(tarn_service_t *s); /* frees what has not been worked off */
+void tarn__congested_set(tarn_service_t *s, uint32_t pid);
+bool tarn__congested_clear(tarn_service_t *s, uint32_t pid); /* true: it was set */
+
+/* service.c: ask all for which there was no room once more */
+void tarn__bulk_retry_all(tarn_service_t *s);
+
 /* requests.c: 1 when the method is C's and was answered, 0 when it is Lua's. params: the raw parameters. value: what came with a bulk
- * message, or null (borrowed). msgid 0: a notification. */
-int tarn__serve(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const char *method,
+ * message, or null (borrowed). msgid: null for a notification. */
+int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const char *method,
                 const uint8_t *params, size_t size, tarn_value_t *value);
 
 /* members.c */

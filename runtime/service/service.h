@@ -49,7 +49,7 @@ typedef struct tarn_event {
   char method[TARN_METHOD_MAX + 1];
   char *text; /* owned; a reason. May be null */
   uint8_t
-      *bytes; /* owned; a contiguous image. Null when the payload is `value`, or there is none */
+      *bytes; /* owned; a contiguous image. With a `value`: null, or the beginning of what stood before it */
   size_t size;
   tarn_value_t *value; /* one reference, owned */
 } tarn_event_t;
@@ -85,7 +85,8 @@ void tarn_service_destroy(tarn_service_t *s);
 void tarn_service_flush(tarn_service_t *s);
 /* [loop] The queued events, oldest first; the caller owns them. */
 tarn_event_t *tarn_service_take_events(tarn_service_t *s);
-bool tarn_service_has_events(const tarn_service_t *s);
+/* [loop] Is there something for Lua to do: events, or the pool to be looked after? */
+bool tarn_service_wants_lua(tarn_service_t *s);
 /* [loop] Take out the response to msgid if it is queued, else null. */
 tarn_event_t *tarn_service_take_response(tarn_service_t *s, uint32_t msgid);
 /* [loop] Has a message found no room, so that Lua should collect its garbage (dead views keep blocks) before PoolFull is said? Clears the
