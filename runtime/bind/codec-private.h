@@ -39,6 +39,7 @@ typedef struct tarn__codec {
   uint64_t *uint64_at;
   uint32_t int64_id, uint64_id; /* ctype ids */
   bool peek;           /* the ctype id may be read from a cdata's header (verified by the hooks) */
+  bool peek_tables;    /* the same for the sizes of a table's parts */
   const void *globals; /* the main globals' table */
   int idle_encoder, idle_decoder; /* registry slots */
   int none;                       /* an empty table: the environment of an idle state */
@@ -68,6 +69,12 @@ void tarn__codec_push_int64(lua_State *L, tarn__codec_t *c, int64_t v);
 void tarn__codec_push_uint64(lua_State *L, tarn__codec_t *c, uint64_t v);
 /* The serializer for the table or cdata at index: pushes it, or false and nothing. */
 bool tarn__codec_serializer(lua_State *L, const tarn__codec_t *c, int index);
+
+/* The slots (from index 0 on) and the nodes that a table has room for. False: not known. */
+typedef struct tarn__table_room {
+  uint32_t slots, nodes;
+} tarn__table_room_t;
+bool tarn__codec_table_room(const tarn__codec_t *c, const void *table, tarn__table_room_t *room);
 
 static inline uint32_t tarn__codec_bloom(const void *p) {
   return (uint32_t)(((uint64_t)(uintptr_t)p * 0x9E3779B97F4A7C15u) >> 52) & (TARN__BLOOM_BITS - 1);

@@ -489,6 +489,52 @@ describe("codec: memory", function()
   end)
 end)
 
+describe("codec: approximate sizes", function()
+  it("of plain values are what the allocator says, within a tenth", function()
+    local serial = 0
+    local function check(make)
+      make()
+      collectgarbage()
+      collectgarbage()
+      local before = collectgarbage("count")
+      local x = make()
+      collectgarbage()
+      collectgarbage()
+      local used = (collectgarbage("count") - before) * 1024
+      local ratio = core.approx_size(x) / used
+      assert.is_true(ratio > 0.9 and ratio < 1.1, ("approx_size is %.2f times what is used"):format(ratio))
+    end
+    local function list_of(n, element)
+      return function()
+        local t = {}
+        serial = serial + 1
+        for i = 1, n do t[i] = element(i) end
+        return t
+      end
+    end
+    check(list_of(70000, function(i) return i end))
+    check(list_of(20000, function(i) return "text number " .. serial .. "." .. i end))
+    check(list_of(20000, function(i) return { id = i, name = "n" .. serial .. "." .. i, x = i, ok = true, tag = "t" } end))
+    check(list_of(20000, function(i) return { i, i } end))
+    check(function()
+      local t = {}
+      serial = serial + 1
+      for i = 1, 30000 do t["k" .. serial .. "." .. i] = i end
+      return t
+    end)
+  end)
+
+  it("count what is shared once, and survive cycles", function()
+    local t = {}
+    for i = 1, 1000 do t[i] = i end
+    local one = core.approx_size { t }
+    assert.is_true(core.approx_size { t, t, t } < one + 100)
+    t.me = t
+    core.approx_size(t)
+    assert.are.equal(0, (core.approx_size(string)))
+  end)
+end)
+
 describe("codec: files", function()
   local directory
 
