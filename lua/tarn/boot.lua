@@ -1,4 +1,5 @@
 -- Where the host enters Lua: see tarn.core. Sets a process up, runs the driver's script, hands events and turns on.
+setfenv(1, require "tarn.environment")
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"

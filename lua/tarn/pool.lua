@@ -181,7 +181,7 @@ function pool.poolstats(pid)
   return rpc.await("tarn.poolstats", core.pool_stats_at(pid))
 end
 
-function pool.approx_size(x) return core.approx_size(x) end
+function pool.approx_size(x) return (core.approx_size(x)) end
 
 -- Delete every object of this process, and what was spilled of them.
 function pool.cleanup() core.pool_clear() end

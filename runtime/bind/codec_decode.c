@@ -340,10 +340,12 @@ static int find_serializer(void *ud, uint32_t index, const tarn_image_serializer
   int failed = lua_isfunction(L, -5) ? lua_pcall(L, 4, 1, 0) : 1;
   if (failed || !lua_istable(L, -1)) {
     const char *text = failed ? lua_tostring(L, -1) : NULL;
-    return tarn__failure_set(&f->d->failure, TARN__NOT_SERIALIZABLE,
-                             "unknown serializer '%.*s' (version %u)%s%.200s",
-                             (int)(s->name_length < 80 ? s->name_length : 80), s->name, s->version,
-                             text ? ": " : "", text ? text : "");
+    return tarn__failure_set(
+        &f->d->failure, TARN__NOT_SERIALIZABLE,
+        "unknown serializer '%.*s' (version %u)%s%.200s; declare it in a module on "
+        "package.path, so that other processes can load it",
+        (int)(s->name_length < 80 ? s->name_length : 80), s->name, s->version, text ? ": " : "",
+        text ? text : "");
   }
   lua_rawseti(L, f->environment, (int)index + 1);
   f->d->serializer_count = index + 1;
