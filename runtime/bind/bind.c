@@ -206,7 +206,9 @@ void tarn_bind_dispatch(tarn_bind_t *b, tarn_event_t *e) {
     lua_pushlightuserdata(L, e);
     if (lua_pcall(L, 1, 0, top + 1) != 0) {
       log_failure(L, "dispatch");
-      if (e->kind == TARN_EVENT_REQUEST) { reply_failure(L, e->method); } /* who asked must not wait for ever */
+      if (e->kind == TARN_EVENT_REQUEST) {
+        reply_failure(L, e->method);
+      } /* who asked must not wait for ever */
     }
   }
   b->current = NULL;

@@ -175,7 +175,8 @@ bool tarn_bind_make_room(lua_State *L) {
 
 bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *err) {
   if (rc == TARN_ENEEDLUA && t->rounds++ < MAX_ROUNDS && tarn_bind_make_room(L)) { return true; }
-  bool for_room = rc == TARN_EPOOLFULL || rc == TARN_EDISKFULL || rc == TARN_ENEEDLUA || rc == TARN_EAGAIN;
+  bool for_room =
+      rc == TARN_EPOOLFULL || rc == TARN_EDISKFULL || rc == TARN_ENEEDLUA || rc == TARN_EAGAIN;
   if (for_room && !t->collected) { /* dead views hold blocks */
     t->collected = true;
     lua_gc(L, LUA_GCCOLLECT, 0);
@@ -320,7 +321,9 @@ static int pool_get(lua_State *L) {
   luaL_getmetatable(L, "tarn.value_box");
   lua_setmetatable(L, -2);
   *box = get_value(L, id);
-  if (*box == NULL) { raise_missing(L, id); } /* live, and its anchor is gone: deleted a moment ago */
+  if (*box == NULL) {
+    raise_missing(L, id);
+  } /* live, and its anchor is gone: deleted a moment ago */
   tarn_codec_decode_value(L, *box, 0);
   cache(L, id, -1);
   tarn_value_release(*box);
