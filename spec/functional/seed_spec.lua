@@ -243,7 +243,9 @@ describe("faults that must not come back:", function()
     killed:kill()
     assert.is_true(process.gone(killed.mark, 10))
     killed:destroy()
-    for name in lfs.dir(dir .. "/.tarn") do assert.is_truthy(name == "." or name == "..", name) end
+    if lfs.attributes(dir .. "/.tarn") then
+      for name in lfs.dir(dir .. "/.tarn") do assert.is_truthy(name == "." or name == "..", name) end
+    end
     local orderly = process.run_tarn({ "-m", "4MB", dir .. "/s.lua" }, { cwd = dir })
     assert.equal(0, orderly.code)
     for name in lfs.dir(dir) do assert.is_truthy(name == "." or name == ".." or name == "s.lua" or name == ".tarn", name) end
