@@ -232,8 +232,8 @@ function disk.get(ref, opts)
   task.check(what)
   local pid = process_at(ref.host)
   if not pid then
-    local message = ("%s: it is on host '%s', where no process of this cluster is; this one is on '%s'"):format(ref.path, ref.host, core.host())
-    errors.raise("IOError", message, { path = ref.path })
+    local message = "%s: it is on host '%s', where no process of this cluster is; this one is on '%s'"
+    errors.raise("IOError", message:format(ref.path, ref.host, core.host()), { path = ref.path })
   end
   return rpc.call(what, pid, "file.get", ref.path, opts)
 end

@@ -188,10 +188,10 @@ end
 
 ---------------------------------------------------------------------------------------------------- the whole pool
 
-local function limits(what, pid, memory, disk)
-  if place(pid, what) then return core.pool_limits(memory, disk) end
+local function limits(what, pid, memory, on_disk)
+  if place(pid, what) then return core.pool_limits(memory, on_disk) end
   task.check(what)
-  local both = rpc.await(what, core.pool_limits_at(pid, memory, disk))
+  local both = rpc.await(what, core.pool_limits_at(pid, memory, on_disk))
   return tonumber(both[1]), tonumber(both[2])
 end
 
@@ -203,8 +203,8 @@ end
 
 function pool.max_disksize(n, pid)
   if n ~= nil then n = size.parse(n, "tarn.max_disksize") end
-  local _, disk = limits("tarn.max_disksize", pid, nil, n)
-  return disk < UNLIMITED and disk or math.huge
+  local _, bytes = limits("tarn.max_disksize", pid, nil, n)
+  return bytes < UNLIMITED and bytes or math.huge
 end
 
 function pool.poolstats(pid)

@@ -216,8 +216,8 @@ void tarn__decode_made(tarn__decoder_t *d, lua_State *L);
 void tarn__decoder_methods(lua_State *L);
 
 /* ---- files (codec_file.c) ---- */
-int tarn__codec_save(lua_State *L); /* lua_CFunction: path, value */
-int tarn__codec_load(lua_State *L); /* lua_CFunction: path, options */
+int tarn__codec_save(lua_State *L);   /* lua_CFunction: path, value */
+int tarn__codec_load(lua_State *L);   /* lua_CFunction: path, options */
 int tarn__value_decode(lua_State *L); /* lua_CFunction: a light userdata's value, decode flags */
 
 /* Encode with DRefs refused. */

@@ -130,26 +130,31 @@ static int decode_ref(tarn__decoder_t *d, lua_State *L) {
   return 0;
 }
 
-/* [host, path, size], or [host, nil, size, DRef]. */
+/* [host, path, size], or [host, nil, size, DRef]; what a later version may add is passed over. */
 static int decode_fileref(tarn__decoder_t *d, lua_State *L) {
   uint32_t count, host_length;
   const uint8_t *host;
   tarn_mp_token_t path;
   uint64_t size;
-  if (tarn_mp_read_array(&d->in, &count) || count < 3 || count > 4 ||
+  if (tarn_mp_read_array(&d->in, &count) || count < 3 ||
       tarn_mp_read_bytes(&d->in, &host, &host_length) || tarn_mp_read(&d->in, &path) ||
       tarn_mp_read_uint(&d->in, UINT64_MAX, &size)) {
     return tarn__decode_corrupt(d, "malformed FileRef");
   }
   bool with_path = path.kind == TARN_MP_STR || path.kind == TARN_MP_BIN;
-  if (with_path ? count != 3 || path.length == 0 || memchr(path.bytes, 0, path.length)
-                : count != 4 || path.kind != TARN_MP_NIL) {
+  if (with_path ? path.length == 0 || memchr(path.bytes, 0, path.length)
+                : count < 4 || path.kind != TARN_MP_NIL) {
     return tarn__decode_corrupt(d, "malformed FileRef");
   }
   if (!with_path) {
     int rc = tarn__decode_value(d, L);
     if (rc) { return rc; }
     if (!tarn_ref_test(L, -1)) { return tarn__decode_corrupt(d, "malformed FileRef"); }
+  }
+  for (uint32_t i = with_path ? 3 : 4; i < count; i++) {
+    if (tarn_mp_skip(&d->in, TARN_IMAGE_MAX_DEPTH)) {
+      return tarn__decode_corrupt(d, "malformed FileRef");
+    }
   }
   tarn__fileref_push(L, (const char *)host, host_length,
                      with_path ? (const char *)path.bytes : NULL, with_path ? path.length : 0, size,

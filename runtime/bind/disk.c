@@ -98,7 +98,9 @@ static int file_move(lua_State *L) {
   tarn_value_t **moved = tarn__file_open(L, path, false, NULL);
   tarn_error_t err = {0};
   int rc = tarn_pool_rehome(b->pool, id, *moved, &err);
-  if (rc == 0) { (void)tarn_pool_visit(b->pool, *old); } /* views of it may be in use: they can be evicted as before */
+  if (rc == 0) {
+    (void)tarn_pool_visit(b->pool, *old);
+  } /* views of it may be in use: they can be evicted as before */
   tarn__value_box_clear(old);
   tarn__value_box_clear(moved);
   if (rc != 0) { unlink(path); } /* deleted meanwhile: nobody has seen this file yet */
@@ -201,10 +203,16 @@ static int pool_deleted(lua_State *L) {
 }
 
 void tarn__disk_open(lua_State *L) {
-  static const luaL_Reg functions[] = {
-      {"file_path", file_path},     {"file_identity", file_identity}, {"file_save", file_save},
-      {"file_move", file_move},     {"file_open", file_open},         {"file_get", file_get},
-      {"file_delete", file_delete}, {"pool_copy", pool_copy},         {"pool_watch", pool_watch},
-      {"pool_deleted", pool_deleted}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"file_path", file_path},
+                                       {"file_identity", file_identity},
+                                       {"file_save", file_save},
+                                       {"file_move", file_move},
+                                       {"file_open", file_open},
+                                       {"file_get", file_get},
+                                       {"file_delete", file_delete},
+                                       {"pool_copy", pool_copy},
+                                       {"pool_watch", pool_watch},
+                                       {"pool_deleted", pool_deleted},
+                                       {NULL, NULL}};
   luaL_register(L, NULL, functions);
 }

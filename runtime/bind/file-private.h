@@ -34,8 +34,10 @@ uint64_t tarn__object_own_id(lua_State *L);
 void tarn__object_check(lua_State *L, int rc, tarn_error_t *err, uint64_t id);
 /* Its value, room made for it as need be; null for a live one. flags: TARN_GET_QUIET, or 0. Raises. */
 tarn_value_t *tarn__object_value(lua_State *L, uint64_t id, uint32_t flags);
-bool tarn__object_push_live(lua_State *L, uint64_t id);   /* its anchored value, else nothing and false */
-bool tarn__object_push_cached(lua_State *L, uint64_t id); /* what is still there of a value with an image */
+bool tarn__object_push_live(lua_State *L,
+                            uint64_t id); /* its anchored value, else nothing and false */
+bool tarn__object_push_cached(lua_State *L,
+                              uint64_t id); /* what is still there of a value with an image */
 void tarn__object_cache(lua_State *L, uint64_t id, int index); /* remember it so */
 /* The value v as a new object; pushes its DRef. */
 void tarn__object_push_new(lua_State *L, tarn_value_t *v, uint32_t flags);

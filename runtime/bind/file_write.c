@@ -20,10 +20,11 @@
 #define FRONT_FIXED 32u /* the bytes of a front in which it says that it is detached */
 
 typedef struct job {
-  int fd;            /* -1: none */
-  char *directory;   /* owned */
-  char *temporary;   /* owned; the name that the file has for a moment, to be unlinked; null: it has none */
-  tarn_buf_t header; /* owned */
+  int fd;          /* -1: none */
+  char *directory; /* owned */
+  char *
+      temporary; /* owned; the name that the file has for a moment, to be unlinked; null: it has none */
+  tarn_buf_t header;    /* owned */
   const uint8_t *front; /* borrowed */
   size_t front_size;
   const void **data; /* of the blocks; owned */
@@ -141,7 +142,8 @@ static void take_parts(lua_State *L, job_t *j, const char *path, const tarn_enco
   }
   if (rc == 0) { return; }
   tarn_error_t err;
-  tarn_error_set(&err, rc, "%s", rc == TARN_ENOMEM ? "out of memory while saving" : "cannot be saved");
+  tarn_error_set(&err, rc, "%s",
+                 rc == TARN_ENOMEM ? "out of memory while saving" : "cannot be saved");
   clear(j);
   tarn__file_raise(L, path, &err);
 }

@@ -402,8 +402,8 @@ static int pool_size(lua_State *L) {
 static int pool_destroy_on_evict(lua_State *L) {
   uint64_t id = tarn__object_own_id(L);
   tarn_error_t err = {0};
-  tarn__object_check(L, tarn_pool_set_destroy_on_evict(tarn_bind_of(L)->pool, id, lua_toboolean(L, 2)), &err,
-        id);
+  tarn__object_check(
+      L, tarn_pool_set_destroy_on_evict(tarn_bind_of(L)->pool, id, lua_toboolean(L, 2)), &err, id);
   return 0;
 }
 

@@ -59,7 +59,8 @@ static void on_bus(int signal_number, siginfo_t *info, void *context) {
   const char *path = find(line, (uint64_t)(uintptr_t)info->si_addr);
   say("tarn: IOError: ");
   say(path ? path : "memory that is not mapped");
-  say(": its bytes are gone (truncated while it was mapped, or the disk fails); this process ends\n");
+  say(": its bytes are gone (truncated while it was mapped, or the disk fails); this process "
+      "ends\n");
   signal(signal_number, SIG_DFL);
   /* Back to the instruction that failed: it raises the signal again, which is the end, with its own reason and core dump. */
 }
@@ -68,5 +69,7 @@ void tarn__bus_install(void) {
   struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
   sigemptyset(&action.sa_mask);
   sigaction(SIGBUS, &action, NULL);
-  signal(SIGXFSZ, SIG_IGN); /* a file that grows beyond RLIMIT_FSIZE is an error of write(2), like a full disk */
+  signal(
+      SIGXFSZ,
+      SIG_IGN); /* a file that grows beyond RLIMIT_FSIZE is an error of write(2), like a full disk */
 }

@@ -40,11 +40,12 @@ typedef struct tarn__block {
   tarn_list_t later_link; /* pool->later, while later > 0 */
   uint64_t refs;          /* each mapping is one too */
   uint64_t maps;
-  uint64_t later;                  /* mappings to be undone at the next boundary */
-  uint8_t *mem;                    /* owned */
-  tarn__segment_t *seg;            /* owned */
-  uint8_t *fmap;                   /* where an owned mapping has its bytes */
-  tarn__saved_t *saved; /* a reference: its place on disk is in a user's file, not in the spill file */
+  uint64_t later;       /* mappings to be undone at the next boundary */
+  uint8_t *mem;         /* owned */
+  tarn__segment_t *seg; /* owned */
+  uint8_t *fmap;        /* where an owned mapping has its bytes */
+  tarn__saved_t
+      *saved; /* a reference: its place on disk is in a user's file, not in the spill file */
   tarn__pack_t *pack;              /* when on disk in a pack; else the extent is our own */
   uint64_t disk_offset, disk_size; /* where on_disk; disk_size 0 in a pack */
   uint64_t hash;                   /* of a heap piece on disk, or any in a saved file */
@@ -91,8 +92,8 @@ struct tarn__object {
   bool destroy; /* dropped instead of spilled */
   bool pinned;  /* live, cannot be encoded: no victim */
   bool evicting, touched, dead; /* touched, dead: meanwhile */
-  bool keep;    /* the eviction under way only writes */
-  bool watched; /* on_deleted is owed */
+  bool keep;                    /* the eviction under way only writes */
+  bool watched;                 /* on_deleted is owed */
   union {
     struct {                  /* not cold */
       tarn_list_t link;       /* by place */

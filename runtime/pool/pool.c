@@ -39,9 +39,9 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   tarn_map_init(&pool->objects);
   tarn_map_init(&pool->watches);
   tarn__slab_init(&pool->slab, sizeof(tarn__object_t));
-  tarn_list_t *lists[] = {&pool->all,    &pool->lru,   &pool->wanted, &pool->parked, &pool->limbo,
-                          &pool->blocks, &pool->later, &pool->queue,  &pool->dropped,
-                          &pool->deleted};
+  tarn_list_t *lists[] = {&pool->all,     &pool->lru,    &pool->wanted, &pool->parked,
+                          &pool->limbo,   &pool->blocks, &pool->later,  &pool->queue,
+                          &pool->dropped, &pool->deleted};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
   if (rc != 0) {

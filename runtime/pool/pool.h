@@ -146,7 +146,9 @@ typedef struct tarn_saved_identity {
 /* TARN_EIO, TARN_ECORRUPT (too short). The message begins with the path. */
 int tarn_saved_identify(const char *path, tarn_saved_identity_t *out, tarn_error_t *err);
 
-enum { TARN_SAVED_VERIFY = 8 }; /* in flags: verify all blocks now, the mapped ones of more than 1 MiB too */
+enum {
+  TARN_SAVED_VERIFY = 8
+}; /* in flags: verify all blocks now, the mapped ones of more than 1 MiB too */
 /* A value whose bytes are the file's: blocks of 64 KiB and more are mapped, read-only and private; the rest is read, as fresh
  * pieces that cost nothing to evict. One reference, the caller's. identity: null allowed. flags: TARN_BLOCK_WAIT too. The errors of
  * tarn_pool_get; TARN_ECORRUPT. When it is opened again later (tarn_pool_get of an object that it is) the file must be the same, else TARN_EIO. */

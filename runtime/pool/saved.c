@@ -30,7 +30,6 @@ void tarn__saved_unref_locked(tarn__saved_t *f) {
   if (--f->refs == 0) { tarn_free(f); }
 }
 
-
 /* ---- opening ---- */
 
 static int read_all(int fd, void *bytes, uint64_t size, uint64_t offset, const char *path,
@@ -176,10 +175,10 @@ int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error
 /* A file being looked at. */
 typedef struct look {
   int fd;
-  tarn__saved_t *file;    /* owned */
+  tarn__saved_t *file; /* owned */
   tarn_file_info_t info;
-  uint8_t *head;          /* owned: the header with its checksums */
-  uint8_t *sizes;         /* owned: those of the blocks, as in the front */
+  uint8_t *head;  /* owned: the header with its checksums */
+  uint8_t *sizes; /* owned: those of the blocks, as in the front */
 } look_t;
 
 static void look_end(look_t *k) {
@@ -278,8 +277,7 @@ static tarn_value_t *new_value(tarn_pool_t *pool, const look_t *k) {
   return NULL;
 }
 
-static int open_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags,
-                      tarn_error_t *err) {
+static int open_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, tarn_error_t *err) {
   tarn__pool_lock(pool);
   for (uint32_t i = 0; i < v->count; i++) {
     v->pieces[i]->saved->refs++;

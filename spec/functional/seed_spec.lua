@@ -113,7 +113,8 @@ describe("poolset's options", function()
       local gone = 0
       for i = 1, 20 do
         tarn.everywhere(function() end)
-        _G["r" .. i] = tarn.poolset(tarn.array("double", 50000), nil, { destroyonevict = true, destructor = function() gone = gone + 1 end })
+        local opts = { destroyonevict = true, destructor = function() gone = gone + 1 end }
+        _G["r" .. i] = tarn.poolset(tarn.array("double", 50000), nil, opts)
       end
       collectgarbage() tarn.sleep(0.05)
       local s = tarn.poolstats()
@@ -160,7 +161,8 @@ describe("the calls from another process", function()
         for i = 1, 12 do list[i] = tarn.poolset(tarn.array("double", 100000)) end
         return list
       end
-      local dropped, kept = tarn.poolset(numbers(1000), ids[1], { destroyonevict = true }), tarn.poolset(numbers(1000), ids[1], { destroyonevict = true })
+      local dropped = tarn.poolset(numbers(1000), ids[1], { destroyonevict = true })
+      local kept = tarn.poolset(numbers(1000), ids[1], { destroyonevict = true })
       tarn.destroyonevict(kept, false)
       local others = tarn.remotecall_fetch(ids[1], fill)
       fails("KeyError", tarn.poolget, dropped)
