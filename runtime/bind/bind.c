@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "codec.h"
+#include "file-private.h"
 #include "service/service.h"
 
 static const char bind_key = 0;
@@ -47,6 +48,8 @@ static int open_core(lua_State *L) {
   tarn_ref_open(L);
   tarn_codec_open(L);
   tarn_objects_open(L);
+  tarn__fileref_open(L);
+  tarn__disk_open(L);
   if (tarn_bind_of(L)->service != NULL) {
     tarn_messages_open(L);
     tarn_processes_open(L);

@@ -13,6 +13,7 @@
 
 #include "bind/bind.h"
 #include "bind/codec.h"
+#include "bind/file-private.h"
 #include "image/image.h"
 
 #define TARN__TCDATA 10                      /* lua_type of a cdata in LuaJIT */
@@ -222,8 +223,9 @@ void tarn__decode_made(tarn__decoder_t *d, lua_State *L);
 void tarn__decoder_methods(lua_State *L);
 
 /* ---- files (codec_file.c) ---- */
-int tarn__codec_save(lua_State *L); /* lua_CFunction: path, value */
-int tarn__codec_load(lua_State *L); /* lua_CFunction: path, may_code */
+int tarn__codec_save(lua_State *L);   /* lua_CFunction: path, value */
+int tarn__codec_load(lua_State *L);   /* lua_CFunction: path, options */
+int tarn__value_decode(lua_State *L); /* lua_CFunction: a light userdata's value, decode flags */
 
 /* Encode with DRefs refused. */
 tarn_encoded_t *tarn__codec_encode_for_file(lua_State *L, int index);
@@ -233,7 +235,5 @@ tarn_encoded_t *tarn__codec_encode_for_file(lua_State *L, int index);
 void tarn__codec_open_functions(lua_State *L, int core);
 /* Arguments of core's functions; ArgumentError when they are something else. */
 const char *tarn__check_text(lua_State *L, int index, const char *what, size_t *size);
-bool tarn__check_code(lua_State *L, int index,
-                      bool otherwise); /* options.code, or otherwise where it is not given */
 
 #endif

@@ -164,9 +164,35 @@ static int encode_cdata(tarn__encoder_t *e, lua_State *L, int index) {
   return rc;
 }
 
+/* One without a path holds its object as a DRef does: the DRef goes along. */
+static int encode_fileref(tarn__encoder_t *e, lua_State *L, int index, const tarn__fileref_t *f) {
+  size_t mark;
+  bool with_path = f->path_length > 0;
+  int rc = tarn__encode_open(e, TARN_EXT_FILEREF, &mark);
+  if (rc) { return rc; }
+  const char *path = f->text + f->host_length + 1;
+  rc = tarn_mp_write_array(&e->out, with_path ? 3 : 4);
+  if (!rc) { rc = tarn_mp_write_str(&e->out, f->text, f->host_length); }
+  if (!rc) {
+    rc = with_path ? tarn_mp_write_str(&e->out, path, f->path_length) : tarn_mp_write_nil(&e->out);
+  }
+  if (!rc) { rc = tarn_mp_write_uint(&e->out, f->size); }
+  if (rc) { return done(e, rc); }
+  if (!with_path) {
+    lua_getfenv(L, index);
+    lua_getfield(L, -1, "ref");
+    rc = tarn__encode_ref(e, L, lua_gettop(L), tarn_ref_test(L, -1));
+    lua_pop(L, 2);
+    if (rc) { return rc; }
+  }
+  return tarn__encode_close(e, mark);
+}
+
 static int encode_userdata(tarn__encoder_t *e, lua_State *L, int index) {
   tarn_ref_t *ref = tarn_ref_test(L, index);
   if (ref) { return tarn__encode_ref(e, L, index, ref); }
+  tarn__fileref_t *file = tarn__fileref_test(L, index);
+  if (file) { return encode_fileref(e, L, index, file); }
   if (tarn__codec_serializer(L, e->codec, index)) {
     bool again;
     int rc = tarn__encode_identity(e, lua_touserdata(L, index), &again);

@@ -183,6 +183,7 @@ static int start_pool(tarn_host_t *h, tarn_error_t *err) {
                            .spill_dir = h->spill_dir,
                            .on_room = tarn__host_on_room,
                            .on_drop_live = tarn__host_on_drop_live,
+                           .on_deleted = tarn__host_on_deleted,
                            .user = h};
   return tarn_pool_create(&pc, &h->pool, err);
 }
@@ -202,6 +203,13 @@ static void tell_room_to(tarn_host_t *h, tarn_service_t *s) {
 
 void tarn__host_on_drop_live(void *user, uint64_t id) {
   tarn_drops_add(((tarn_host_t *)user)->drops, id);
+}
+
+/* Lua's destructors are to run soon, whichever thread it was. */
+void tarn__host_on_deleted(void *user, uint64_t id) {
+  tarn_host_t *h = user;
+  tarn_drops_add_deleted(h->drops, id);
+  if (h->service != NULL) { tarn_service_room(h->service); }
 }
 
 static int start_service(tarn_host_t *h, tarn_error_t *err) {
@@ -322,6 +330,7 @@ int tarn_host_run(const tarn_options_t *options) {
       .options = options, .line = {.life_fd = -1}, .room_mutex = PTHREAD_MUTEX_INITIALIZER};
   signal(SIGCHLD, SIG_DFL); /* inherited as ignored it would take the workers' exit statuses away */
   if (open_standard(&err) != 0) { return 1; }
+  tarn__bus_install();
   ssize_t n = readlink("/proc/self/exe", h.exe, sizeof(h.exe) - 1);
   if (n < 0) {
     fprintf(stderr, "tarn: /proc is needed: %s\n", strerror(errno));

@@ -37,9 +37,11 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   pool->config.spill_dir = NULL; /* the spill file has its copy */
   pool->max_memsize = config->max_memsize;
   tarn_map_init(&pool->objects);
+  tarn_map_init(&pool->watches);
   tarn__slab_init(&pool->slab, sizeof(tarn__object_t));
-  tarn_list_t *lists[] = {&pool->all,    &pool->lru,   &pool->wanted, &pool->parked, &pool->limbo,
-                          &pool->blocks, &pool->later, &pool->queue,  &pool->dropped};
+  tarn_list_t *lists[] = {&pool->all,     &pool->lru,    &pool->wanted, &pool->parked,
+                          &pool->limbo,   &pool->blocks, &pool->later,  &pool->queue,
+                          &pool->dropped, &pool->deleted};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
   if (rc != 0) {
@@ -79,6 +81,7 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   tarn__pool_lock(pool);
   pool->config.on_drop_live = NULL;
   pool->config.on_room = NULL;
+  pool->config.on_deleted = NULL;
   delete_all_locked(pool);
   tarn__pool_unlock(pool);
   tarn_pool_boundary(pool);
@@ -88,6 +91,7 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   tarn__memory_close(&pool->memory);
   tarn__spill_close(&pool->spill);
   tarn_map_clear(&pool->objects);
+  tarn_map_clear(&pool->watches);
   pthread_cond_destroy(&pool->work);
   pthread_cond_destroy(&pool->changed);
   pthread_mutex_destroy(&pool->mutex);
@@ -108,6 +112,9 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
   tarn_list_t dropped;
   tarn_list_init(&dropped);
   tarn_list_append(&dropped, &pool->dropped);
+  tarn_list_t deleted;
+  tarn_list_init(&deleted);
+  tarn_list_append(&deleted, &pool->deleted);
   void *trash = pool->trash;
   bool fire = pool->fire_room;
   pool->trash = NULL;
@@ -127,11 +134,18 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
     tarn__slab_give(&pool->slab, o);
     pthread_mutex_unlock(&pool->mutex);
   }
+  while (!tarn_list_empty(&deleted)) {
+    tarn__watch_t *w = TARN_CONTAINER(deleted.next, tarn__watch_t, link);
+    tarn_list_remove(&w->link);
+    if (call.on_deleted) { call.on_deleted(call.user, w->id); }
+    tarn_free(w);
+  }
   if (fire && call.on_room) { call.on_room(call.user); }
 }
 
 void tarn__pool_wait_locked(tarn_pool_t *pool) {
-  if (pool->trash || pool->fire_room || !tarn_list_empty(&pool->dropped)) {
+  if (pool->trash || pool->fire_room || !tarn_list_empty(&pool->dropped) ||
+      !tarn_list_empty(&pool->deleted)) {
     tarn__pool_unlock(pool); /* what is put off is done first; then look again */
     tarn__pool_lock(pool);
     return;
