@@ -421,8 +421,8 @@ static int pool_stats(lua_State *L) {
   set_stat(L, "max_disksize", s.max_disksize), set_stat(L, "sets", s.sets),
       set_stat(L, "gets", s.gets), set_stat(L, "deletes", s.deletes);
   set_stat(L, "evictions", s.evictions), set_stat(L, "spill_written_bytes", s.spill_written_bytes);
-  set_stat(L, "mapped_back_bytes", s.mapped_back_bytes), set_stat(L, "mapped_in_bytes", 0),
-      set_stat(L, "mapped_in_count", 0);
+  set_stat(L, "mapped_back_bytes", s.mapped_back_bytes), set_stat(L, "mapped_in_bytes", n.mapped_in_bytes),
+      set_stat(L, "mapped_in_count", n.mapped_in_count);
   set_stat(L, "tcp_in_bytes", n.tcp_in_bytes), set_stat(L, "tcp_out_bytes", n.tcp_out_bytes);
   set_stat(L, "lua_bytes",
            (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB, 0));
