@@ -6,6 +6,7 @@
  * same bytes before and after, page by page. */
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "base/alloc.h"
 #include "pool/pool-private.h"
@@ -101,16 +102,23 @@ tarn_borrow_t *tarn_pool_borrow_begin(tarn_pool_t *pool, uint64_t lender, uint64
   return NULL;
 }
 
+/* What lies beyond a file's end would be a SIGBUS. */
+static bool within(int fd, uint64_t offset, uint64_t size) {
+  struct stat st;
+  return fstat(fd, &st) == 0 && offset <= (uint64_t)st.st_size &&
+         size <= (uint64_t)st.st_size - offset;
+}
+
 static void mind(void *at, uint64_t size) {
   (void)madvise(at, size, MADV_DONTFORK);
   (void)madvise(at, size, MADV_DONTDUMP);
 }
 
-int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, int fd, uint64_t offset,
-                           uint64_t size, tarn_block_t **out, tarn_error_t *err) {
+int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, int fd,
+                           uint64_t offset, uint64_t size, tarn_block_t **out, tarn_error_t *err) {
   uint64_t length = tarn__page_round(size);
   if (size == 0 || size > (uint64_t)1 << 56 || offset % TARN__PAGE != 0 || block >= w->count ||
-      w->blocks[block].at) {
+      w->blocks[block].at || !within(fd, offset, size)) {
     return tarn_error_set(err, TARN_EPROTO, "a loan that cannot be");
   }
   tarn__block_t *b = tarn__block_new(pool, size, TARN__KIND_BORROWED);
@@ -163,8 +171,8 @@ void tarn__borrowed_dead_locked(tarn__block_t *b) {
 
 /* ---- moving, unmapping ---- */
 
-void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block, int fd,
-                            uint64_t offset) {
+void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block,
+                            int fd, uint64_t offset) {
   int mine = offset % TARN__PAGE == 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
   if (mine < 0) { return; } /* the owner keeps the memory */
   tarn__pool_lock(pool);
@@ -184,6 +192,7 @@ void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, u
 
 /* An error half-way does no harm: the bytes are the same in both places, and the owner is not told. */
 static bool map_over(const tarn__borrowed_t *m) {
+  if (!within(m->fd, m->offset, m->size)) { return false; }
   for (uint64_t done = 0; done < m->size; done += TARN__SLICE) {
     uint64_t part = m->size - done < TARN__SLICE ? m->size - done : TARN__SLICE;
     void *at = m->at + done;

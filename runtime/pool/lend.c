@@ -255,8 +255,8 @@ static void lend_piece_locked(tarn_pool_t *pool, piece_t *p, tarn_lend_place_t *
   if (!b->on_disk) { b->lent->in_memory++; }
 }
 
-int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t tag, uint64_t *loan,
-                   tarn_lend_place_t *places) {
+int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t tag,
+                   uint64_t *loan, tarn_lend_place_t *places) {
   uint32_t count = v->count - 1;
   loan_t *l = tarn_calloc(1, loan_size(count));
   if (!l) { return TARN_ENOMEM; }

@@ -71,8 +71,8 @@ typedef struct tarn__block {
 
 struct tarn_value {
   tarn_pool_t *pool;
-  uint64_t refs;       /* readers'; while > 0 every piece is mapped */
-  uint64_t holds;      /* objects', and of calls under way: keep the record */
+  uint64_t refs;  /* readers'; while > 0 every piece is mapped */
+  uint64_t holds; /* objects', and of calls under way: keep the record */
   uint32_t loans;
   bool opening;        /* a get is mapping the pieces */
   tarn_list_t objects; /* that are this value */
@@ -169,11 +169,12 @@ struct tarn_pool {
   uint64_t token_offset; /* where the token is in the memory */
   bool has_token;
   uint8_t token[TARN_LEND_TOKEN];
-  tarn_list_t leavers, late; /* lent blocks on disk whose memory waits for holders; that wait too long */
-  tarn_list_t left;          /* those that wait no more, for the spill thread */
-  tarn_list_t moves;         /* borrowed blocks to be mapped anew, for the spill thread */
-  tarn_list_t gone;          /* borrowed blocks that are dead, to be unmapped by the spill thread */
-  tarn_list_t notes;         /* to be told to others */
+  tarn_list_t leavers,
+      late;          /* lent blocks on disk whose memory waits for holders; that wait too long */
+  tarn_list_t left;  /* those that wait no more, for the spill thread */
+  tarn_list_t moves; /* borrowed blocks to be mapped anew, for the spill thread */
+  tarn_list_t gone;  /* borrowed blocks that are dead, to be unmapped by the spill thread */
+  tarn_list_t notes; /* to be told to others */
   bool fire_lend;
   uint64_t lent, borrowed; /* bytes of blocks */
   uint64_t borrowed_count;
@@ -194,7 +195,7 @@ void tarn__pool_wait_locked(
 void tarn__pool_changed_locked(tarn_pool_t *pool); /* room came, or an outcome */
 void tarn__pool_trash_locked(tarn_pool_t *pool, void *mem, uint64_t size_bytes);
 void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o);
-void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o); /* unlinked already */
+void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o);        /* unlinked already */
 tarn__object_t *tarn__object_new_locked(tarn_pool_t *pool, uint32_t flags); /* null: no memory */
 tarn__object_t *tarn__object_new(tarn_pool_t *pool,
                                  uint32_t flags); /* the mutex is not held; null: no memory */
@@ -294,8 +295,8 @@ void tarn__note_post_locked(tarn_pool_t *pool, tarn__note_t *n);
 
 /* Who maps a block's memory or file. */
 struct tarn__lent {
-  tarn_list_t link; /* pool->leavers, late or left */
-  tarn_list_t pieces; /* of loans */
+  tarn_list_t link;     /* pool->leavers, late or left */
+  tarn_list_t pieces;   /* of loans */
   tarn__block_t *block; /* with a reference, from when it is leaving */
   uint64_t count;       /* pieces */
   uint64_t in_memory;   /* those that may map the memory */
@@ -319,7 +320,8 @@ bool tarn__lent_settle_locked(tarn_pool_t *pool);
 bool tarn__lent_late_locked(tarn_pool_t *pool);
 void tarn__lend_clear_locked(tarn_pool_t *pool); /* the pool ends */
 
-void tarn__borrowed_dead_locked(tarn__block_t *b); /* frees the record; the spill thread unmaps it */
+void tarn__borrowed_dead_locked(
+    tarn__block_t *b); /* frees the record; the spill thread unmaps it */
 /* Spill thread: map one anew, or unmap one that is dead. Lets go. False: there is none. */
 bool tarn__borrowed_work_locked(tarn_pool_t *pool);
 void tarn__borrow_clear_locked(tarn_pool_t *pool); /* the pool ends */

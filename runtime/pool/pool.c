@@ -41,10 +41,10 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   tarn_map_init(&pool->holders);
   tarn_map_init(&pool->borrows);
   tarn__slab_init(&pool->slab, sizeof(tarn__object_t));
-  tarn_list_t *lists[] = {&pool->all,    &pool->lru,   &pool->wanted, &pool->parked, &pool->limbo,
-                          &pool->blocks, &pool->later, &pool->queue,  &pool->dropped,
-                          &pool->leavers, &pool->late, &pool->left,  &pool->moves,  &pool->gone,
-                          &pool->notes};
+  tarn_list_t *lists[] = {&pool->all,     &pool->lru,     &pool->wanted, &pool->parked,
+                          &pool->limbo,   &pool->blocks,  &pool->later,  &pool->queue,
+                          &pool->dropped, &pool->leavers, &pool->late,   &pool->left,
+                          &pool->moves,   &pool->gone,    &pool->notes};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
   if (rc != 0) {

@@ -149,7 +149,7 @@ void tarn_pool_clear(tarn_pool_t *pool); /* delete every object */
 typedef struct tarn_lend_source {
   int memory_fd, spill_fd; /* numbers in this process; spill_fd -1: there is none yet */
   uint64_t memory_dev, memory_ino, spill_dev, spill_ino; /* what fstat says of them */
-  uint64_t token_offset;                                 /* where in the memory there is the token */
+  uint64_t token_offset; /* where in the memory there is the token */
   uint8_t token[TARN_LEND_TOKEN];
 } tarn_lend_source_t;
 /* token: random bytes, used by the first call. */
@@ -163,8 +163,8 @@ typedef struct tarn_lend_place {
 } tarn_lend_place_t;
 /* Lend v (the caller has a reference) to a holder. tag: given back with what is to be told to it. places: one for each block. TARN_EINVAL: it cannot be lent
  * (no large block, or one that is borrowed itself); TARN_ENOMEM. */
-int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t tag, uint64_t *loan,
-                   tarn_lend_place_t *places);
+int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t tag,
+                   uint64_t *loan, tarn_lend_place_t *places);
 /* The value of a loan, retained and mapped, for who could not map it. TARN_ENOENT, and the errors of tarn_pool_get. */
 int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn_value_t **v,
                          tarn_error_t *err);
@@ -179,13 +179,13 @@ typedef struct tarn_borrow tarn_borrow_t;
 tarn_borrow_t *tarn_pool_borrow_begin(tarn_pool_t *pool, uint64_t lender, uint64_t loan,
                                       uint32_t block_count);
 /* fd: only used during the call. The block has one reference and one mapping, the caller's; it is sealed. TARN_ENOMEM: also when too many are mapped. */
-int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, int fd, uint64_t offset,
-                           uint64_t size, tarn_block_t **out, tarn_error_t *err);
+int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, int fd,
+                           uint64_t offset, uint64_t size, tarn_block_t **out, tarn_error_t *err);
 void tarn_pool_borrow_end(tarn_pool_t *pool, tarn_borrow_t *w);
 /* The owner has moved a block into its spill file: map that over it (the spill thread does), then TARN_LEND_IN_PLACE is told. fd: only used
  * during the call. A loan that has been returned is passed over. */
-void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block, int fd,
-                            uint64_t offset);
+void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block,
+                            int fd, uint64_t offset);
 
 typedef enum { TARN_LEND_MOVED, TARN_LEND_IN_PLACE, TARN_LEND_RETURNED } tarn_lend_kind_t;
 typedef struct tarn_lend_note {

@@ -40,8 +40,11 @@ static int check_block(const tarn__block_t *b, sums_t *s) {
   if (!tarn__block_resident(b) && !b->on_disk) { return 5; }
   if (tarn__lent_in_memory(b) && (!b->seg || b->covered)) { return 10; }
   if (b->pub.kind == TARN__KIND_BORROWED) { s->borrowed += b->pub.size; }
-  if (b->pub.kind != TARN__KIND_BORROWED && b->lent && b->lent->count > 0) { s->lent += b->pub.size; }
-  bool kept = b->pub.kind == TARN__KIND_BORROWED || tarn__lent_in_memory(b) || tarn__lent_leaving(b);
+  if (b->pub.kind != TARN__KIND_BORROWED && b->lent && b->lent->count > 0) {
+    s->lent += b->pub.size;
+  }
+  bool kept =
+      b->pub.kind == TARN__KIND_BORROWED || tarn__lent_in_memory(b) || tarn__lent_leaving(b);
   if (b->maps == 0 && !b->busy && !kept &&
       (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned))) {
     return 6;

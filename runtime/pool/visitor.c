@@ -35,9 +35,7 @@ int tarn_pool_visit(tarn_pool_t *pool, tarn_value_t *v) {
   return rc;
 }
 
-void tarn__visitor_left_locked(tarn__block_t *b) {
-  tarn__visitor_check_locked(b->visitor->value);
-}
+void tarn__visitor_left_locked(tarn__block_t *b) { tarn__visitor_check_locked(b->visitor->value); }
 
 void tarn__visitor_check_locked(tarn_value_t *v) {
   if (v->refs > 0 || v->opening || v->loans > 0) { return; }

@@ -9,7 +9,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/clock.h"
 #include "service-private.h"
+
+#define COLLECT_EVERY_NS UINT64_C(2000000000)
 
 /* A process whose bytes we map. */
 typedef struct lender {
@@ -29,7 +32,8 @@ typedef struct loan {
 typedef struct fetch {
   uint64_t token; /* of its connection */
   uint64_t loan;
-  tarn_borrow_t *borrow; /* open until the value is here, so that the loan is not returned; may be null */
+  tarn_borrow_t
+      *borrow; /* open until the value is here, so that the loan is not returned; may be null */
   size_t size;
   uint8_t frame[];
 } fetch_t;
@@ -47,7 +51,9 @@ static int open_fd(const lender_t *l, int number, uint64_t dev, uint64_t ino) {
   snprintf(name, sizeof(name), "%d", number);
   int fd = openat(l->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) { return -1; }
-  if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_dev == dev && st.st_ino == ino) { return fd; }
+  if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_dev == dev && st.st_ino == ino) {
+    return fd;
+  }
   close(fd);
   return -1;
 }
@@ -63,9 +69,12 @@ static bool open_lender(lender_t *l, int64_t os_pid, const tarn_lend_source_t *s
   uint8_t token[TARN_LEND_TOKEN];
   snprintf(path, sizeof(path), "/proc/%lld/fd", (long long)os_pid);
   l->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (l->dir_fd >= 0) { l->memory_fd = open_fd(l, src->memory_fd, src->memory_dev, src->memory_ino); }
+  if (l->dir_fd >= 0) {
+    l->memory_fd = open_fd(l, src->memory_fd, src->memory_dev, src->memory_ino);
+  }
   if (l->memory_fd >= 0 &&
-      pread(l->memory_fd, token, sizeof(token), (off_t)src->token_offset) == (ssize_t)sizeof(token) &&
+      pread(l->memory_fd, token, sizeof(token), (off_t)src->token_offset) ==
+          (ssize_t)sizeof(token) &&
       memcmp(token, src->token, sizeof(token)) == 0) {
     return true;
   }
@@ -124,7 +133,8 @@ static int read_loan(const uint8_t *bytes, size_t size, loan_t *l) {
   const uint8_t *token = NULL;
   uint32_t count = 0, length = 0;
   if (tarn_mp_read_array(&r, &count) != 0 || count != 11 ||
-      tarn_mp_read_uint(&r, UINT64_MAX, &l->id) != 0 || read_fd(&r, INT32_MAX, &src->memory_fd) != 0 ||
+      tarn_mp_read_uint(&r, UINT64_MAX, &l->id) != 0 ||
+      read_fd(&r, INT32_MAX, &src->memory_fd) != 0 ||
       tarn_mp_read_uint(&r, UINT64_MAX, &src->memory_dev) != 0 ||
       tarn_mp_read_uint(&r, UINT64_MAX, &src->memory_ino) != 0 ||
       tarn_mp_read_uint(&r, INT64_MAX, &src->token_offset) != 0 ||
@@ -141,8 +151,8 @@ static int read_loan(const uint8_t *bytes, size_t size, loan_t *l) {
 /* ---- borrowing ---- */
 
 /* The next block of the loan, of the size that its front says. */
-static int take_block(tarn_service_t *s, lender_t *from, loan_t *l, tarn_borrow_t *w, uint32_t index,
-                      uint64_t size, tarn_block_t **out, tarn_error_t *err) {
+static int take_block(tarn_service_t *s, lender_t *from, loan_t *l, tarn_borrow_t *w,
+                      uint32_t index, uint64_t size, tarn_block_t **out, tarn_error_t *err) {
   tarn_mp_token_t t;
   int rc = tarn_mp_read(&l->blocks, &t);
   if (rc == 0 && t.kind == TARN_MP_BIN && t.length == size) {
@@ -151,7 +161,8 @@ static int take_block(tarn_service_t *s, lender_t *from, loan_t *l, tarn_borrow_
     return rc;
   }
   if (rc != 0 || t.kind != TARN_MP_UINT || size < TARN_POOL_MAP_MIN) {
-    return tarn_error_set(err, TARN_EPROTO, "a loan whose block %u is not what its value says", index);
+    return tarn_error_set(err, TARN_EPROTO, "a loan whose block %u is not what its value says",
+                          index);
   }
   const tarn_lend_source_t *src = &l->source;
   bool in_file = (t.v.u & 1) != 0;
@@ -169,13 +180,16 @@ static tarn_value_t *borrow_value(tarn_service_t *s, lender_t *from, loan_t *l, 
   uint64_t mapped = 0;
   if (tarn_image_open(l->front, l->front_size, &im, err) != 0) { return NULL; }
   if (!im.detached || im.block_count != l->block_count) {
-    tarn_error_set(err, TARN_EPROTO, "a loan of %u blocks whose value has %u", l->block_count, im.block_count);
+    tarn_error_set(err, TARN_EPROTO, "a loan of %u blocks whose value has %u", l->block_count,
+                   im.block_count);
     return NULL;
   }
   uint8_t *front = tarn_malloc(l->front_size);
   tarn_block_t **blocks = tarn_calloc(l->block_count, sizeof(*blocks));
   uint32_t made = 0;
-  int rc = front != NULL && blocks != NULL ? 0 : tarn_error_set(err, TARN_ENOMEM, "out of memory for a loan");
+  int rc = front != NULL && blocks != NULL
+               ? 0
+               : tarn_error_set(err, TARN_ENOMEM, "out of memory for a loan");
   for (; rc == 0 && made < l->block_count; made += rc == 0) {
     uint64_t size = tarn_image_block_size(&im, made);
     rc = take_block(s, from, l, w, made, size, &blocks[made], err);
@@ -232,7 +246,8 @@ static int fetch(tarn_service_t *s, tarn_conn_t *c, const loan_t *l, tarn_borrow
   tarn_out_t o = {.kind = OUT_REQUEST, .msgid = msgid, .plain = true, .method = "lend.fetch"};
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  int rc = tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, l->id) | tarn_mp_write_bool(&b, unable);
+  int rc =
+      tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, l->id) | tarn_mp_write_bool(&b, unable);
   o.params = b.data;
   o.params_size = b.size;
   if (rc == 0) { tarn__send_request(s, c, &o); }
@@ -244,14 +259,16 @@ static int fetch(tarn_service_t *s, tarn_conn_t *c, const loan_t *l, tarn_borrow
   return rc;
 }
 
-bool tarn__borrow_fetched(tarn_service_t *s, uint32_t msgid, tarn_value_t *value, const tarn_error_t *why) {
+bool tarn__borrow_fetched(tarn_service_t *s, uint32_t msgid, tarn_value_t *value,
+                          const tarn_error_t *why) {
   fetch_t *f = tarn_map_remove(&s->fetches, msgid);
   if (f == NULL) { return false; }
   tarn_conn_t *c = tarn_map_get(&s->conns, f->token);
   tarn_error_t err = {0};
   if (value == NULL) {
-    tarn_error_set(&err, why != NULL ? why->code : TARN_EIO, "a value that was lent could not be fetched%s%s",
-                   why != NULL ? ": " : "", why != NULL ? why->message : "");
+    tarn_error_set(&err, why != NULL ? why->code : TARN_EIO,
+                   "a value that was lent could not be fetched%s%s", why != NULL ? ": " : "",
+                   why != NULL ? why->message : "");
   }
   if (c != NULL) {
     tarn__frame_again(s, c, f->frame, f->size, value, &err);
@@ -273,6 +290,17 @@ void tarn__borrow_conn_down(tarn_service_t *s, const tarn_conn_t *c) {
   }
 }
 
+/* ---- dead views ---- */
+
+/* An owner has had to spill what we map: perhaps it is not even looked at any more. */
+static void owner_wants_room(tarn_service_t *s) {
+  uint64_t now = tarn_clock_ns();
+  if (now - s->collect_ns < COLLECT_EVERY_NS) { return; }
+  s->collect_ns = now;
+  s->wants_collection = s->wants_lua = true;
+  uv_stop(s->loop);
+}
+
 /* ---- messages ---- */
 
 int tarn__borrow(tarn_service_t *s, tarn_conn_t *c, const uint8_t *bytes, size_t size,
@@ -282,7 +310,8 @@ int tarn__borrow(tarn_service_t *s, tarn_conn_t *c, const uint8_t *bytes, size_t
   *v = NULL;
   if (c->pid == 0 || read_loan(bytes, size, &l) != 0) { return TARN_EPROTO; }
   lender_t *from = tarn__lend_same_host(s, c) ? lender_of(s, c, &l.source) : NULL;
-  tarn_borrow_t *w = from != NULL ? tarn_pool_borrow_begin(s->pool, c->pid, l.id, l.block_count) : NULL;
+  tarn_borrow_t *w =
+      from != NULL ? tarn_pool_borrow_begin(s->pool, c->pid, l.id, l.block_count) : NULL;
   if (w != NULL) { *v = borrow_value(s, from, &l, w, &err); }
   if (*v != NULL) {
     tarn_pool_borrow_end(s->pool, w);
@@ -307,8 +336,10 @@ void tarn__borrow_moved(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r) 
     tarn_log(TARN_LOG_INFO, "the spill file of process %u cannot be opened", c->pid);
     return; /* what is mapped stays as it is, and its owner keeps it */
   }
+  owner_wants_room(s);
   while (r->at < r->end && tarn_mp_read_uint(r, UINT64_MAX, &loan) == 0 &&
-         tarn_mp_read_uint(r, UINT32_MAX, &block) == 0 && tarn_mp_read_uint(r, INT64_MAX, &offset) == 0) {
+         tarn_mp_read_uint(r, UINT32_MAX, &block) == 0 &&
+         tarn_mp_read_uint(r, INT64_MAX, &offset) == 0) {
     tarn_pool_borrow_moved(s->pool, c->pid, loan, (uint32_t)block, l->spill_fd, offset);
   }
 }

@@ -15,8 +15,8 @@
 #include <unistd.h>
 #include "service-private.h"
 
-#define SMALL_MAX (1u << 20)  /* bytes of small blocks that go along in the frame */
-#define BLOCKS_MAX 4096u      /* more of them are better sent */
+#define SMALL_MAX (1u << 20) /* bytes of small blocks that go along in the frame */
+#define BLOCKS_MAX 4096u     /* more of them are better sent */
 #define NOTICE_LIMIT (1u << 20)
 
 /* A process that we have lent to. */
@@ -166,7 +166,8 @@ bool tarn__lend_append(tarn_service_t *s, tarn_conn_t *c, const tarn_value_t *v,
   tarn_buf_t inner;
   tarn_buf_init(&inner, b->limit);
   size_t before = b->size;
-  bool lent = tarn_pool_lend(s->pool, (tarn_value_t *)(uintptr_t)v, c->pid, c->token, loan, places) == 0;
+  bool lent =
+      tarn_pool_lend(s->pool, (tarn_value_t *)(uintptr_t)v, c->pid, c->token, loan, places) == 0;
   bool ok = lent && write_loan(s, *loan, v, places, &inner) == 0 &&
             tarn_mp_write_ext_header(b, TARN_LOAN_EXT, inner.size) == 0 &&
             tarn_buf_append(b, inner.data, inner.size) == 0;
@@ -179,15 +180,17 @@ bool tarn__lend_append(tarn_service_t *s, tarn_conn_t *c, const tarn_value_t *v,
   return ok;
 }
 
-int tarn__lend_fetch(tarn_service_t *s, tarn_conn_t *c, uint64_t loan, bool unable, tarn_value_t **v,
-                     tarn_error_t *err) {
+int tarn__lend_fetch(tarn_service_t *s, tarn_conn_t *c, uint64_t loan, bool unable,
+                     tarn_value_t **v, tarn_error_t *err) {
   holder_t *h = tarn_map_get(&s->holders, c->pid);
   if (h != NULL && unable && !h->unable) {
     h->unable = true;
     tarn_log(TARN_LOG_INFO, "process %u cannot map what is here: it gets copies", c->pid);
   }
   int rc = tarn_pool_lend_value(s->pool, c->pid, loan, v, err);
-  if (rc != 0 && err->code == 0) { tarn_error_set(err, rc, "no loan %llu", (unsigned long long)loan); }
+  if (rc != 0 && err->code == 0) {
+    tarn_error_set(err, rc, "no loan %llu", (unsigned long long)loan);
+  }
   if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA) { err->code = TARN_EPOOLFULL; }
   return rc;
 }
@@ -201,10 +204,12 @@ static tarn_conn_t *conn_for(tarn_service_t *s, const tarn_lend_note_t *n) {
   tarn_conn_t *c = n->kind == TARN_LEND_MOVED ? tarn_map_get(&s->conns, n->tag) : NULL;
   tarn_error_t err = {0};
   if (c != NULL && c->pid == n->peer) { return c; }
-  return tarn__member_conn(s, (uint32_t)n->peer, &err); /* null: lost, and all ends with its process */
+  return tarn__member_conn(s, (uint32_t)n->peer,
+                           &err); /* null: lost, and all ends with its process */
 }
 
-static void send_notes(tarn_service_t *s, const tarn_lend_note_t *n, uint32_t count, tarn_buf_t *items) {
+static void send_notes(tarn_service_t *s, const tarn_lend_note_t *n, uint32_t count,
+                       tarn_buf_t *items) {
   tarn_conn_t *c = conn_for(s, n);
   tarn_lend_source_t src;
   tarn_buf_t b;
@@ -219,7 +224,9 @@ static void send_notes(tarn_service_t *s, const tarn_lend_note_t *n, uint32_t co
   if (rc == 0) {
     tarn__send_notice(s, c, methods[n->kind], &b);
   } else {
-    if (c != NULL) { tarn_log(TARN_LOG_WARN, "out of memory: process %u is not told of its loans", c->pid); }
+    if (c != NULL) {
+      tarn_log(TARN_LOG_WARN, "out of memory: process %u is not told of its loans", c->pid);
+    }
     tarn_buf_release(&b);
   }
   tarn_buf_clear(items);
@@ -302,7 +309,8 @@ void tarn__lend_close(tarn_service_t *s) {
   size_t cursor = 0;
   uint64_t pid = 0;
   for (holder_t *h; (h = tarn_map_next(&s->holders, &cursor, &pid)) != NULL;) {
-    uv_close((uv_handle_t *)&h->watch, on_holder_closed); /* what they map stays: the pool ends without touching it */
+    uv_close((uv_handle_t *)&h->watch,
+             on_holder_closed); /* what they map stays: the pool ends without touching it */
   }
   tarn_map_clear(&s->holders);
   uv_close((uv_handle_t *)&s->told, on_told_closed);

@@ -124,6 +124,7 @@ struct tarn_service {
   tarn_map_t lenders; /* pid -> whose bytes we map */
   tarn_map_t fetches; /* msgid -> a message whose value could not be mapped */
   uint8_t lend_token[TARN_LEND_TOKEN];
+  uint64_t collect_ns; /* when Lua was asked to collect its garbage because an owner wants room */
   atomic_uint_fast64_t mapped_in_bytes, mapped_in_count;
   tarn_map_t congested; /* pid -> not null: too much is queued to it. Under out_mutex */
   atomic_uint congested_count;

@@ -1,4 +1,5 @@
--- Large values between processes of one machine: mapped, not copied; and never a byte that is not the owner's, whatever becomes of either side.
+-- Large values between processes of one machine: mapped, not copied; and never a byte that is not the owner's, whatever
+-- becomes of either side.
 local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
 pcall(ffi.cdef, "int kill(int pid, int sig);")
@@ -95,27 +96,53 @@ describe("a large value of another process of this machine", function()
     end, { map = false })
   end)
 
-  it("is fetched by TCP where mapping fails", function()
-    cluster.with(2, function(ids)
-      -- Its files can be looked at by nobody: the kernel refuses.
-      local ref = tarn.remotecall_fetch(ids[1], function(fn)
-        local f = require "ffi"
-        pcall(f.cdef, "int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);")
-        f.C.prctl(4, 0, 0, 0, 0) -- PR_SET_DUMPABLE
-        return fn(1000000, 7)
-      end, make)
-      local count, bytes = tarn.remotecall_fetch(ids[2], function(r, fn)
-        local uid = io.open("/proc/self/status"):read("*a"):match("Uid:%s+(%d+)")
-        for _ = 1, 3 do fn(tarn.poolget(r), 7) end
-        local s = tarn.poolstats()
-        return uid == "0" and -1 or s.mapped_in_count, s.tcp_in_bytes
-      end, ref, check)
-      if count >= 0 then -- to root all is open
-        assert.equal(0, count)
-        assert.is_true(bytes >= 24000000)
-      end
+  -- Runs in a worker: from here on RLIMIT_NOFILE (7) or RLIMIT_AS (9) is what is in use, and so much more.
+  local function limit(which, more)
+    local f = require "ffi"
+    pcall(f.cdef, "struct lend_rlimit { uint64_t soft, hard; }; int setrlimit(int which, const struct lend_rlimit *l);")
+    pcall(f.cdef, "int getrlimit(int which, struct lend_rlimit *l); int dup(int fd); int close(int fd);")
+    local l = f.new("struct lend_rlimit")
+    f.C.getrlimit(which, l)
+    if which == 7 then
+      l.soft = f.C.dup(0)
+      f.C.close(tonumber(l.soft))
+    else
+      l.soft = tonumber(io.open("/proc/self/statm"):read("*n")) * 4096
+    end
+    l.soft = l.soft + more
+    assert(f.C.setrlimit(which, l) == 0)
+  end
+
+  for what, how in pairs { ["the owner's files cannot be opened"] = { 7, 0 }, ["there are no addresses"] = { 9, 24 * MiB } } do
+    it("is fetched by TCP where " .. what .. ": as a stored object, an argument and a result", function()
+      cluster.with(2, function(ids)
+        local owner, reader = ids[1], ids[2]
+        local ref = tarn.remotecall_fetch(owner, make, 4000000, 7)
+        local mapped, bytes = tarn.remotecall_fetch(reader, function(from, r, which, more, limiter, verify)
+          tarn.poolset(tarn.array("double", 100000), from) -- opens the way for large copies
+          limiter(which, more)
+          local before = tarn.poolstats()
+          for _ = 1, 3 do verify(tarn.poolget(r), 7) end
+          verify(tarn.remotecall_fetch(from, function()
+            local a = tarn.array("double", 4000000)
+            for j = 1, #a do a[j] = 9 + j end
+            return a
+          end), 9)
+          local after = tarn.poolstats()
+          return after.mapped_in_count - before.mapped_in_count, after.tcp_in_bytes - before.tcp_in_bytes
+        end, owner, ref, how[1], how[2], limit, check)
+        assert.equal(0, mapped)
+        assert.is_true(bytes >= 4 * 32000000)
+        local n = tarn.remotecall_fetch(owner, function(to, verify)
+          local a = tarn.array("double", 4000000)
+          for j = 1, #a do a[j] = 11 + j end
+          return tarn.remotecall_fetch(to, verify, a, 11)
+        end, reader, check)
+        assert.equal(4000000, n)
+        assert.is_true(becomes(owner, "lent_bytes", 0))
+      end)
     end)
-  end)
+  end
 
   it("stays readable when it is deleted, evicted, and when its owner is killed", function()
     cluster.with(1, function(ids)
@@ -156,6 +183,43 @@ describe("a large value of another process of this machine", function()
       ffi.C.kill(pid, SIGSTOP)
       ffi.C.kill(pid, SIGKILL)
       assert.is_true(cluster.becomes(function() return tarn.poolstats(owner).lent_bytes == 0 end))
+    end, { memory = "32MB" })
+  end)
+
+  it("is not forgotten with a connection: who has lost that may still map it", function()
+    cluster.with(2, function(ids)
+      local owner, borrower = ids[1], ids[2]
+      local refs = {}
+      for i = 1, 3 do refs[i] = tarn.remotecall_fetch(owner, make, 500000, i) end
+      tarn.remotecall_fetch(borrower, function(list)
+        _G.held = {}
+        for i, r in ipairs(list) do _G.held[i] = tarn.poolget(r) end
+      end, refs)
+      -- The borrower ends every connection but the first it has, the one to the driver.
+      local ended = tarn.remotecall_fetch(borrower, function()
+        local f = require "ffi"
+        pcall(f.cdef, "int getpeername(int fd, void *address, unsigned *length); int shutdown(int fd, int how);")
+        local n = 0
+        for fd = 3, 100 do
+          local address, length = f.new("uint8_t[128]"), f.new("unsigned[1]", 128)
+          if f.C.getpeername(fd, address, length) == 0 and address[0] == 2 then
+            n = n + 1
+            if n > 1 then f.C.shutdown(fd, 2) end
+          end
+        end
+        return n - 1
+      end)
+      assert.is_true(ended > 0)
+      tarn.sleep(0.1)
+      assert.equal(12000000, tarn.poolstats(owner).lent_bytes)
+      for i = 10, 40 do tarn.remotecall_fetch(owner, make, 500000, i) end
+      tarn.remotecall_fetch(borrower, function(fn)
+        for i, a in ipairs(_G.held) do fn(a, i) end
+        _G.held = nil
+        collectgarbage()
+      end, check)
+      assert.is_true(becomes(borrower, "borrowed_bytes", 0))
+      assert.is_true(becomes(owner, "lent_bytes", 0)) -- told on a new connection
     end, { memory = "32MB" })
   end)
 

@@ -36,18 +36,18 @@ local TOKEN = ("0123456789abcdef")
 local function pair(owner_bytes, holder_bytes)
   local self = { o = pool.new(owner_bytes), h = pool.new(holder_bytes), notes = {} }
 
-  function self:source()
+  function self.source()
     local s = ffi.new("tarn_lend_source_t")
     assert(C.tarn_pool_lend_source(self.o.pool, TOKEN, s, self.o.err) == 0)
     return s
   end
 
   -- Lend a value (a retained one) and borrow it -> blocks of the holder, the loan.
-  function self:borrow(v, what)
+  function self.borrow(v, what)
     local loan, places = ffi.new("uint64_t[1]"), ffi.new("tarn_lend_place_t[?]", #what)
     local rc = C.tarn_pool_lend(self.o.pool, v, 2, 77, loan, places)
     if rc ~= 0 then return nil, rc end
-    local s, blocks = self:source(), {}
+    local s, blocks = self.source(), {}
     local w = C.tarn_pool_borrow_begin(self.h.pool, 1, loan[0], #what)
     assert(w ~= nil)
     for i, size in ipairs(what) do
@@ -63,16 +63,16 @@ local function pair(owner_bytes, holder_bytes)
     return blocks, loan[0]
   end
 
-  function self:store_and_borrow(what)
+  function self.store_and_borrow(what)
     local id = assert(self.o:set(what))
     local v = assert(self.o:get(id))
-    local blocks, loan = self:borrow(v, what)
+    local blocks, loan = self.borrow(v, what)
     C.tarn_value_release(v)
     return id, blocks, loan
   end
 
   -- Take what the pools have to tell; deliver it when deliver(note) says so (default: all).
-  function self:pump(deliver)
+  function self.pump(deliver)
     local n = ffi.new("tarn_lend_note_t")
     for _, from in ipairs({ self.o, self.h }) do
       while C.tarn_pool_lend_next(from.pool, n) do
@@ -86,7 +86,7 @@ local function pair(owner_bytes, holder_bytes)
         left[#left + 1] = note
       elseif note.kind == MOVED then
         assert(note.peer == 2 and note.tag == 77)
-        C.tarn_pool_borrow_moved(self.h.pool, 1, note.loan, note.block, self:source().spill_fd, note.offset)
+        C.tarn_pool_borrow_moved(self.h.pool, 1, note.loan, note.block, self.source().spill_fd, note.offset)
       elseif note.kind == IN_PLACE then
         C.tarn_pool_lend_moved(self.o.pool, 2, note.loan, note.block)
       else
@@ -96,18 +96,18 @@ local function pair(owner_bytes, holder_bytes)
     self.notes = left
   end
 
-  function self:settle(condition)
+  function self.settle(condition)
     for _ = 1, 2000 do
-      self:pump()
+      self.pump()
       if condition() then return end
       ffi.C.usleep(2000)
     end
     error("it does not come to rest", 2)
   end
 
-  function self:close()
-    self:settle(function() return self.o:stats().lent_bytes == 0 and self.h:stats().borrowed_bytes == 0 end)
-    self:settle(function() self.o:quiet() return self.h:stats().resident_bytes == 0 end)
+  function self.close()
+    self.settle(function() return self.o:stats().lent_bytes == 0 and self.h:stats().borrowed_bytes == 0 end)
+    self.settle(function() self.o:quiet() return self.h:stats().resident_bytes == 0 end)
     self.h:close()
     self.o:close()
   end
@@ -130,47 +130,47 @@ end
 
 describe("lending", function()
   local p
-  after_each(function() if p then p:close() end p = nil end)
+  after_each(function() if p then p.close() end p = nil end)
 
   it("lets a holder map large blocks where they lie, and counts them on both sides", function()
     p = pair(8 * MiB, 8 * MiB)
     local what = { tag = 3, 100, 300000, 65535, 65536 }
-    local _, blocks = p:store_and_borrow(what)
+    local _, blocks = p.store_and_borrow(what)
     assert.equal(2, #blocks)
     verify(blocks)
     assert.equal(365536, p.o:stats().lent_bytes)
     assert.equal(365536, p.h:stats().borrowed_bytes)
     assert.equal(0, p.h:stats().resident_bytes)
     release(blocks)
-    p:settle(function() return p.o:stats().lent_bytes == 0 end)
+    p.settle(function() return p.o:stats().lent_bytes == 0 end)
     assert.equal(0, p.h:stats().borrowed_bytes)
   end)
 
   it("has a token in the memory, and only there", function()
     p = pair(8 * MiB, 8 * MiB)
-    local s = p:source()
+    local s = p.source()
     assert.equal(TOKEN, ffi.string(s.token, 16))
     local first = s.token_offset
-    assert.equal(first, p:source().token_offset)
+    assert.equal(first, p.source().token_offset)
   end)
 
   it("keeps the memory of an evicted block until its holder has mapped the file", function()
     p = pair(4 * MiB, 4 * MiB)
     local what = { tag = 9, 2 * MiB }
-    local id, blocks, loan = p:store_and_borrow(what)
+    local id, blocks, loan = p.store_and_borrow(what)
     assert.equal(0, p.o:evict(id))
     assert.is_true(p.o:stats().resident_bytes >= 2 * MiB)
     verify(blocks)
     p.o:check()
     assert(p.o:has(id, what))
-    p:pump(function(n) return n.kind ~= IN_PLACE end)
+    p.pump(function(n) return n.kind ~= IN_PLACE end)
     ffi.C.usleep(100000)
-    p:pump(function(n) return n.kind ~= IN_PLACE end)
+    p.pump(function(n) return n.kind ~= IN_PLACE end)
     assert.equal(1, #p.notes)
     assert.equal(IN_PLACE, p.notes[1].kind)
     assert.equal(loan, p.notes[1].loan)
     assert.is_true(p.o:stats().resident_bytes >= 2 * MiB)
-    p:settle(function() return p.o:stats().resident_bytes < MiB end)
+    p.settle(function() return p.o:stats().resident_bytes < MiB end)
     for i = 1, 5 do assert(p.o:set({ tag = 50 + i, MiB })) end
     verify(blocks)
     assert(p.o:has(id, what))
@@ -180,7 +180,7 @@ describe("lending", function()
   it("does not wait for a holder that does not answer, nor touch what it maps", function()
     p = pair(8 * MiB, 4 * MiB)
     local what = { tag = 9, 3 * MiB }
-    local _, blocks = p:store_and_borrow(what)
+    local _, blocks = p.store_and_borrow(what)
     local ids, started = {}, os.time()
     for i = 1, 20 do ids[i] = assert(p.o:set({ tag = 100 + i, MiB })) end
     assert.is_true(os.time() - started < 10)
@@ -189,14 +189,14 @@ describe("lending", function()
     assert.is_true(p.o:stats().resident_bytes >= 3 * MiB)
     local _, rc = p.o:set({ tag = 1, 6 * MiB }) -- only 5 MiB can be had
     assert.equal(pool.EPOOLFULL, rc)
-    p:settle(function() return p.o:set({ tag = 1, 6 * MiB }) end)
+    p.settle(function() return p.o:set({ tag = 1, 6 * MiB }) end)
     verify(blocks)
     release(blocks)
   end)
 
   it("frees what a dead holder had, and nothing before", function()
     p = pair(4 * MiB, 4 * MiB)
-    local id, blocks = p:store_and_borrow({ tag = 2, 2 * MiB, 100 })
+    local id, blocks = p.store_and_borrow({ tag = 2, 2 * MiB, 100 })
     assert.equal(0, p.o:delete(id))
     verify(blocks)
     assert.equal(2 * MiB, p.o:stats().lent_bytes)
@@ -211,16 +211,16 @@ describe("lending", function()
     p = pair(4 * MiB, 4 * MiB)
     local what = { tag = 5, 3 * MiB }
     local v = assert(p.o:value(what)) -- a message's
-    local blocks = p:borrow(v, what)
+    local blocks = p.borrow(v, what)
     C.tarn_value_release(v)
     assert.equal(0, p.o:stats().objects)
     local id, rc
-    p:pump()
+    p.pump()
     for _ = 1, 20 do
       id, rc = p.o:set({ tag = 70, 2 * MiB })
       if id then break end
       assert.equal(pool.EPOOLFULL, rc) -- nobody has told the holder while this waited
-      p:pump()
+      p.pump()
       ffi.C.usleep(5000)
     end
     assert(id)
@@ -235,7 +235,7 @@ describe("lending", function()
     local id = assert(p.o:set(what))
     assert.equal(0, p.o:evict(id))
     local v = assert(p.o:get(id))
-    local blocks = p:borrow(v, what)
+    local blocks = p.borrow(v, what)
     C.tarn_value_release(v)
     verify(blocks)
     assert.equal(0, p.o:delete(id))
@@ -251,7 +251,7 @@ describe("lending", function()
   it("gives the value itself to who cannot map it, and passes over what it does not know", function()
     p = pair(4 * MiB, 4 * MiB)
     local what = { tag = 8, MiB }
-    local id, blocks, loan = p:store_and_borrow(what)
+    local id, blocks, loan = p.store_and_borrow(what)
     assert.equal(0, p.o:delete(id))
     local out = ffi.new("tarn_value_t *[1]")
     assert.equal(pool.ENOENT, C.tarn_pool_lend_value(p.o.pool, 3, loan, out, p.o.err))
@@ -270,8 +270,9 @@ describe("lending", function()
 
   it("does not lend on what is borrowed, nor small things", function()
     p = pair(4 * MiB, 4 * MiB)
-    local _, blocks = p:store_and_borrow({ tag = 8, MiB })
-    local front, arr, out = ffi.cast("uint8_t *", C.tarn_malloc(9)), ffi.new("tarn_block_t *[1]", blocks[1].b), ffi.new("tarn_value_t *[1]")
+    local _, blocks = p.store_and_borrow({ tag = 8, MiB })
+    local front, arr = ffi.cast("uint8_t *", C.tarn_malloc(9)), ffi.new("tarn_block_t *[1]", blocks[1].b)
+    local out = ffi.new("tarn_value_t *[1]")
     ffi.copy(front, "123456789", 9)
     assert.equal(0, C.tarn_value_create(p.h.pool, front, 9, arr, 1, out, p.h.err))
     local loan, places = ffi.new("uint64_t[1]"), ffi.new("tarn_lend_place_t[1]")
@@ -321,7 +322,7 @@ describe("lending", function()
         local s = stored[any(stored)]
         local v, rc = p.o:get(s.id)
         if not v then return assert(rc == pool.EPOOLFULL) end
-        local blocks = p:borrow(v, s.what)
+        local blocks = p.borrow(v, s.what)
         C.tarn_value_release(v)
         if blocks then loans[#loans + 1] = blocks end
       end,
@@ -333,20 +334,25 @@ describe("lending", function()
       function() if #stored > 0 then p.o:evict(stored[any(stored)].id) end end,
       function() if #loans > 0 then verify(loans[any(loans)]) end end,
       function() if #loans > 8 then release(table.remove(loans, any(loans))) end end,
-      function() if #stored > 0 then local s = stored[any(stored)] local ok, rc = p.o:has(s.id, s.what) assert(ok or rc == pool.EPOOLFULL) end end,
-      function() p:pump(pick) end,
+      function()
+        if #stored == 0 then return end
+        local s = stored[any(stored)]
+        local ok, rc = p.o:has(s.id, s.what)
+        assert(ok or rc == pool.EPOOLFULL)
+      end,
+      function() p.pump(pick) end,
     }
     for round = 1, rounds do
       ops[any(ops)]()
       if round % 20 == 0 then
-        p:pump(round % 100 ~= 0 and pick or nil)
+        p.pump(round % 100 ~= 0 and pick or nil)
         p.o:check()
         p.h:check()
       end
       if round % 100 == 0 then for _, blocks in ipairs(loans) do verify(blocks) end end
     end
     for _, blocks in ipairs(loans) do verify(blocks) end
-    p:settle(function() return p.o:stats().resident_bytes <= 12 * MiB end)
+    p.settle(function() return p.o:stats().resident_bytes <= 12 * MiB end)
     for _, blocks in ipairs(loans) do
       verify(blocks)
       release(blocks)
