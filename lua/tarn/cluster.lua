@@ -123,6 +123,7 @@ end)
 
 local OPTIONS = {
   memory = true, disk = true, spill_dir = true, launcher = true, env = true, init = true, connect_timeout_s = true, tarn = true,
+  map = true,
 }
 
 local function check_env(env)
@@ -180,6 +181,9 @@ local function check_options(n, opts)
   end
   local spec = { launcher = find_launcher(opts.launcher), env = check_env(opts.env), init = check_init(opts.init) }
   spec.tarn = check_text(opts, "tarn")
+  spec.map = opts.map
+  if spec.map == nil then spec.map = core.options.map end
+  if type(spec.map) ~= "boolean" then argument_error("tarn.addprocs: map must be true or false, not %s", failure.describe(spec.map)) end
   spec.timeout_s = task.check_seconds(opts.connect_timeout_s, "tarn.addprocs: connect_timeout_s") or CONNECT_TIMEOUT_S
   spec.spill_dir = check_text(opts, "spill_dir") or core.options.spill_dir
   spec.memory = opts.memory ~= nil and size.parse(opts.memory, "tarn.addprocs: memory") or core.options.memory

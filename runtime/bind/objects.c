@@ -375,7 +375,9 @@ static int pool_get(lua_State *L) {
   }
   tarn_value_t **box = tarn__value_box(L); /* decoding may raise */
   *box = tarn__object_value(L, id, 0);
-  if (*box == NULL) { raise_missing(L, id); } /* live, and its anchor is gone: deleted a moment ago */
+  if (*box == NULL) {
+    raise_missing(L, id);
+  } /* live, and its anchor is gone: deleted a moment ago */
   tarn_codec_decode_value(L, *box, 0);
   cache(L, id, -1);
   tarn__value_box_clear(box);
@@ -468,8 +470,9 @@ static int pool_stats(lua_State *L) {
   set_stat(L, "max_disksize", s.max_disksize), set_stat(L, "sets", s.sets),
       set_stat(L, "gets", s.gets), set_stat(L, "deletes", s.deletes);
   set_stat(L, "evictions", s.evictions), set_stat(L, "spill_written_bytes", s.spill_written_bytes);
-  set_stat(L, "mapped_back_bytes", s.mapped_back_bytes), set_stat(L, "mapped_in_bytes", 0),
-      set_stat(L, "mapped_in_count", 0);
+  set_stat(L, "mapped_back_bytes", s.mapped_back_bytes),
+      set_stat(L, "mapped_in_bytes", n.mapped_in_bytes),
+      set_stat(L, "mapped_in_count", n.mapped_in_count);
   set_stat(L, "tcp_in_bytes", n.tcp_in_bytes), set_stat(L, "tcp_out_bytes", n.tcp_out_bytes);
   set_stat(L, "lua_bytes",
            (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB, 0));

@@ -184,6 +184,7 @@ static int start_pool(tarn_host_t *h, tarn_error_t *err) {
                            .on_room = tarn__host_on_room,
                            .on_drop_live = tarn__host_on_drop_live,
                            .on_deleted = tarn__host_on_deleted,
+                           .on_lend = tarn__host_on_lend,
                            .user = h};
   return tarn_pool_create(&pc, &h->pool, err);
 }
@@ -192,6 +193,13 @@ void tarn__host_on_room(void *user) {
   tarn_host_t *h = user;
   pthread_mutex_lock(&h->room_mutex);
   if (h->room != NULL) { tarn_service_room(h->room); }
+  pthread_mutex_unlock(&h->room_mutex);
+}
+
+void tarn__host_on_lend(void *user) {
+  tarn_host_t *h = user;
+  pthread_mutex_lock(&h->room_mutex);
+  if (h->room != NULL) { tarn_service_lend(h->room); }
   pthread_mutex_unlock(&h->room_mutex);
 }
 
@@ -219,6 +227,7 @@ static int start_service(tarn_host_t *h, tarn_error_t *err) {
                               .listen = "127.0.0.1:0",
                               .driver = h->options->worker ? h->line.address : NULL,
                               .bytecode = h->bytecode,
+                              .no_map = h->options->no_map,
                               .life_fd = h->line.life_fd,
                               .wake = on_wake,
                               .on_orphan = on_orphan,

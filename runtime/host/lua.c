@@ -146,6 +146,7 @@ static void set_options(tarn_host_t *h, const char *script, bool interactive) {
   if (script != NULL) { lua_pushstring(L, script), lua_setfield(L, -2, "script"); }
   if (o->code != NULL) { lua_pushstring(L, o->code), lua_setfield(L, -2, "code"); }
   lua_pushboolean(L, interactive), lua_setfield(L, -2, "interactive");
+  lua_pushboolean(L, !o->no_map), lua_setfield(L, -2, "map");
   lua_pushboolean(L, o->worker), lua_setfield(L, -2, "worker");
   lua_newtable(
       L); /* arg, as lua has it: arg[0] the script, arg[1].. its arguments, arg[-1].. what stands before it */

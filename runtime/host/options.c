@@ -13,6 +13,7 @@ const char *tarn_usage(void) {
          "  -p, --procs N        start N local workers first\n"
          "  -m, --memory SIZE    memory for data of every process, e.g. 512MB or 1GiB\n"
          "  -d, --spill-dir DIR  where spilled bytes live (default ./.tarn)\n"
+         "      --no-map         copy large values between processes of one machine\n"
          "  -e CODE              run CODE\n"
          "  -i                   read lines to run after it\n"
          "  -v, --version        print the version\n"
@@ -91,6 +92,8 @@ static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_erro
     o->version = true;
   } else if (strcmp(a, "-i") == 0) {
     o->interactive = true;
+  } else if (strcmp(a, "--no-map") == 0) {
+    o->no_map = true;
   } else if ((v = option_value(argc, argv, i, "-p", "--procs", &missing[0])) != NULL) {
     if (parse_count(v, &o->procs) != 0) {
       return tarn_error_set(err, TARN_EINVAL, "%s: '%s' is not a number of workers", a, v);

@@ -51,8 +51,12 @@ static void leave_disk(tarn__block_t *b) {
 void tarn__block_unref_locked(tarn__block_t *b) {
   assert(b->refs > 0);
   if (--b->refs > 0) { return; }
-  assert(b->maps == 0 && !b->fmap && !b->busy && !b->covered);
   tarn_pool_t *pool = b->pool;
+  if (b->pub.kind == TARN__KIND_BORROWED) {
+    tarn__borrowed_dead_locked(b);
+    return;
+  }
+  assert(b->maps == 0 && !b->fmap && !b->busy && !b->covered && !b->lent);
   tarn_list_remove(&b->link);
   pool->records -= sizeof *b;
   if (b->parker) { tarn__lru_unpark(pool, b); }

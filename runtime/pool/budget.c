@@ -92,7 +92,7 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
     return 0;
   } /* some of it was freed at once */
   shortage = tarn__budget_used(pool) + need - pool->max_memsize;
-  uint64_t coming = pool->pending + pool->punching;
+  uint64_t coming = pool->pending + pool->leaving + pool->punching;
   if (coming < shortage && !tarn_list_empty(&pool->wanted)) {
     if (pool->lua_need < need) { pool->lua_need = need; }
     return come_back(pool, TARN_ENEEDLUA, err);

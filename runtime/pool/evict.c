@@ -70,7 +70,8 @@ void tarn__evict_plan_locked(tarn_pool_t *pool, uint64_t need) {
   while ((o = tarn__lru_first(pool)) != NULL) {
     uint64_t wanted = tarn__budget_used(pool) + need + pool->demand;
     uint64_t shortage = wanted > pool->max_memsize ? wanted - pool->max_memsize : 0;
-    uint64_t coming = pool->pending + pool->punching + pool->memory.cached + pool->wanted_bytes;
+    uint64_t coming =
+        pool->pending + pool->leaving + pool->punching + pool->memory.cached + pool->wanted_bytes;
     if (shortage == 0 || coming >= shortage + ahead) { return; }
     bool only_ahead = coming >= shortage;
     if (only_ahead && (!o->value || o->destroy)) { return; }

@@ -13,6 +13,7 @@ bool tarn__block_resident(const tarn__block_t *b) { return b->mem || b->seg || b
 
 uint64_t tarn__block_gain(const tarn__block_t *b) {
   if (b->mem) { return b->maps == 0 ? tarn__heap_charge(b->pub.size) : 0; }
+  if (tarn__lent_leaving(b)) { return 0; } /* it is as far out as its holders allow */
   return b->seg && !b->covered ? b->seg->warm : 0;
 }
 
@@ -152,6 +153,7 @@ static void settle_unmapped(tarn__block_t *b) {
   b->pub.data = NULL;
   if (b->parker) { tarn__lru_unpark(pool, b); }
   if (b->busy) { return; } /* the spill thread will look at the counts when it is done */
+  if (b->pub.kind == TARN__KIND_BORROWED) { return; } /* it goes with its last reference */
   if (b->fmap) {
     uint8_t *at = b->fmap;
     b->fmap = NULL;
@@ -160,7 +162,7 @@ static void settle_unmapped(tarn__block_t *b) {
     tarn__pool_lock(pool);
   } else if (b->mem && b->drop && b->on_disk) {
     tarn__block_free_mem_locked(b);
-  } else if (b->seg && b->on_disk && !b->kept) {
+  } else if (b->seg && b->on_disk && !b->kept && !tarn__lent_in_memory(b)) {
     detach(b);
   }
 }
@@ -198,6 +200,8 @@ void tarn__block_vacate_locked(tarn__block_t *b) {
     } else {
       tarn__block_free_mem_locked(b);
     }
+  } else if (tarn__lent_in_memory(b)) {
+    tarn__lent_leave_locked(b);
   } else if (b->seg) {
     if (b->maps > 0 && !b->covered) { cover(b); }
     if (b->maps == 0 && b->seg) { detach(b); }

@@ -4,8 +4,13 @@
 
 tarn__object_t *tarn__object_new(tarn_pool_t *pool, uint32_t flags) {
   tarn__pool_lock(pool);
-  tarn__object_t *o = tarn__slab_take(&pool->slab);
+  tarn__object_t *o = tarn__object_new_locked(pool, flags);
   tarn__pool_unlock(pool);
+  return o;
+}
+
+tarn__object_t *tarn__object_new_locked(tarn_pool_t *pool, uint32_t flags) {
+  tarn__object_t *o = tarn__slab_take(&pool->slab);
   if (!o) { return NULL; }
   tarn_list_init(&o->link);
   tarn_list_init(&o->queue_link);
@@ -56,6 +61,7 @@ void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
                         &o->queue_link); /* its anchor goes when the mutex is let go */
   } else {
     tarn_list_remove(&o->value_link);
+    if (o->value->loans > 0 && !o->visitor) { tarn__lent_orphan_locked(o->value); }
     if (o->evicting) {
       o->dead = true; /* the spill thread frees it */
     } else {
@@ -173,7 +179,7 @@ int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id) {
   tarn__pool_lock(pool);
   tarn__evict_plan_locked(pool, pool->lua_need);
   uint64_t wanted = tarn__budget_used(pool) + pool->lua_need + pool->demand;
-  uint64_t coming = pool->pending + pool->punching + pool->memory.cached;
+  uint64_t coming = pool->pending + pool->leaving + pool->punching + pool->memory.cached;
   if (wanted > coming + pool->max_memsize && !tarn_list_empty(&pool->wanted)) {
     *id = TARN_CONTAINER(pool->wanted.next, tarn__object_t, link)->id;
     found = 1;
@@ -269,6 +275,7 @@ static bool is_out(const tarn__object_t *o) {
   if (o->evicting) { return false; }
   for (uint32_t i = 0; i < o->value->count; i++) {
     const tarn__block_t *b = o->value->pieces[i];
+    if (b->pub.kind == TARN__KIND_BORROWED || tarn__lent_leaving(b)) { continue; }
     if (!b->on_disk || b->busy || (b->mem && !b->drop) || (b->seg && !b->covered)) { return false; }
   }
   return true;

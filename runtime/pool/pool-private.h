@@ -13,7 +13,12 @@
 #include "pool/slab-private.h"
 #include "pool/spill-private.h"
 
-enum { TARN__KIND_HEAP = 0, TARN__KIND_SEGMENT = 1, TARN__KIND_FILE = 2 };
+enum {
+  TARN__KIND_HEAP = 0,
+  TARN__KIND_SEGMENT = 1,
+  TARN__KIND_FILE = 2,
+  TARN__KIND_BORROWED = 3 /* fmap is another process's file, as long as there are references */
+};
 
 /* Many small pieces in one extent of the spill file; given back when the last of them dies.
  * live_bytes against size tells which packs would be worth rewriting. */
@@ -25,6 +30,8 @@ typedef struct tarn__pack {
 
 typedef struct tarn__object tarn__object_t;
 typedef struct tarn__saved tarn__saved_t; /* a user's file (saved.c) */
+typedef struct tarn__lent tarn__lent_t;
+typedef struct tarn__borrowed tarn__borrowed_t;
 
 /* A block, or the front of a value. Where its bytes are:
  *   mem          heap (kind HEAP)
@@ -32,7 +39,8 @@ typedef struct tarn__saved tarn__saved_t; /* a user's file (saved.c) */
  *   fmap         the spill file, or a saved file, mapped elsewhere
  *   none of them in the spill file only (on_disk), not mapped
  * At most one of the three. fmap, and a covered seg, exist only while maps > 0 or busy; busy: the
- * spill thread is at work on it and will settle what the counts say by then. */
+ * spill thread is at work on it and will settle what the counts say by then. A segment whose memory others map (lend.c) keeps it,
+ * on disk or not, until they say that they do not. */
 typedef struct tarn__block {
   tarn_block_t pub; /* first */
   tarn_pool_t *pool;
@@ -52,6 +60,10 @@ typedef struct tarn__block {
   tarn__object_t *visitor;         /* the visiting value that it belongs to (visitor.c) */
   tarn__object_t *parker;          /* waits for this piece to be unmapped */
   tarn_list_t write_link;          /* in a batch of the spill thread */
+  union {
+    tarn__lent_t *lent;         /* owned; null: not lent */
+    tarn__borrowed_t *borrowed; /* kind BORROWED */
+  };
   bool on_disk;
   bool busy;
   bool planned; /* its bytes are in some object's gain */
@@ -65,8 +77,9 @@ typedef struct tarn__block {
 
 struct tarn_value {
   tarn_pool_t *pool;
-  uint64_t refs;       /* readers'; while > 0 every piece is mapped */
-  uint64_t holds;      /* objects', and of calls under way: keep the record */
+  uint64_t refs;  /* readers'; while > 0 every piece is mapped */
+  uint64_t holds; /* objects', and of calls under way: keep the record */
+  uint32_t loans;
   bool opening;        /* a get is mapping the pieces */
   tarn_list_t objects; /* that are this value */
   uint64_t size;
@@ -137,6 +150,7 @@ struct tarn_pool {
   uint64_t punching;     /* taken from the cache, on their way out */
   uint64_t reserved;     /* promised to a call that is about to take it */
   uint64_t pending;      /* will come back from evictions under way */
+  uint64_t leaving;      /* and when holders have mapped the spill file over lent memory */
   uint64_t wanted_bytes; /* of the wanted live ones */
   uint64_t demand;       /* of the threads that wait for room */
   uint64_t lua_need;     /* most that a call wanted that got TARN_ENEEDLUA */
@@ -159,6 +173,22 @@ struct tarn_pool {
   tarn_list_t deleted; /* watched objects that are gone (watch.c) */
   void *trash;         /* heap memory to free, linked through its first bytes */
 
+  /* Lending (lend.c). */
+  tarn_map_t loans, holders, borrows;
+  uint64_t last_loan;
+  uint64_t token_offset; /* where the token is in the memory */
+  bool has_token;
+  uint8_t token[TARN_LEND_TOKEN];
+  tarn_list_t leavers,
+      late;          /* lent blocks on disk whose memory waits for holders; that wait too long */
+  tarn_list_t left;  /* those that wait no more, for the spill thread */
+  tarn_list_t moves; /* borrowed blocks to be mapped anew, for the spill thread */
+  tarn_list_t gone;  /* borrowed blocks that are dead, to be unmapped by the spill thread */
+  tarn_list_t notes; /* to be told to others */
+  bool fire_lend;
+  uint64_t lent, borrowed; /* bytes of blocks */
+  uint64_t borrowed_count;
+
   uint64_t spilled; /* bytes of blocks on disk */
   uint64_t value_count;
   uint64_t visitors; /* objects that are nobody's */
@@ -175,7 +205,8 @@ void tarn__pool_wait_locked(
 void tarn__pool_changed_locked(tarn_pool_t *pool); /* room came, or an outcome */
 void tarn__pool_trash_locked(tarn_pool_t *pool, void *mem, uint64_t size_bytes);
 void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o);
-void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o); /* unlinked already */
+void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o);        /* unlinked already */
+tarn__object_t *tarn__object_new_locked(tarn_pool_t *pool, uint32_t flags); /* null: no memory */
 tarn__object_t *tarn__object_new(tarn_pool_t *pool,
                                  uint32_t flags); /* the mutex is not held; null: no memory */
 int tarn__object_enter_locked(tarn_pool_t *pool, tarn__object_t *o,
@@ -271,6 +302,50 @@ typedef struct tarn__watch {
   uint64_t id;
 } tarn__watch_t;
 void tarn__watch_fire_locked(tarn_pool_t *pool, tarn__object_t *o); /* it is being deleted */
+int tarn__visitor_enter_locked(tarn_pool_t *pool, tarn_value_t *v); /* TARN_ENOMEM */
+/* Its loans have ended, or pieces were unmapped: does the visitor go? v may be freed. */
+void tarn__visitor_check_locked(tarn_value_t *v);
+
+/* ---- lend.c (owner), borrow.c (holder) ---- */
+/* A note, in whatever record it is about. */
+typedef struct tarn__note {
+  tarn_list_t link; /* pool->notes */
+  tarn_lend_note_t what;
+} tarn__note_t;
+void tarn__note_post_locked(tarn_pool_t *pool, tarn__note_t *n);
+
+/* Who maps a block's memory or file. */
+struct tarn__lent {
+  tarn_list_t link;     /* pool->leavers, late or left */
+  tarn_list_t pieces;   /* of loans */
+  tarn__block_t *block; /* with a reference, from when it is leaving */
+  uint64_t count;       /* pieces */
+  uint64_t in_memory;   /* those that may map the memory */
+  uint64_t coming;      /* bytes of it in pool->leaving */
+  uint64_t since_ns;
+  bool leaving; /* in one of the three lists */
+};
+/* Others may map the memory of b: it must be kept. */
+static inline bool tarn__lent_in_memory(const tarn__block_t *b) {
+  return b->pub.kind == TARN__KIND_SEGMENT && b->lent && b->lent->in_memory > 0;
+}
+static inline bool tarn__lent_leaving(const tarn__block_t *b) {
+  return b->pub.kind == TARN__KIND_SEGMENT && b->lent && b->lent->leaving;
+}
+/* b is on disk, and its memory is wanted: tell who maps it. */
+void tarn__lent_leave_locked(tarn__block_t *b);
+/* v, which is lent, has lost its last object: another that nobody knows, so that it can be evicted. */
+void tarn__lent_orphan_locked(tarn_value_t *v);
+/* Spill thread: what is to be done; and waiting that has been too long. Let go in between. True: something was done. */
+bool tarn__lent_settle_locked(tarn_pool_t *pool);
+bool tarn__lent_late_locked(tarn_pool_t *pool);
+void tarn__lend_clear_locked(tarn_pool_t *pool); /* the pool ends */
+
+void tarn__borrowed_dead_locked(
+    tarn__block_t *b); /* frees the record; the spill thread unmaps it */
+/* Spill thread: map one anew, or unmap one that is dead. Lets go. False: there is none. */
+bool tarn__borrowed_work_locked(tarn_pool_t *pool);
+void tarn__borrow_clear_locked(tarn_pool_t *pool); /* the pool ends */
 
 /* ---- spiller.c ---- */
 /* An extent with its space allocated. Lets go. in_place: it will be mapped before it is written,

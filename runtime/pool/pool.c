@@ -38,10 +38,14 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   pool->max_memsize = config->max_memsize;
   tarn_map_init(&pool->objects);
   tarn_map_init(&pool->watches);
+  tarn_map_init(&pool->loans);
+  tarn_map_init(&pool->holders);
+  tarn_map_init(&pool->borrows);
   tarn__slab_init(&pool->slab, sizeof(tarn__object_t));
-  tarn_list_t *lists[] = {&pool->all,     &pool->lru,    &pool->wanted, &pool->parked,
-                          &pool->limbo,   &pool->blocks, &pool->later,  &pool->queue,
-                          &pool->dropped, &pool->deleted};
+  tarn_list_t *lists[] = {&pool->all,     &pool->lru,     &pool->wanted,  &pool->parked,
+                          &pool->limbo,   &pool->blocks,  &pool->later,   &pool->queue,
+                          &pool->dropped, &pool->deleted, &pool->leavers, &pool->late,
+                          &pool->left,    &pool->moves,   &pool->gone,    &pool->notes};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
   if (rc != 0) {
@@ -82,9 +86,14 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   pool->config.on_drop_live = NULL;
   pool->config.on_room = NULL;
   pool->config.on_deleted = NULL;
+  pool->config.on_lend = NULL;
+  tarn__lend_clear_locked(pool);
   delete_all_locked(pool);
   tarn__pool_unlock(pool);
   tarn_pool_boundary(pool);
+  tarn__pool_lock(pool);
+  tarn__borrow_clear_locked(pool);
+  tarn__pool_unlock(pool);
   if (!tarn_list_empty(&pool->blocks)) {
     tarn_log(TARN_LOG_WARN, "the pool ends while blocks of it are in use");
   }
@@ -117,8 +126,9 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
   tarn_list_append(&deleted, &pool->deleted);
   void *trash = pool->trash;
   bool fire = pool->fire_room;
+  bool tell = pool->fire_lend;
   pool->trash = NULL;
-  pool->fire_room = false;
+  pool->fire_room = pool->fire_lend = false;
   tarn_pool_config_t call = pool->config;
   pthread_mutex_unlock(&pool->mutex);
   while (trash) {
@@ -141,10 +151,11 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
     tarn_free(w);
   }
   if (fire && call.on_room) { call.on_room(call.user); }
+  if (tell && call.on_lend) { call.on_lend(call.user); }
 }
 
 void tarn__pool_wait_locked(tarn_pool_t *pool) {
-  if (pool->trash || pool->fire_room || !tarn_list_empty(&pool->dropped) ||
+  if (pool->trash || pool->fire_room || pool->fire_lend || !tarn_list_empty(&pool->dropped) ||
       !tarn_list_empty(&pool->deleted)) {
     tarn__pool_unlock(pool); /* what is put off is done first; then look again */
     tarn__pool_lock(pool);

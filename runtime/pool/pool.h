@@ -48,6 +48,9 @@ typedef struct tarn_pool_config {
   void (*on_drop_live)(void *user, uint64_t id);
   /* A watched object was deleted, for whatever reason. As on_drop_live. */
   void (*on_deleted)(void *user, uint64_t id);
+  /* There is something to be told to another process: call tarn_pool_lend_next until it says no. From any thread, the mutex is not
+   * held; must only wake somebody. Null: this pool neither lends nor borrows. */
+  void (*on_lend)(void *user);
   void *user;
 } tarn_pool_config_t;
 
@@ -158,6 +161,70 @@ int tarn_pool_open_saved(tarn_pool_t *pool, const char *path, uint32_t flags,
 int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
 /* The path of the saved file that the object is in. TARN_ENOENT: in none, or it does not fit into size. */
 int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size);
+/* ---- lending: blocks of 64 KiB and more, mapped by other processes of this machine ----
+ *
+ * An owner *lends* a value to a holder (a process, known here by a number): its large blocks stay where they are, and the holder is told where. The
+ * loan keeps the bytes, until it ends. When a lent block is evicted it is written to the spill file as usual; each holder that maps its memory is told
+ * (TARN_LEND_MOVED), maps the file over it and says so (tarn_pool_lend_moved); only when all have, or their loans have ended, is the memory
+ * punched or used again. A block that is lent from the spill file stays there. What nobody stores any more is evicted like anything else while it is lent.
+ *
+ * A holder *borrows*: the owner's file, opened for reading, is mapped, and becomes a block of its own pool that costs a record and
+ * is never evicted. When the last reference to the last block of a loan is gone and all is unmapped, TARN_LEND_RETURNED says so. */
+
+#define TARN_LEND_TOKEN 16u
+
+/* How another process finds this pool's bytes. */
+typedef struct tarn_lend_source {
+  int memory_fd, spill_fd; /* numbers in this process; spill_fd -1: there is none yet */
+  uint64_t memory_dev, memory_ino, spill_dev, spill_ino; /* what fstat says of them */
+  uint64_t token_offset; /* where in the memory there is the token */
+  uint8_t token[TARN_LEND_TOKEN];
+} tarn_lend_source_t;
+/* token: random bytes, used by the first call. */
+int tarn_pool_lend_source(tarn_pool_t *pool, const uint8_t *token, tarn_lend_source_t *out,
+                          tarn_error_t *err);
+
+typedef struct tarn_lend_place {
+  bool lent; /* false: smaller than TARN_POOL_MAP_MIN, to be sent as it is */
+  bool in_file;
+  uint64_t offset; /* in the memory or the spill file */
+} tarn_lend_place_t;
+/* Lend v (the caller has a reference) to a holder. tag: given back with what is to be told to it. places: one for each block. TARN_EINVAL: it cannot be lent
+ * (no large block, or one that is borrowed itself); TARN_ENOMEM. */
+int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t tag,
+                   uint64_t *loan, tarn_lend_place_t *places);
+/* The value of a loan, retained and mapped, for who could not map it. TARN_ENOENT, and the errors of tarn_pool_get. */
+int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn_value_t **v,
+                         tarn_error_t *err);
+/* What a holder says. Loans that are not (or no longer) are passed over. */
+void tarn_pool_lend_moved(tarn_pool_t *pool, uint64_t holder, uint64_t loan, uint32_t block);
+void tarn_pool_lend_end(tarn_pool_t *pool, uint64_t holder, uint64_t loan);
+void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder); /* its process is gone */
+
+/* Borrow the blocks of a loan: begin, then block for each large one, then end. lender: a number below 2^24. begin: null when there is no
+ * memory or the loan is known already. */
+typedef struct tarn_borrow tarn_borrow_t;
+tarn_borrow_t *tarn_pool_borrow_begin(tarn_pool_t *pool, uint64_t lender, uint64_t loan,
+                                      uint32_t block_count);
+/* fd: only used during the call. The block has one reference and one mapping, the caller's; it is sealed. TARN_ENOMEM: also when too many are mapped. */
+int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, int fd,
+                           uint64_t offset, uint64_t size, tarn_block_t **out, tarn_error_t *err);
+void tarn_pool_borrow_end(tarn_pool_t *pool, tarn_borrow_t *w);
+/* The owner has moved a block into its spill file: map that over it (the spill thread does), then TARN_LEND_IN_PLACE is told. fd: only used
+ * during the call. A loan that has been returned is passed over. */
+void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block,
+                            int fd, uint64_t offset);
+
+typedef enum { TARN_LEND_MOVED, TARN_LEND_IN_PLACE, TARN_LEND_RETURNED } tarn_lend_kind_t;
+typedef struct tarn_lend_note {
+  tarn_lend_kind_t kind; /* MOVED: to a holder; the others: to a lender */
+  uint64_t peer;         /* that holder or lender */
+  uint64_t tag;          /* MOVED: the loan's */
+  uint64_t loan;
+  uint32_t block;  /* not with RETURNED */
+  uint64_t offset; /* MOVED: in the spill file */
+} tarn_lend_note_t;
+bool tarn_pool_lend_next(tarn_pool_t *pool, tarn_lend_note_t *out);
 
 /* ---- budget and figures ---- */
 

@@ -121,7 +121,7 @@ static void gather_locked(tarn_pool_t *pool, batch_t *t, uint32_t most) {
     t->count++;
     for (uint32_t i = 0; i < o->value->count && !o->dead; i++) {
       tarn__block_t *b = o->value->pieces[i];
-      if (!b->on_disk && !b->busy) { add_piece(t, b); }
+      if (!b->on_disk && !b->busy && b->pub.kind != TARN__KIND_BORROWED) { add_piece(t, b); }
     }
   }
   t->small_bytes = tarn__page_round(t->small_bytes);
@@ -273,6 +273,14 @@ static void unwritten_locked(tarn_pool_t *pool, batch_t *t, bool taken) {
   tarn_free(t->pack);
 }
 
+/* Objects of v that were passed over because another one of it was being evicted. */
+static void back_in_line_locked(tarn_pool_t *pool, tarn_value_t *v) {
+  for (tarn_list_t *l = v->objects.next; l != &v->objects; l = l->next) {
+    tarn__object_t *o = TARN_CONTAINER(l, tarn__object_t, value_link);
+    if (o->place == TARN__NOWHERE && !o->evicting) { tarn__lru_oldest(pool, o); }
+  }
+}
+
 /* The eviction of o has ended. */
 static void finish_locked(tarn_pool_t *pool, tarn__object_t *o, bool written) {
   pool->pending -= o->gain;
@@ -281,6 +289,7 @@ static void finish_locked(tarn_pool_t *pool, tarn__object_t *o, bool written) {
   bool keep = o->keep;
   o->keep = false;
   for (uint32_t i = 0; i < o->value->count; i++) { o->value->pieces[i]->planned = false; }
+  if (o->dead || !written) { back_in_line_locked(pool, o->value); }
   if (o->dead) {
     tarn__object_free_locked(pool, o);
   } else if (!written) {
@@ -367,18 +376,30 @@ static bool idle_locked(tarn_pool_t *pool) {
   return pthread_cond_timedwait(&pool->work, &pool->mutex, &until) == ETIMEDOUT;
 }
 
+/* What lending wants done. True: look again. */
+static bool lending_locked(tarn_pool_t *pool) {
+  if (!tarn__lent_settle_locked(pool) && !tarn__borrowed_work_locked(pool) &&
+      !tarn__lent_late_locked(pool)) {
+    return false;
+  }
+  tarn__pool_unlock(pool);
+  tarn__pool_lock(pool);
+  return true;
+}
+
 static void *spiller_main(void *arg) {
   tarn_pool_t *pool = arg;
   uint32_t singly = 0;
   tarn__pool_lock(pool);
   while (!pool->stopping) {
+    if (lending_locked(pool)) { continue; }
     if (!tarn_list_empty(&pool->queue)) {
       uint32_t again = run_batch_locked(pool, singly > 0 ? 1 : UINT32_MAX);
       singly = again > 0 ? again : singly > 0 ? singly - 1 : 0;
       tarn__pool_unlock(pool); /* callbacks, and others' turn */
       tarn__pool_lock(pool);
       trim_heap_locked(pool);
-    } else if (pool->spill.warm.bytes == 0) {
+    } else if (pool->spill.warm.bytes == 0 && tarn_list_empty(&pool->leavers)) {
       pthread_cond_wait(&pool->work, &pool->mutex);
     } else if (idle_locked(pool) && tarn_list_empty(&pool->queue) && !pool->stopping) {
       punch_warm_locked(pool);

@@ -8,6 +8,8 @@ void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out) {
       .live_bytes = pool->live,
       .resident_bytes = pool->heap + pool->segments,
       .inflight_bytes = pool->reserved,
+      .lent_bytes = pool->lent,
+      .borrowed_bytes = pool->borrowed,
       .spilled_bytes = pool->spilled,
       .disk_bytes = pool->spill.used,
       .max_memsize = pool->max_memsize,
@@ -23,7 +25,7 @@ void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out) {
 }
 
 typedef struct sums {
-  uint64_t heap, segments, records, spilled, live, wanted, gain;
+  uint64_t heap, segments, records, spilled, live, wanted, gain, lent, borrowed;
 } sums_t;
 
 static int check_block(const tarn__block_t *b, sums_t *s) {
@@ -36,8 +38,15 @@ static int check_block(const tarn__block_t *b, sums_t *s) {
   if (b->maps > 0 && b->pub.data != tarn__block_address(b)) { return 3; }
   if (b->maps > 0 && !tarn__block_resident(b)) { return 4; }
   if (!tarn__block_resident(b) && !b->on_disk) { return 5; }
-  if (b->maps == 0 && !b->busy &&
-      (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned && !b->kept))) {
+  if (tarn__lent_in_memory(b) && (!b->seg || b->covered)) { return 10; }
+  if (b->pub.kind == TARN__KIND_BORROWED) { s->borrowed += b->pub.size; }
+  if (b->pub.kind != TARN__KIND_BORROWED && b->lent && b->lent->count > 0) {
+    s->lent += b->pub.size;
+  }
+  bool kept = b->kept || b->pub.kind == TARN__KIND_BORROWED || tarn__lent_in_memory(b) ||
+              tarn__lent_leaving(b);
+  if (b->maps == 0 && !b->busy && !kept &&
+      (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned))) {
     return 6;
   }
   if (b->covered && !b->on_disk) { return 7; }
@@ -96,6 +105,8 @@ static int check_locked(tarn_pool_t *pool) {
   if (s.gain > pool->pending) { return 35; } /* the dead's gains are in it too */
   if (cached != pool->memory.cached) { return 36; }
   if (s.records > pool->records) { return 37; } /* values' and the dead's too */
+  if (s.lent != pool->lent) { return 38; }
+  if (s.borrowed != pool->borrowed) { return 39; }
   return 0;
 }
 

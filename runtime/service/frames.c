@@ -110,6 +110,7 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
 }
 
 static void post_response(tarn_service_t *s, const frame_t *f, tarn_value_t *value) {
+  if (s->fetches.count > 0 && tarn__borrow_fetched(s, (uint32_t)f->msgid, value, NULL)) { return; }
   if (tarn_map_remove(&s->pending, f->msgid) ==
       NULL) { /* forgotten, or its process was declared lost */
     if (value != NULL) { tarn_value_release(value); }
@@ -147,6 +148,49 @@ static void handle(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_val
   post_call(s, c, f, value);
 }
 
+/* The loan that stands in place of a bin: a result, or the one argument. */
+static bool find_loan(const tarn_conn_t *c, const frame_t *f, tarn_mp_token_t *t) {
+  tarn_mp_reader_t r = {f->params, f->params + f->params_size};
+  uint32_t count = 0;
+  if (c->foreign || (f->type == 1 && f->is_error)) { return false; }
+  if (f->type != 1 && (tarn_mp_read_array(&r, &count) != 0 || count != 1)) { return false; }
+  return tarn_mp_read(&r, t) == 0 && t->kind == TARN_MP_EXT && t->ext_type == TARN_LOAN_EXT;
+}
+
+static void fail_waiting(tarn_service_t *s, tarn_conn_t *c, const frame_t *f,
+                         const tarn_error_t *err) {
+  if (f->type == 1 && tarn_map_remove(&s->pending, f->msgid) != NULL) {
+    tarn__event_fail(s, (uint32_t)f->msgid, s->id, err);
+  }
+  if (f->type == 0) { tarn__send_error(s, c, (uint32_t)f->msgid, err); }
+}
+
+void tarn__frame_again(tarn_service_t *s, tarn_conn_t *c, const uint8_t *bytes, size_t size,
+                       tarn_value_t *value, const tarn_error_t *err) {
+  frame_t f;
+  if (parse_frame(bytes, size, &f) != 0) { return; } /* it was well-formed the first time */
+  if (value != NULL) {
+    handle(s, c, &f, value);
+  } else {
+    fail_waiting(s, c, &f, err);
+  }
+}
+
+static void on_loan(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, const tarn_mp_token_t *t,
+                    const uint8_t *bytes, size_t size) {
+  tarn_value_t *v = NULL;
+  int rc = tarn__borrow(s, c, t->bytes, t->length, bytes, size, &v);
+  if (v != NULL) {
+    handle(s, c, f, v);
+  } else if (rc == TARN_EPROTO) {
+    refuse(c, "a loan that makes no sense");
+  } else if (rc != 0) {
+    tarn_error_t err;
+    tarn_error_set(&err, rc, "process %u is out of memory for a message", s->id);
+    fail_waiting(s, c, f, &err);
+  }
+}
+
 static void on_frame(void *user, tarn_peer_t *peer, const uint8_t *bytes, size_t size) {
   tarn_service_t *s = user;
   tarn_conn_t *c = tarn_peer_data(peer);
@@ -155,7 +199,12 @@ static void on_frame(void *user, tarn_peer_t *peer, const uint8_t *bytes, size_t
     refuse(c, "a frame that is not MessagePack-RPC");
     return;
   }
-  handle(s, c, &f, NULL);
+  tarn_mp_token_t t;
+  if (find_loan(c, &f, &t)) {
+    on_loan(s, c, &f, &t, bytes, size);
+  } else {
+    handle(s, c, &f, NULL);
+  }
 }
 
 /* ---- bulk ---- */
@@ -298,10 +347,8 @@ static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t 
     tarn_error_set(&err, status, "process %u has no room for a message: %s", s->id,
                    tarn_error_text(status));
   }
-  if (f.type == 1 && tarn_map_remove(&s->pending, f.msgid) != NULL) {
-    tarn__event_fail(s, (uint32_t)f.msgid, s->id, &err);
-  }
-  if (f.type == 0) { tarn__send_error(s, c, (uint32_t)f.msgid, &err); }
+  if (f.type == 1 && tarn__borrow_fetched(s, (uint32_t)f.msgid, NULL, &err)) { return; }
+  fail_waiting(s, c, &f, &err);
 }
 
 /* ---- peers ---- */
@@ -380,6 +427,7 @@ static void on_down(void *user, tarn_peer_t *peer, const tarn_error_t *reason) {
   tarn_conn_t *c = tarn_peer_data(peer);
   if (c == NULL) { return; }
   tarn_map_remove(&s->conns, c->token);
+  tarn__borrow_conn_down(s, c);
   tarn_member_t *m = c->pid != 0 ? tarn__member_get(s, c->pid) : NULL;
   if (s->id == 0 && c->pid == TARN_DRIVER && !s->stopping) {
     s->config.on_orphan(s->config.user, reason->message);

@@ -82,6 +82,7 @@ void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
   if (m == NULL) { return; }
   tarn_log(TARN_LOG_DEBUG, "process %u is lost: %s", id, reason);
   free_grace(m);
+  tarn__borrow_forget(s, id);
   (void)tarn__congested_clear(s, id); /* the event tells who waits */
   tarn__pending_fail(s, id, reason);
   if (s->id == TARN_DRIVER) {

@@ -170,7 +170,7 @@ static int push_message(tarn_service_t *s, tarn_out_t *o, const char *method,
   return out_push(s, o);
 }
 
-static uint32_t new_msgid(tarn_service_t *s) {
+uint32_t tarn__new_msgid(tarn_service_t *s) {
   uint32_t id = atomic_fetch_add(&s->next_msgid, 1);
   return id != 0 ? id : atomic_fetch_add(&s->next_msgid, 1);
 }
@@ -180,7 +180,7 @@ int tarn_service_request(tarn_service_t *s, uint32_t pid, const char *method,
   tarn_out_t *o = out_new(OUT_REQUEST);
   if (o != NULL) {
     o->pid = pid;
-    *msgid = o->msgid = new_msgid(s);
+    *msgid = o->msgid = tarn__new_msgid(s);
   }
   return push_message(s, o, method, payload);
 }
@@ -192,7 +192,7 @@ int tarn_service_request_plain(tarn_service_t *s, uint32_t pid, const char *meth
     tarn_free(params);
   } else {
     o->pid = pid;
-    *msgid = o->msgid = new_msgid(s);
+    *msgid = o->msgid = tarn__new_msgid(s);
     o->plain = true;
     o->params = params;
     o->params_size = size;

@@ -251,7 +251,8 @@ static int serve_pool_stats(call_t *k) {
   rc |= write_stat(&b, "evictions", p.evictions) |
         write_stat(&b, "spill_written_bytes", p.spill_written_bytes);
   rc |= write_stat(&b, "mapped_back_bytes", p.mapped_back_bytes);
-  rc |= write_stat(&b, "mapped_in_bytes", 0) | write_stat(&b, "mapped_in_count", 0);
+  rc |= write_stat(&b, "mapped_in_bytes", n.mapped_in_bytes) |
+        write_stat(&b, "mapped_in_count", n.mapped_in_count);
   rc |= write_stat(&b, "tcp_in_bytes", n.tcp_in_bytes) |
         write_stat(&b, "tcp_out_bytes", n.tcp_out_bytes);
   rc |= write_stat(&b, "lua_bytes", lua_bytes);
@@ -282,6 +283,24 @@ static int serve_pool_limits(call_t *k) {
   return 0;
 }
 
+/* [loan, unable] */
+static int serve_lend_fetch(call_t *k) {
+  uint64_t loan = 0;
+  bool unable = false;
+  tarn_error_t err = {0};
+  tarn_payload_t p = {0};
+  if (k->count != 2 || tarn_mp_read_uint(&k->params, UINT64_MAX, &loan) != 0 ||
+      tarn_mp_read_bool(&k->params, &unable) != 0 || k->msgid == NULL) {
+    return bad_arguments(k, "lend.fetch: a loan");
+  }
+  if (tarn__lend_fetch(k->s, k->c, loan, unable, &p.value, &err) != 0) {
+    reply_error(k, &err);
+  } else {
+    tarn__send_copy(k->s, k->c, *k->msgid, p);
+  }
+  return 0;
+}
+
 static int serve_secret_again(call_t *k) {
   reply_true(k); /* already proven, or the frame would not be here */
   return 0;
@@ -302,6 +321,7 @@ static const struct method {
     {"pool.set", true, serve_pool_set},        {"pool.delete", true, serve_pool_delete},
     {"pool.stats", true, serve_pool_stats},    {"pool.limits", false, serve_pool_limits},
     {"auth.secret", true, serve_secret_again}, {"stop", false, serve_stop},
+    {"lend.fetch", false, serve_lend_fetch},
 };
 
 int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const char *method,
@@ -321,6 +341,12 @@ int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const 
   if (!c->foreign && msgid == NULL && strncmp(method, "member.", 7) == 0) {
     if (tarn_mp_read_array(&k.params, &k.count) != 0) { return 1; }
     return tarn__member_notice(s, c, method, &k.params);
+  }
+  if (!c->foreign && msgid == NULL && strncmp(method, "lend.", 5) == 0) {
+    if (tarn_mp_read_array(&k.params, &k.count) == 0) {
+      tarn__lend_notice(s, c, method, &k.params);
+    }
+    return 1;
   }
   if (c->foreign && strcmp(method, "call") != 0 && strcmp(method, "eval") != 0) {
     tarn_error_t err;

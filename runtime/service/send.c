@@ -1,5 +1,5 @@
 /* Building and queueing frames. A payload whose blocks are small is joined into the frame; larger blocks stay where they lie and
- * follow on the bulk lane, held by a reference until they are sent. */
+ * follow on the bulk lane, held by a reference until they are sent; or, to a process of this machine, are lent (lend.c). */
 #include <string.h>
 #include "service-private.h"
 
@@ -118,10 +118,20 @@ static int dispatch_frame(tarn_conn_t *c, tarn_buf_t *b) {
   return rc == TARN_ELOST ? 0 : rc;
 }
 
+/* COPIED: what is stored there is to be there. */
+typedef enum { PLAIN, COPIED, LENT_IF_POSSIBLE } how_t;
+
 /* Finish a message whose head is in b with rc: append the payload (taken over) and queue it, or clean up and say so. */
 static void finish(tarn_service_t *s, tarn_conn_t *c, tarn_buf_t *b, int rc, tarn_payload_t *p,
-                   bool plain, role_t role, uint32_t msgid) {
+                   how_t how, role_t role, uint32_t msgid) {
+  bool plain = how == PLAIN;
   bool bulk = !plain && goes_in_bulk(p);
+  uint64_t loan = 0;
+  if (rc == 0 && bulk && how == LENT_IF_POSSIBLE && tarn__lend_append(s, c, p->value, b, &loan)) {
+    rc = dispatch_frame(c, b);
+    if (rc != 0) { tarn_pool_lend_end(s->pool, c->pid, loan); }
+    goto done;
+  }
   if (rc == 0) { rc = append_payload(b, p, plain, bulk); }
   if (rc == 0 && bulk) {
     size_t size = 0;
@@ -132,6 +142,7 @@ static void finish(tarn_service_t *s, tarn_conn_t *c, tarn_buf_t *b, int rc, tar
   } else if (rc == 0) {
     rc = dispatch_frame(c, b);
   }
+done:
   tarn_buf_release(b);
   tarn__payload_free(p);
   if (rc != 0) { undelivered(s, c, role, msgid, rc); }
@@ -153,7 +164,8 @@ void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o) 
   if (rc == 0 && o->plain && !empty) { b.data[at]++; }
   role_t role = notify ? AS_NOTE : AS_REQUEST;
   if (!empty) {
-    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, false, role, o->msgid);
+    how_t how = o->plain || notify ? COPIED : LENT_IF_POSSIBLE;
+    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, how, role, o->msgid);
     return;
   }
   if (rc == 0) { rc = dispatch_frame(c, &b); }
@@ -161,8 +173,8 @@ void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o) 
   if (rc != 0) { undelivered(s, c, role, o->msgid, rc); }
 }
 
-void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, bool foreign,
-                      tarn_payload_t p) {
+static void send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, how_t how,
+                       tarn_payload_t p) {
   tarn_buf_t b;
   tarn_buf_init(&b, FRAME_LIMIT);
   int rc = tarn_mp_write_array(&b, 4);
@@ -170,15 +182,24 @@ void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok
   rc |= tarn_mp_write_uint(&b, msgid);
   if (ok) {
     rc |= tarn_mp_write_nil(&b);
-    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, foreign, AS_REPLY, msgid);
+    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, how, AS_REPLY, msgid);
     return;
   }
-  rc |= append_payload(&b, &p, foreign, false);
+  rc |= append_payload(&b, &p, how == PLAIN, false);
   rc |= tarn_mp_write_nil(&b);
   tarn__payload_free(&p);
   if (rc == 0) { rc = dispatch_frame(c, &b); }
   tarn_buf_release(&b);
   if (rc != 0) { undelivered(s, c, AS_REPLY, msgid, rc); }
+}
+
+void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, bool foreign,
+                      tarn_payload_t p) {
+  send_reply(s, c, msgid, ok, foreign ? PLAIN : LENT_IF_POSSIBLE, p);
+}
+
+void tarn__send_copy(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, tarn_payload_t p) {
+  send_reply(s, c, msgid, true, COPIED, p);
 }
 
 void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const tarn_error_t *err) {

@@ -118,6 +118,14 @@ struct tarn_service {
   atomic_uint next_msgid;
   atomic_uint_fast64_t in_bytes, out_bytes;
   _Atomic(const uint64_t *) lua_bytes;
+  /* lending: lend.c, borrow.c */
+  uv_async_t told;    /* the pool has something to tell other processes */
+  tarn_map_t holders; /* pid -> whom we have lent to */
+  tarn_map_t lenders; /* pid -> whose bytes we map */
+  tarn_map_t fetches; /* msgid -> a message whose value could not be mapped */
+  uint8_t lend_token[TARN_LEND_TOKEN];
+  uint64_t collect_ns; /* when Lua was asked to collect its garbage because an owner wants room */
+  atomic_uint_fast64_t mapped_in_bytes, mapped_in_count;
   tarn_map_t congested; /* pid -> not null: too much is queued to it. Under out_mutex */
   atomic_uint congested_count;
 };
@@ -134,7 +142,13 @@ int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out);
 /* bytes more of this connection wait for Lua: beyond a bound it is not read from until Lua has taken what there is. */
 void tarn__event_charge(tarn_service_t *s, tarn_conn_t *c, uint64_t bytes);
 
+#define TARN_LOAN_EXT                                                                              \
+  0x20 /* MessagePack extension in a frame, in place of a bin: docs/PROTOCOL.md */
+
 /* frames.c */
+/* Handle a frame, whose value (taken over; null: err) has come at last. */
+void tarn__frame_again(tarn_service_t *s, tarn_conn_t *c, const uint8_t *frame, size_t size,
+                       tarn_value_t *value, const tarn_error_t *err);
 extern const tarn_net_callbacks_t tarn__net_callbacks;
 
 /* send.c */
@@ -142,6 +156,8 @@ extern const tarn_net_callbacks_t tarn__net_callbacks;
 void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o);
 void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, bool foreign,
                       tarn_payload_t payload);
+void tarn__send_copy(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid,
+                     tarn_payload_t payload); /* never lent */
 void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const tarn_error_t *err);
 /* A result that is plain MessagePack in b (released here). */
 void tarn__send_result(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, tarn_buf_t *b);
@@ -149,7 +165,34 @@ void tarn__send_result(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, tarn_b
 void tarn__send_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_buf_t *b);
 void tarn__payload_free(tarn_payload_t *p);
 
+/* lend.c */
+void tarn__lend_host(char *text, size_t size); /* "": not to be known */
+bool tarn__lend_same_host(tarn_service_t *s, const tarn_conn_t *c);
+/* Append v as a loan, in place of its bin. False: it is to be sent, and b is as it was. */
+bool tarn__lend_append(tarn_service_t *s, tarn_conn_t *c, const tarn_value_t *v, tarn_buf_t *b,
+                       uint64_t *loan);
+/* A value that we have lent, for who could not map it (unable: nor ever will). One reference. */
+int tarn__lend_fetch(tarn_service_t *s, tarn_conn_t *c, uint64_t loan, bool unable,
+                     tarn_value_t **v, tarn_error_t *err);
+void tarn__lend_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
+                       tarn_mp_reader_t *params);
+void tarn__lend_open(tarn_service_t *s);
+void tarn__lend_close(tarn_service_t *s); /* s->handles tells when it is done */
+
+/* borrow.c */
+/* The value of a loan in a frame. *v null with 0: it is being fetched, tarn__frame_again comes. TARN_EPROTO, TARN_ENOMEM. */
+int tarn__borrow(tarn_service_t *s, tarn_conn_t *c, const uint8_t *bytes, size_t size,
+                 const uint8_t *frame, size_t frame_size, tarn_value_t **v);
+/* A response: was it for a fetch? Then value is taken over; null: why it failed (null allowed). */
+bool tarn__borrow_fetched(tarn_service_t *s, uint32_t msgid, tarn_value_t *value,
+                          const tarn_error_t *why);
+void tarn__borrow_moved(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *params);
+void tarn__borrow_conn_down(tarn_service_t *s, const tarn_conn_t *c);
+void tarn__borrow_forget(tarn_service_t *s, uint32_t pid); /* it is lost */
+void tarn__borrow_close(tarn_service_t *s);
+
 /* outbox.c */
+uint32_t tarn__new_msgid(tarn_service_t *s); /* [any] */
 void tarn__tell_stop(tarn_service_t *s, tarn_member_t *m, uint32_t grace_ms);
 void tarn__outbox_clear(tarn_service_t *s); /* frees what has not been worked off */
 void tarn__congested_set(tarn_service_t *s, uint32_t pid);

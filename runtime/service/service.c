@@ -63,6 +63,7 @@ static int start_net(tarn_service_t *s, tarn_error_t *err) {
   nc.self.id = s->id;
   nc.self.incarnation = s->incarnation;
   nc.self.os_pid = getpid();
+  if (!s->config.no_map) { tarn__lend_host(nc.self.host, sizeof(nc.self.host)); }
   int rc = tarn_net_create(&nc, &s->net, err);
   if (rc != 0) { return rc; }
   rc = tarn_net_listen(s->net, s->config.listen, s->address, sizeof(s->address), err);
@@ -120,6 +121,9 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   uv_timer_init(s->loop, &s->overdue);
   s->overdue.data = s;
   s->handles = 2;
+  tarn_map_init(&s->lenders);
+  tarn_map_init(&s->fetches);
+  tarn__lend_open(s);
   if (config->life_fd >= 0 && uv_poll_init(s->loop, &s->life, config->life_fd) == 0) {
     s->has_life = true;
     s->handles++;
@@ -156,8 +160,10 @@ void tarn_service_destroy(tarn_service_t *s) {
   tarn__members_free(s);
   uv_close((uv_handle_t *)&s->room, on_own_closed);
   uv_close((uv_handle_t *)&s->overdue, on_own_closed);
+  tarn__lend_close(s);
   if (s->has_life) { uv_close((uv_handle_t *)&s->life, on_own_closed); }
   while (s->handles > 0) { uv_run(s->loop, UV_RUN_ONCE); }
+  tarn__borrow_close(s);
   if (s->config.life_fd >= 0) { close(s->config.life_fd); }
   for (tarn_event_t *e = tarn_service_take_events(s), *next; e != NULL; e = next) {
     next = e->next;
@@ -236,6 +242,8 @@ void tarn__stop_self(tarn_service_t *s) {
 void tarn_service_get_stats(tarn_service_t *s, tarn_service_stats_t *out) {
   out->tcp_in_bytes = atomic_load_explicit(&s->in_bytes, memory_order_relaxed);
   out->tcp_out_bytes = atomic_load_explicit(&s->out_bytes, memory_order_relaxed);
+  out->mapped_in_bytes = atomic_load_explicit(&s->mapped_in_bytes, memory_order_relaxed);
+  out->mapped_in_count = atomic_load_explicit(&s->mapped_in_count, memory_order_relaxed);
 }
 
 void tarn_service_set_lua_bytes(tarn_service_t *s, const uint64_t *counter) {

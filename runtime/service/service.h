@@ -63,6 +63,8 @@ typedef struct tarn_service_config {
   const char *driver;    /* a worker: "HOST:PORT" to join; null: this is the driver */
   const char *
       bytecode; /* the kind of bytecode that functions travel as: processes of different kinds refuse each other */
+  bool
+      no_map; /* neither map what other processes of this machine have, nor let them: all is copied */
   int life_fd; /* a worker: its end means that the driver is gone; -1: none. Taken over */
   /* [any] Something stands in the outbox: see that the loop's runner flushes soon. */
   void (*wake)(void *user);
@@ -92,6 +94,8 @@ tarn_event_t *tarn_service_take_response(tarn_service_t *s, uint32_t msgid);
 /* [loop] Has a message found no room, so that Lua should collect its garbage (dead views keep blocks) before PoolFull is said? Clears the
  * question; after the collection call tarn_service_room. */
 bool tarn_service_wants_collection(tarn_service_t *s);
+/* [any] The pool has something to tell other processes: see tarn_pool_config_t.on_lend. */
+void tarn_service_lend(tarn_service_t *s);
 /* [any] The pool has room again, or wants Lua: see tarn_pool_config_t.on_room. */
 void tarn_service_room(tarn_service_t *s);
 
@@ -128,6 +132,8 @@ void tarn_service_kill_child(tarn_service_t *s, int64_t os_pid); /* [lua] */
 
 typedef struct tarn_service_stats {
   uint64_t tcp_in_bytes, tcp_out_bytes;
+  uint64_t mapped_in_bytes,
+      mapped_in_count; /* of values of other processes that were mapped, not copied */
 } tarn_service_stats_t;
 void tarn_service_get_stats(tarn_service_t *s, tarn_service_stats_t *out); /* [any] */
 

@@ -1,7 +1,7 @@
 -- Starts workers on this machine, as children of the driver.
 --
 -- A launcher is a table with start(spec) -> os_pid, which must not wait, and stop(os_pid), which ends at once what start made. spec:
--- memory (bytes), spill_dir, env, tarn (the program, nil: this one).
+-- memory (bytes), spill_dir, env, tarn (the program, nil: this one), map (false: copies between processes of one machine).
 local core = require "tarn.core"
 
 local launcher = {}
@@ -39,6 +39,7 @@ function launcher.start(spec)
     argv[#argv + 1] = "-d"
     argv[#argv + 1] = spec.spill_dir
   end
+  if spec.map == false then argv[#argv + 1] = "--no-map" end
   return core.spawn { argv = argv, env = spec.env, exe = spec.tarn }
 end
 

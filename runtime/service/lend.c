@@ -1,0 +1,317 @@
+/* Same machine, no copies, the owner's side: what is lent to whom, and until when. The other side is borrow.c, the bytes are pool/lend.c's.
+ *
+ * A value with large blocks that goes to a process of this machine is sent as an extension in place of its bin: the front, small blocks, and where
+ * the large ones lie. What lends and borrows is told by the pool's notes (tarn_pool_lend_next), one notification for each run of the same kind.
+ *
+ * A loan outlives the connection that it was sent on: a process that has been stopped may still map what it was lent after its
+ * connection is gone. Loans end by the borrower's word, or when a pidfd says that its process has ended, and so that nothing maps anything any more. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "service-private.h"
+
+#define SMALL_MAX (1u << 20) /* bytes of small blocks that go along in the frame */
+#define BLOCKS_MAX 4096u     /* more of them are better sent */
+#define NOTICE_LIMIT (1u << 20)
+
+/* A process that we have lent to. */
+typedef struct holder {
+  tarn_service_t *service;
+  uint32_t pid;
+  int pidfd;
+  bool unable; /* it has said that it cannot map what is ours */
+  uv_poll_t watch;
+} holder_t;
+
+/* ---- who is on the same machine ---- */
+
+static void add_namespace(crypto_generichash_state *h, const char *path) {
+  struct stat st = {0};
+  uint64_t id[2] = {0};
+  if (stat(path, &st) == 0) {
+    id[0] = st.st_dev;
+    id[1] = st.st_ino;
+  }
+  crypto_generichash_update(h, (const uint8_t *)id, sizeof(id));
+}
+
+void tarn__lend_host(char *text, size_t size) {
+  char boot[64] = {0};
+  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd >= 0 ? read(fd, boot, sizeof(boot) - 1) : -1;
+  if (fd >= 0) { close(fd); }
+  text[0] = '\0';
+  if (n <= 0) { return; }
+  uint8_t digest[24];
+  uint64_t uid = geteuid();
+  crypto_generichash_state h;
+  crypto_generichash_init(&h, NULL, 0, sizeof(digest));
+  crypto_generichash_update(&h, (const uint8_t *)boot, sizeof(boot));
+  crypto_generichash_update(&h, (const uint8_t *)&uid, sizeof(uid));
+  add_namespace(&h, "/proc/self/ns/pid");
+  add_namespace(&h, "/proc/self/ns/mnt");
+  add_namespace(&h, "/proc/self/ns/user");
+  crypto_generichash_final(&h, digest, sizeof(digest));
+  if (size > sizeof(digest) * 2) { sodium_bin2hex(text, size, digest, sizeof(digest)); }
+}
+
+bool tarn__lend_same_host(tarn_service_t *s, const tarn_conn_t *c) {
+  if (!c->up || c->foreign || c->pid == 0) { return false; }
+  const char *mine = tarn_net_self(s->net)->host;
+  return mine[0] != '\0' && strcmp(mine, tarn_peer_identity(c->peer)->host) == 0;
+}
+
+/* ---- holders ---- */
+
+static void on_holder_closed(uv_handle_t *handle) {
+  holder_t *h = handle->data;
+  h->service->handles--;
+  close(h->pidfd);
+  tarn_free(h);
+}
+
+static void on_holder_gone(uv_poll_t *watch, int status, int events) {
+  holder_t *h = watch->data;
+  (void)status;
+  (void)events;
+  tarn_pool_lend_end_all(h->service->pool, h->pid);
+  tarn_map_remove(&h->service->holders, h->pid);
+  uv_poll_stop(watch);
+  uv_close((uv_handle_t *)watch, on_holder_closed);
+}
+
+/* Null: its end could not be seen, so nothing can be lent to it. */
+static holder_t *holder_of(tarn_service_t *s, const tarn_conn_t *c) {
+  holder_t *h = tarn_map_get(&s->holders, c->pid);
+  if (h != NULL) { return h; }
+  h = tarn_calloc(1, sizeof(*h));
+  if (h == NULL) { return NULL; }
+  h->service = s;
+  h->pid = c->pid;
+  h->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)tarn_peer_identity(c->peer)->os_pid, 0);
+  if (h->pidfd < 0 || tarn_map_set(&s->holders, h->pid, h) != 0) {
+    if (h->pidfd >= 0) { close(h->pidfd); }
+    tarn_free(h);
+    return NULL;
+  }
+  (void)fcntl(h->pidfd, F_SETFD, FD_CLOEXEC);
+  if (uv_poll_init(s->loop, &h->watch, h->pidfd) != 0) {
+    tarn_map_remove(&s->holders, h->pid);
+    close(h->pidfd);
+    tarn_free(h);
+    return NULL;
+  }
+  s->handles++;
+  h->watch.data = h;
+  uv_poll_start(&h->watch, UV_READABLE, on_holder_gone);
+  return h;
+}
+
+/* ---- lending a payload ---- */
+
+static bool worth_lending(const tarn_value_t *v) {
+  uint64_t small = 0;
+  bool large = false;
+  uint32_t count = tarn_value_block_count(v);
+  for (uint32_t i = 0; i < count; i++) {
+    uint64_t size = tarn_value_block(v, i)->size;
+    large |= size >= TARN_POOL_MAP_MIN;
+    small += size < TARN_POOL_MAP_MIN ? size : 0;
+  }
+  return large && count <= BLOCKS_MAX && small <= SMALL_MAX;
+}
+
+static int write_source(tarn_buf_t *b, const tarn_lend_source_t *src) {
+  return tarn_mp_write_uint(b, (uint64_t)src->memory_fd) | tarn_mp_write_uint(b, src->memory_dev) |
+         tarn_mp_write_uint(b, src->memory_ino) | tarn_mp_write_uint(b, src->token_offset) |
+         tarn_mp_write_bin(b, src->token, sizeof(src->token));
+}
+
+/* The file's number, plus one: 0 is none. */
+static int write_spill(tarn_buf_t *b, const tarn_lend_source_t *src) {
+  return tarn_mp_write_uint(b, (uint64_t)(src->spill_fd + 1)) |
+         tarn_mp_write_uint(b, src->spill_dev) | tarn_mp_write_uint(b, src->spill_ino);
+}
+
+static int write_loan(tarn_service_t *s, uint64_t loan, const tarn_value_t *v,
+                      const tarn_lend_place_t *places, tarn_buf_t *b) {
+  tarn_lend_source_t src;
+  size_t size = 0;
+  const uint8_t *front = tarn_value_front(v, &size);
+  uint32_t count = tarn_value_block_count(v);
+  if (tarn_pool_lend_source(s->pool, s->lend_token, &src, NULL) != 0) { return TARN_EIO; }
+  int rc = tarn_mp_write_array(b, 11) | tarn_mp_write_uint(b, loan);
+  rc |= write_source(b, &src) | write_spill(b, &src) | tarn_mp_write_bin(b, front, size);
+  rc |= tarn_mp_write_array(b, count);
+  for (uint32_t i = 0; i < count && rc == 0; i++) {
+    const tarn_block_t *block = tarn_value_block(v, i);
+    rc = places[i].lent ? tarn_mp_write_uint(b, places[i].offset << 1 | places[i].in_file)
+                        : tarn_mp_write_bin(b, block->data, (size_t)block->size);
+  }
+  return rc;
+}
+
+bool tarn__lend_append(tarn_service_t *s, tarn_conn_t *c, const tarn_value_t *v, tarn_buf_t *b,
+                       uint64_t *loan) {
+  if (!tarn__lend_same_host(s, c) || !worth_lending(v)) { return false; }
+  holder_t *h = holder_of(s, c);
+  if (h == NULL || h->unable) { return false; }
+  tarn_lend_place_t *places = tarn_calloc(tarn_value_block_count(v), sizeof(*places));
+  if (places == NULL) { return false; }
+  tarn_buf_t inner;
+  tarn_buf_init(&inner, b->limit);
+  size_t before = b->size;
+  bool lent =
+      tarn_pool_lend(s->pool, (tarn_value_t *)(uintptr_t)v, c->pid, c->token, loan, places) == 0;
+  bool ok = lent && write_loan(s, *loan, v, places, &inner) == 0 &&
+            tarn_mp_write_ext_header(b, TARN_LOAN_EXT, inner.size) == 0 &&
+            tarn_buf_append(b, inner.data, inner.size) == 0;
+  if (lent && !ok) {
+    tarn_pool_lend_end(s->pool, c->pid, *loan);
+    b->size = before;
+  }
+  tarn_buf_release(&inner);
+  tarn_free(places);
+  return ok;
+}
+
+int tarn__lend_fetch(tarn_service_t *s, tarn_conn_t *c, uint64_t loan, bool unable,
+                     tarn_value_t **v, tarn_error_t *err) {
+  holder_t *h = tarn_map_get(&s->holders, c->pid);
+  if (h != NULL && unable && !h->unable) {
+    h->unable = true;
+    tarn_log(TARN_LOG_INFO, "process %u cannot map what is here: it gets copies", c->pid);
+  }
+  int rc = tarn_pool_lend_value(s->pool, c->pid, loan, v, err);
+  if (rc != 0 && err->code == 0) {
+    tarn_error_set(err, rc, "no loan %llu", (unsigned long long)loan);
+  }
+  if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA) { err->code = TARN_EPOOLFULL; }
+  return rc;
+}
+
+/* ---- notes ---- */
+
+static const char *const methods[] = {"lend.moved", "lend.ok", "lend.end"};
+
+/* The connection for a note; a loan's own, so that it comes after the loan. */
+static tarn_conn_t *conn_for(tarn_service_t *s, const tarn_lend_note_t *n) {
+  tarn_conn_t *c = n->kind == TARN_LEND_MOVED ? tarn_map_get(&s->conns, n->tag) : NULL;
+  tarn_error_t err = {0};
+  if (c != NULL && c->pid == n->peer) { return c; }
+  return tarn__member_conn(s, (uint32_t)n->peer,
+                           &err); /* null: lost, and all ends with its process */
+}
+
+static void send_notes(tarn_service_t *s, const tarn_lend_note_t *n, uint32_t count,
+                       tarn_buf_t *items) {
+  tarn_conn_t *c = conn_for(s, n);
+  tarn_lend_source_t src;
+  tarn_buf_t b;
+  tarn_buf_init(&b, NOTICE_LIMIT);
+  bool moved = n->kind == TARN_LEND_MOVED;
+  int rc = c != NULL ? tarn_mp_write_array(&b, count + (moved ? 3 : 0)) : TARN_ELOST;
+  if (rc == 0 && moved) {
+    rc = tarn_pool_lend_source(s->pool, s->lend_token, &src, NULL);
+    if (rc == 0) { rc = write_spill(&b, &src); }
+  }
+  if (rc == 0) { rc = tarn_buf_append(&b, items->data, items->size); }
+  if (rc == 0) {
+    tarn__send_notice(s, c, methods[n->kind], &b);
+  } else {
+    if (c != NULL) {
+      tarn_log(TARN_LOG_WARN, "out of memory: process %u is not told of its loans", c->pid);
+    }
+    tarn_buf_release(&b);
+  }
+  tarn_buf_clear(items);
+}
+
+static uint32_t write_note(tarn_buf_t *b, const tarn_lend_note_t *n) {
+  uint32_t count = 1;
+  int rc = tarn_mp_write_uint(b, n->loan);
+  if (n->kind != TARN_LEND_RETURNED) {
+    rc |= tarn_mp_write_uint(b, n->block);
+    count++;
+  }
+  if (n->kind == TARN_LEND_MOVED) {
+    rc |= tarn_mp_write_uint(b, n->offset);
+    count++;
+  }
+  return rc == 0 ? count : 0;
+}
+
+static bool alike(const tarn_lend_note_t *a, const tarn_lend_note_t *b) {
+  return a->kind == b->kind && a->peer == b->peer && a->tag == b->tag;
+}
+
+static void on_told(uv_async_t *async) {
+  tarn_service_t *s = async->data;
+  tarn_lend_note_t n, run = {0};
+  uint32_t count = 0;
+  tarn_buf_t items;
+  tarn_buf_init(&items, NOTICE_LIMIT / 2);
+  while (tarn_pool_lend_next(s->pool, &n)) {
+    if (count > 0 && (!alike(&n, &run) || items.size > NOTICE_LIMIT / 4)) {
+      send_notes(s, &run, count, &items);
+      count = 0;
+    }
+    run = n;
+    count += write_note(&items, &n);
+  }
+  if (count > 0) { send_notes(s, &run, count, &items); }
+  tarn_buf_release(&items);
+}
+
+void tarn_service_lend(tarn_service_t *s) { uv_async_send(&s->told); }
+
+/* [loan, block, ...] or [loan, ...] */
+static void loans_told(tarn_service_t *s, tarn_conn_t *c, bool moved, tarn_mp_reader_t *r) {
+  uint64_t loan = 0, block = 0;
+  while (r->at < r->end && tarn_mp_read_uint(r, UINT64_MAX, &loan) == 0) {
+    if (!moved) {
+      tarn_pool_lend_end(s->pool, c->pid, loan);
+    } else if (tarn_mp_read_uint(r, UINT32_MAX, &block) == 0) {
+      tarn_pool_lend_moved(s->pool, c->pid, loan, (uint32_t)block);
+    }
+  }
+}
+
+void tarn__lend_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_mp_reader_t *r) {
+  if (c->pid == 0) { return; }
+  if (strcmp(method, methods[TARN_LEND_MOVED]) == 0) {
+    tarn__borrow_moved(s, c, r);
+  } else if (strcmp(method, methods[TARN_LEND_IN_PLACE]) == 0) {
+    loans_told(s, c, true, r);
+  } else if (strcmp(method, methods[TARN_LEND_RETURNED]) == 0) {
+    loans_told(s, c, false, r);
+  }
+}
+
+/* ---- start, end ---- */
+
+void tarn__lend_open(tarn_service_t *s) {
+  randombytes_buf(s->lend_token, sizeof(s->lend_token));
+  tarn_map_init(&s->holders);
+  uv_async_init(s->loop, &s->told, on_told);
+  s->told.data = s;
+  s->handles++;
+}
+
+static void on_told_closed(uv_handle_t *h) { ((tarn_service_t *)h->data)->handles--; }
+
+void tarn__lend_close(tarn_service_t *s) {
+  size_t cursor = 0;
+  uint64_t pid = 0;
+  for (holder_t *h; (h = tarn_map_next(&s->holders, &cursor, &pid)) != NULL;) {
+    uv_close((uv_handle_t *)&h->watch,
+             on_holder_closed); /* what they map stays: the pool ends without touching it */
+  }
+  tarn_map_clear(&s->holders);
+  uv_close((uv_handle_t *)&s->told, on_told_closed);
+}

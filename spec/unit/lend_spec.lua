@@ -1,0 +1,361 @@
+-- Lending between two pools: an owner and a holder, with the notes carried by hand, so that every order of events can be had.
+local ffi = require("ffi")
+local C = require("spec.helper.c")
+local pool = require("spec.helper.pool")
+local KiB, MiB = pool.KiB, pool.MiB
+
+for _, declaration in ipairs({
+  [[typedef struct tarn_lend_source {
+      int memory_fd, spill_fd;
+      uint64_t memory_dev, memory_ino, spill_dev, spill_ino, token_offset;
+      uint8_t token[16];
+    } tarn_lend_source_t;]],
+  "typedef struct tarn_lend_place { bool lent, in_file; uint64_t offset; } tarn_lend_place_t;",
+  "typedef struct tarn_lend_note { int kind; uint64_t peer, tag, loan; uint32_t block; uint64_t offset; } tarn_lend_note_t;",
+  [[typedef struct tarn_borrow tarn_borrow_t;
+    int tarn_pool_lend_source(tarn_pool_t *pool, const uint8_t *token, tarn_lend_source_t *out, tarn_error_t *err);
+    int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t tag, uint64_t *loan, tarn_lend_place_t *places);
+    int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn_value_t **v, tarn_error_t *err);
+    void tarn_pool_lend_moved(tarn_pool_t *pool, uint64_t holder, uint64_t loan, uint32_t block);
+    void tarn_pool_lend_end(tarn_pool_t *pool, uint64_t holder, uint64_t loan);
+    void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder);
+    tarn_borrow_t *tarn_pool_borrow_begin(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block_count);
+    int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, int fd, uint64_t offset, uint64_t size,
+                               tarn_block_t **out, tarn_error_t *err);
+    void tarn_pool_borrow_end(tarn_pool_t *pool, tarn_borrow_t *w);
+    void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block, int fd, uint64_t offset);
+    bool tarn_pool_lend_next(tarn_pool_t *pool, tarn_lend_note_t *out);]],
+}) do
+  pcall(ffi.cdef, declaration)
+end
+
+local MOVED, IN_PLACE = 0, 1
+local TOKEN = ("0123456789abcdef")
+
+-- An owner (number 1) and a holder (number 2); what is on its way between them stands in a list.
+local function pair(owner_bytes, holder_bytes)
+  local self = { o = pool.new(owner_bytes), h = pool.new(holder_bytes), notes = {} }
+
+  function self.source()
+    local s = ffi.new("tarn_lend_source_t")
+    assert(C.tarn_pool_lend_source(self.o.pool, TOKEN, s, self.o.err) == 0)
+    return s
+  end
+
+  -- Lend a value (a retained one) and borrow it -> blocks of the holder, the loan.
+  function self.borrow(v, what)
+    local loan, places = ffi.new("uint64_t[1]"), ffi.new("tarn_lend_place_t[?]", #what)
+    local rc = C.tarn_pool_lend(self.o.pool, v, 2, 77, loan, places)
+    if rc ~= 0 then return nil, rc end
+    local s, blocks = self.source(), {}
+    local w = C.tarn_pool_borrow_begin(self.h.pool, 1, loan[0], #what)
+    assert(w ~= nil)
+    for i, size in ipairs(what) do
+      if places[i - 1].lent then
+        local out = ffi.new("tarn_block_t *[1]")
+        local fd = places[i - 1].in_file and s.spill_fd or s.memory_fd
+        rc = C.tarn_pool_borrow_block(self.h.pool, w, i - 1, fd, places[i - 1].offset, size, out, self.h.err)
+        assert(rc == 0, ffi.string(self.h.err.message))
+        blocks[#blocks + 1] = { b = out[0], size = size, tag = what.tag + i }
+      end
+    end
+    C.tarn_pool_borrow_end(self.h.pool, w)
+    return blocks, loan[0]
+  end
+
+  function self.store_and_borrow(what)
+    local id = assert(self.o:set(what))
+    local v = assert(self.o:get(id))
+    local blocks, loan = self.borrow(v, what)
+    C.tarn_value_release(v)
+    return id, blocks, loan
+  end
+
+  -- Take what the pools have to tell; deliver it when deliver(note) says so (default: all).
+  function self.pump(deliver)
+    local n = ffi.new("tarn_lend_note_t")
+    for _, from in ipairs({ self.o, self.h }) do
+      while C.tarn_pool_lend_next(from.pool, n) do
+        self.notes[#self.notes + 1] =
+          { kind = tonumber(n.kind), peer = tonumber(n.peer), tag = tonumber(n.tag), loan = n.loan, block = n.block, offset = n.offset }
+      end
+    end
+    local left = {}
+    for _, note in ipairs(self.notes) do
+      if deliver and not deliver(note) then
+        left[#left + 1] = note
+      elseif note.kind == MOVED then
+        assert(note.peer == 2 and note.tag == 77)
+        C.tarn_pool_borrow_moved(self.h.pool, 1, note.loan, note.block, self.source().spill_fd, note.offset)
+      elseif note.kind == IN_PLACE then
+        C.tarn_pool_lend_moved(self.o.pool, 2, note.loan, note.block)
+      else
+        C.tarn_pool_lend_end(self.o.pool, 2, note.loan)
+      end
+    end
+    self.notes = left
+  end
+
+  function self.settle(condition)
+    for _ = 1, 2000 do
+      self.pump()
+      if condition() then return end
+      ffi.C.usleep(2000)
+    end
+    error("it does not come to rest", 2)
+  end
+
+  function self.close()
+    self.settle(function() return self.o:stats().lent_bytes == 0 and self.h:stats().borrowed_bytes == 0 end)
+    self.settle(function() self.o:quiet() return self.h:stats().resident_bytes == 0 end)
+    self.h:close()
+    self.o:close()
+  end
+  return self
+end
+
+local function verify(blocks)
+  for _, b in ipairs(blocks) do
+    assert(pool.holds(b.b.data, b.size, b.tag), "a borrowed block has changed")
+    assert(b.b.sealed == 1)
+  end
+end
+
+local function release(blocks)
+  for _, b in ipairs(blocks) do
+    C.tarn_block_unmap(b.b)
+    C.tarn_block_release(b.b)
+  end
+end
+
+describe("lending", function()
+  local p
+  after_each(function() if p then p.close() end p = nil end)
+
+  it("lets a holder map large blocks where they lie, and counts them on both sides", function()
+    p = pair(8 * MiB, 8 * MiB)
+    local what = { tag = 3, 100, 300000, 65535, 65536 }
+    local _, blocks = p.store_and_borrow(what)
+    assert.equal(2, #blocks)
+    verify(blocks)
+    assert.equal(365536, p.o:stats().lent_bytes)
+    assert.equal(365536, p.h:stats().borrowed_bytes)
+    assert.equal(0, p.h:stats().resident_bytes)
+    release(blocks)
+    p.settle(function() return p.o:stats().lent_bytes == 0 end)
+    assert.equal(0, p.h:stats().borrowed_bytes)
+  end)
+
+  it("has a token in the memory, and only there", function()
+    p = pair(8 * MiB, 8 * MiB)
+    local s = p.source()
+    assert.equal(TOKEN, ffi.string(s.token, 16))
+    local first = s.token_offset
+    assert.equal(first, p.source().token_offset)
+  end)
+
+  it("keeps the memory of an evicted block until its holder has mapped the file", function()
+    p = pair(4 * MiB, 4 * MiB)
+    local what = { tag = 9, 2 * MiB }
+    local id, blocks, loan = p.store_and_borrow(what)
+    assert.equal(0, p.o:evict(id))
+    assert.is_true(p.o:stats().resident_bytes >= 2 * MiB)
+    verify(blocks)
+    p.o:check()
+    assert(p.o:has(id, what))
+    p.pump(function(n) return n.kind ~= IN_PLACE end)
+    ffi.C.usleep(100000)
+    p.pump(function(n) return n.kind ~= IN_PLACE end)
+    assert.equal(1, #p.notes)
+    assert.equal(IN_PLACE, p.notes[1].kind)
+    assert.equal(loan, p.notes[1].loan)
+    assert.is_true(p.o:stats().resident_bytes >= 2 * MiB)
+    p.settle(function() return p.o:stats().resident_bytes < MiB end)
+    for i = 1, 5 do assert(p.o:set({ tag = 50 + i, MiB })) end
+    verify(blocks)
+    assert(p.o:has(id, what))
+    release(blocks)
+  end)
+
+  it("does not wait for a holder that does not answer, nor touch what it maps", function()
+    p = pair(8 * MiB, 4 * MiB)
+    local what = { tag = 9, 3 * MiB }
+    local _, blocks = p.store_and_borrow(what)
+    local ids, started = {}, os.time()
+    for i = 1, 20 do ids[i] = assert(p.o:set({ tag = 100 + i, MiB })) end
+    assert.is_true(os.time() - started < 10)
+    verify(blocks)
+    for i, id in ipairs(ids) do assert(p.o:has(id, { tag = 100 + i, MiB })) end
+    assert.is_true(p.o:stats().resident_bytes >= 3 * MiB)
+    local _, rc = p.o:set({ tag = 1, 6 * MiB }) -- only 5 MiB can be had
+    assert.equal(pool.EPOOLFULL, rc)
+    p.settle(function() return p.o:set({ tag = 1, 6 * MiB }) end)
+    verify(blocks)
+    release(blocks)
+  end)
+
+  it("frees what a dead holder had, and nothing before", function()
+    p = pair(4 * MiB, 4 * MiB)
+    local id, blocks = p.store_and_borrow({ tag = 2, 2 * MiB, 100 })
+    assert.equal(0, p.o:delete(id))
+    verify(blocks)
+    assert.equal(2 * MiB, p.o:stats().lent_bytes)
+    assert.equal(0, p.o:stats().objects)
+    release(blocks) -- the dead do not read
+    C.tarn_pool_lend_end_all(p.o.pool, 2)
+    assert.equal(0, p.o:stats().lent_bytes)
+    assert.equal(0, p.o:stats().resident_bytes)
+  end)
+
+  it("evicts what is lent and stored by nobody", function()
+    p = pair(4 * MiB, 4 * MiB)
+    local what = { tag = 5, 3 * MiB }
+    local v = assert(p.o:value(what)) -- a message's
+    local blocks = p.borrow(v, what)
+    C.tarn_value_release(v)
+    assert.equal(0, p.o:stats().objects)
+    local id, rc
+    p.pump()
+    for _ = 1, 20 do
+      id, rc = p.o:set({ tag = 70, 2 * MiB })
+      if id then break end
+      assert.equal(pool.EPOOLFULL, rc) -- nobody has told the holder while this waited
+      p.pump()
+      ffi.C.usleep(5000)
+    end
+    assert(id)
+    verify(blocks)
+    assert.is_true(p.o:stats().spilled_bytes >= 3 * MiB)
+    release(blocks)
+  end)
+
+  it("lends from the spill file what is there already, until the last extent's reader is gone", function()
+    p = pair(4 * MiB, 4 * MiB)
+    local what = { tag = 8, MiB, 200000 }
+    local id = assert(p.o:set(what))
+    assert.equal(0, p.o:evict(id))
+    local v = assert(p.o:get(id))
+    local blocks = p.borrow(v, what)
+    C.tarn_value_release(v)
+    verify(blocks)
+    assert.equal(0, p.o:delete(id))
+    for i = 1, 10 do
+      local other = assert(p.o:set({ tag = 30 + i, MiB }))
+      assert.equal(0, p.o:evict(other))
+      p.o:delete(other)
+    end
+    verify(blocks)
+    release(blocks)
+  end)
+
+  it("gives the value itself to who cannot map it, and passes over what it does not know", function()
+    p = pair(4 * MiB, 4 * MiB)
+    local what = { tag = 8, MiB }
+    local id, blocks, loan = p.store_and_borrow(what)
+    assert.equal(0, p.o:delete(id))
+    local out = ffi.new("tarn_value_t *[1]")
+    assert.equal(pool.ENOENT, C.tarn_pool_lend_value(p.o.pool, 3, loan, out, p.o.err))
+    assert.equal(0, C.tarn_pool_lend_value(p.o.pool, 2, loan, out, p.o.err))
+    C.tarn_pool_lend_moved(p.o.pool, 2, loan, 0) -- it was not told to
+    C.tarn_pool_lend_moved(p.o.pool, 2, loan, 9)
+    C.tarn_pool_lend_moved(p.o.pool, 2, loan + 9, 0)
+    C.tarn_pool_lend_end(p.o.pool, 3, loan)
+    C.tarn_pool_borrow_moved(p.h.pool, 1, loan + 9, 0, 0, 0)
+    pool.verify(out[0], what)
+    C.tarn_value_release(out[0])
+    verify(blocks)
+    assert.equal(MiB, p.o:stats().lent_bytes)
+    release(blocks)
+  end)
+
+  it("does not lend on what is borrowed, nor small things", function()
+    p = pair(4 * MiB, 4 * MiB)
+    local _, blocks = p.store_and_borrow({ tag = 8, MiB })
+    local front, arr = ffi.cast("uint8_t *", C.tarn_malloc(9)), ffi.new("tarn_block_t *[1]", blocks[1].b)
+    local out = ffi.new("tarn_value_t *[1]")
+    ffi.copy(front, "123456789", 9)
+    assert.equal(0, C.tarn_value_create(p.h.pool, front, 9, arr, 1, out, p.h.err))
+    local loan, places = ffi.new("uint64_t[1]"), ffi.new("tarn_lend_place_t[1]")
+    assert.equal(-2, C.tarn_pool_lend(p.h.pool, out[0], 1, 0, loan, places))
+    -- But it may be stored: the bytes stay where they are, through an eviction of the rest.
+    local id = ffi.new("uint64_t[1]")
+    assert.equal(0, C.tarn_pool_set_value(p.h.pool, out[0], pool.WAIT, id, p.h.err))
+    C.tarn_value_release(out[0])
+    assert.equal(0, p.h:evict(id[0]))
+    p.h:check()
+    local v = assert(p.h:get(id[0]))
+    assert(pool.holds(C.tarn_value_block(v, 0).data, MiB, 9))
+    C.tarn_value_release(v)
+    assert.equal(MiB, p.h:stats().borrowed_bytes)
+    p.h:delete(id[0])
+    local small = assert(p.o:value({ tag = 1, 100, 5000 }))
+    assert.equal(-2, C.tarn_pool_lend(p.o.pool, small, 2, 0, loan, places))
+    C.tarn_value_release(small)
+  end)
+
+  it("stays right under random operations, with the notes delayed at will", function()
+    local seed = tonumber(os.getenv("TARN_SPEC_SEED")) or os.time()
+    local rounds = tonumber(os.getenv("TARN_SPEC_ROUNDS")) or 1500
+    print("lending: seed " .. seed)
+    math.randomseed(seed)
+    p = pair(12 * MiB, 4 * MiB)
+    local stored, loans, tag = {}, {}, 0
+    local function any(list) return math.random(#list) end
+    local function pick(note)
+      if note.kind == MOVED then return math.random() < 0.5 end
+      return math.random() < 0.6
+    end
+    local ops = {
+      function()
+        tag = tag + 10
+        local what = { tag = tag % 200, front = math.random(200) }
+        for i = 1, math.random(3) do what[i] = math.random(5) == 1 and math.random(1000) or 64 * KiB + math.random(900 * KiB) end
+        local id, rc = p.o:set(what)
+        if id then
+          stored[#stored + 1] = { id = id, what = what }
+        else
+          assert(rc == pool.EPOOLFULL, "unexpected code " .. tostring(rc))
+        end
+      end,
+      function()
+        if #stored == 0 then return end
+        local s = stored[any(stored)]
+        local v, rc = p.o:get(s.id)
+        if not v then return assert(rc == pool.EPOOLFULL) end
+        local blocks = p.borrow(v, s.what)
+        C.tarn_value_release(v)
+        if blocks then loans[#loans + 1] = blocks end
+      end,
+      function()
+        if #stored < 20 then return end
+        local s = table.remove(stored, any(stored))
+        assert(p.o:delete(s.id) == 0)
+      end,
+      function() if #stored > 0 then p.o:evict(stored[any(stored)].id) end end,
+      function() if #loans > 0 then verify(loans[any(loans)]) end end,
+      function() if #loans > 8 then release(table.remove(loans, any(loans))) end end,
+      function()
+        if #stored == 0 then return end
+        local s = stored[any(stored)]
+        local ok, rc = p.o:has(s.id, s.what)
+        assert(ok or rc == pool.EPOOLFULL)
+      end,
+      function() p.pump(pick) end,
+    }
+    for round = 1, rounds do
+      ops[any(ops)]()
+      if round % 20 == 0 then
+        p.pump(round % 100 ~= 0 and pick or nil)
+        p.o:check()
+        p.h:check()
+      end
+      if round % 100 == 0 then for _, blocks in ipairs(loans) do verify(blocks) end end
+    end
+    for _, blocks in ipairs(loans) do verify(blocks) end
+    p.settle(function() return p.o:stats().resident_bytes <= 12 * MiB end)
+    for _, blocks in ipairs(loans) do
+      verify(blocks)
+      release(blocks)
+    end
+  end)
+end)
