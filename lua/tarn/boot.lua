@@ -1,5 +1,7 @@
 -- Where the host enters Lua: see tarn.core. Sets a process up, runs the driver's script, hands events and turns on.
+setfenv(1, require "tarn.environment")
 local core = require "tarn.core"
+local destructor = require "tarn.destructor"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
 local future = require "tarn.future"
@@ -7,11 +9,17 @@ local rpc = require "tarn.rpc"
 local sandbox = require "tarn.sandbox"
 local task = require "tarn.task"
 
-local boot = { dispatch = rpc.dispatch, stop = task.stop }
+local boot = { dispatch = rpc.dispatch, deleted = destructor.deleted }
 
 function boot.step()
   future.sweep()
   return task.step()
+end
+
+-- The process ends in order: tasks first, then what objects have asked to be called.
+function boot.stop()
+  task.stop()
+  destructor.run_all()
 end
 
 local function load_main(options)

@@ -139,10 +139,10 @@ function call.on_each(what, pids, fn, ...)
   return results
 end
 
--- A Future's results, a DRef's value, anything else as it is.
+-- A Future's results, a DRef's or FileRef's value, anything else as it is.
 function call.fetch(x, ...)
   if future.is(x) then return x:fetch(...) end
-  if refs.is(x) then return x:get() end
+  if refs.is(x) or refs.is_file(x) then return x:get(...) end
   return x
 end
 
@@ -151,7 +151,7 @@ end
 local function is_small(x)
   local kind = type(x)
   return kind == "nil" or kind == "boolean" or kind == "number" or (kind == "string" and #x <= SMALL_STRING_BYTES)
-    or refs.is(x) or future.is(x)
+    or refs.is(x) or refs.is_file(x) or future.is(x)
 end
 
 local function all_small(n, ...)

@@ -215,6 +215,9 @@ function ctype.define(name, declaration)
   end
   local ok, t = pcall(of, declaration)
   if not ok then errors.raise("ArgumentError", "tarn.ctype: " .. t) end
+  if named[name] and named[name] ~= t.text then
+    errors.raise("ArgumentError", ("tarn.ctype: '%s' is another type already: %s"):format(name, named[name]))
+  end
   named[name] = t.text
   spelled = {}
   return t.ctype

@@ -26,7 +26,7 @@ function metatable:__tostring()
   local kind, message = rawget(self, "kind"), rawget(self, "message")
   local text = ("%s: %s"):format(readable(kind), message == nil and "(no message)" or readable(message))
   local pid, traceback, cause = rawget(self, "pid"), rawget(self, "traceback"), rawget(self, "cause")
-  if pid ~= nil then text = ("%s (on process %s)"):format(text, readable(pid)) end
+  if pid ~= nil and kind ~= "WorkerLost" then text = ("%s (on process %s)"):format(text, readable(pid)) end -- a WorkerLost names it
   if traceback ~= nil then
     traceback = readable(traceback)
     if pid ~= nil then traceback = ("process %s, %s"):format(readable(pid), traceback) end

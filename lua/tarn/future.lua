@@ -246,9 +246,9 @@ function future.as_completed(list)
     errors.raise("ArgumentError", "tarn.as_completed: a list of Futures is needed, not " .. failure.describe(list))
   end
   local state = { ready = {}, first = 1, left = #list }
-  for i, f in ipairs(list) do
-    if not future.is(f) then
-      errors.raise("ArgumentError", ("tarn.as_completed: item %d is no Future but %s"):format(i, failure.describe(f)))
+  for i = 1, #list do
+    if not future.is(list[i]) then
+      errors.raise("ArgumentError", ("tarn.as_completed: item %d is no Future but %s"):format(i, failure.describe(list[i])))
     end
   end
   for _, f in ipairs(list) do

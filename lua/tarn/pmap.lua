@@ -242,6 +242,9 @@ local function source(list)
   end
   local n = type(list) == "table" and rawget(list, "n") or nil
   if type(n) ~= "number" then n = #list end
+  if n == 0 and type(list) == "table" and next(list) ~= nil then
+    argument_error("tarn.pmap: a list is needed, not a table with other keys than 1, 2, 3...")
+  end
   return function(i)
     if i > n then return false end
     return true, list[i]

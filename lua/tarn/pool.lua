@@ -1,6 +1,8 @@
 -- The pool's calls as users type them. What another process holds is asked for through tarn.core, which C serves there.
 local core = require "tarn.core"
 local errors = require "tarn.errors"
+local destructor = require "tarn.destructor"
+local disk = require "tarn.disk"
 local failure = require "tarn.failure"
 local future = require "tarn.future"
 local refs = require "tarn.refs"
@@ -26,35 +28,64 @@ local function place(pid, what)
   return here(pid)
 end
 
-local function flags_of(opts, what)
+local OPTIONS = { destroyonevict = true, size = true, destructor = true }
+
+-- The object's flags, and the options that only the owner's Lua can see to (nil: none of them).
+local function parse(opts, what)
   if opts == nil then return 0 end
   if type(opts) ~= "table" then argument_error("%s: options are a table, not %s", what, failure.describe(opts)) end
   for name in pairs(opts) do
-    if name ~= "destroyonevict" then argument_error("%s: unknown option '%s'", what, tostring(name)) end
+    if not OPTIONS[name] then argument_error("%s: unknown option '%s'", what, tostring(name)) end
   end
-  return opts.destroyonevict and DESTROY_ON_EVICT or 0
+  local flags = opts.destroyonevict and DESTROY_ON_EVICT or 0
+  if opts.size == nil and opts.destructor == nil then return flags end
+  local said = opts.size ~= nil and size.parse(opts.size, what .. ": size") or nil
+  if opts.destructor ~= nil then rpc.check_function(opts.destructor, what .. ": destructor") end
+  return flags, { size = said, destructor = opts.destructor }
 end
 
 ---------------------------------------------------------------------------------------------------- one object
 
+local function set_here(x, flags, more)
+  local ref = core.pool_set(x, flags, more and more.size)
+  if more and more.destructor then destructor.set(ref, more.destructor) end
+  return ref
+end
+
+local function set_payload() return set_here(core.payload()) end
+
+function rpc.on_request.poolset(token, from, msgid) return rpc.serve(token, from, msgid, set_payload) end
+
 -- Store x on process pid (default: here) -> DRef.
 function pool.poolset(x, pid, opts)
-  local flags = flags_of(opts, "tarn.poolset")
-  if place(pid, "tarn.poolset") then return core.pool_set(x, flags) end
+  local flags, more = parse(opts, "tarn.poolset")
+  if place(pid, "tarn.poolset") then return set_here(x, flags, more) end
   task.check("tarn.poolset")
+  if more then return rpc.call("tarn.poolset", pid, "poolset", x, flags, more) end
   rpc.make_room(pid, "tarn.poolset")
   return rpc.await("tarn.poolset", core.pool_set_at(pid, x, flags))
 end
 
--- The value of a DRef.
-function pool.poolget(ref)
+-- The value of a DRef or FileRef. opts (FileRefs): code = true allows functions, verify = true checks all of a large file first.
+function pool.poolget(ref, opts)
+  if refs.is_file(ref) then
+    local inner = core.fileref_ref(ref)
+    if not inner then return disk.get(ref, opts) end
+    ref = inner
+  end
   check_ref(ref, "tarn.poolget")
   if here(ref.owner) then return core.pool_get(ref) end
   task.check("tarn.poolget")
   return rpc.await("tarn.poolget", core.pool_get_at(ref))
 end
 
+-- Forget an object. Of a FileRef: what has been read of the file here; the file stays.
 function pool.pooldelete(ref)
+  if refs.is_file(ref) then
+    local inner = core.fileref_ref(ref)
+    if not inner then return disk.forget(ref) end
+    ref = inner
+  end
   check_ref(ref, "tarn.pooldelete")
   if here(ref.owner) then
     core.pool_delete(ref)
@@ -65,6 +96,7 @@ function pool.pooldelete(ref)
 end
 
 core.ref_methods.get, core.ref_methods.delete = pool.poolget, pool.pooldelete
+core.fileref_methods.get, core.fileref_methods.delete = pool.poolget, pool.pooldelete
 
 ---------------------------------------------------------------------------------------------------- many at once
 
@@ -156,10 +188,10 @@ end
 
 ---------------------------------------------------------------------------------------------------- the whole pool
 
-local function limits(what, pid, memory, disk)
-  if place(pid, what) then return core.pool_limits(memory, disk) end
+local function limits(what, pid, memory, on_disk)
+  if place(pid, what) then return core.pool_limits(memory, on_disk) end
   task.check(what)
-  local both = rpc.await(what, core.pool_limits_at(pid, memory, disk))
+  local both = rpc.await(what, core.pool_limits_at(pid, memory, on_disk))
   return tonumber(both[1]), tonumber(both[2])
 end
 
@@ -171,8 +203,8 @@ end
 
 function pool.max_disksize(n, pid)
   if n ~= nil then n = size.parse(n, "tarn.max_disksize") end
-  local _, disk = limits("tarn.max_disksize", pid, nil, n)
-  return disk < UNLIMITED and disk or math.huge
+  local _, bytes = limits("tarn.max_disksize", pid, nil, n)
+  return bytes < UNLIMITED and bytes or math.huge
 end
 
 function pool.poolstats(pid)
@@ -181,9 +213,14 @@ function pool.poolstats(pid)
   return rpc.await("tarn.poolstats", core.pool_stats_at(pid))
 end
 
-function pool.approx_size(x) return core.approx_size(x) end
+function pool.approx_size(x) return (core.approx_size(x)) end
 
 -- Delete every object of this process, and what was spilled of them.
-function pool.cleanup() core.pool_clear() end
+function pool.cleanup()
+  disk.forget_all()
+  core.pool_clear()
+end
+
+for _, name in ipairs { "movetodisk", "copytodisk", "savetodisk", "deletefromdisk", "who_has_read" } do pool[name] = disk[name] end
 
 return pool

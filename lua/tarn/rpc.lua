@@ -206,6 +206,14 @@ function rpc.refuse(token, msgid, e, traceback)
   core.reply_error(token, msgid, failure.outgoing(e, traceback))
 end
 
+-- The traceback of a failed job; where a tail call has left nothing of it, at least which function it was.
+local function located(t)
+  local traceback = failure.trim(t.traceback)
+  if type(traceback) ~= "string" or traceback:find("\n", 1, true) or not t.fn_called then return traceback end
+  local info = debug.getinfo(t.fn_called, "S")
+  return ("%s\n\t%s:%d: in the job's function, by a tail call"):format(traceback, info.short_src, info.linedefined)
+end
+
 -- A job's task is done: answer with its results. Field of the task: token, msgid, key.
 local function reply_results(t, ok, ...)
   if t.key then jobs[t.key] = nil end
@@ -214,7 +222,7 @@ local function reply_results(t, ok, ...)
     if sent then return end
     return rpc.refuse(t.token, t.msgid, e)
   end
-  return rpc.refuse(t.token, t.msgid, (...), t.traceback)
+  return rpc.refuse(t.token, t.msgid, (...), located(t))
 end
 
 -- Serve a request by a job: a task that runs work(), which takes core.payload() and returns the results. done: instead of reply_results.
@@ -239,6 +247,7 @@ local function invoke(fn, ...)
   if type(fn) ~= "function" then
     errors.raise("ArgumentError", "call: a function is needed, not " .. failure.describe(fn))
   end
+  task.current().fn_called = fn -- for messages: a tail call leaves no other trace of where the job is
   return fn(...)
 end
 

@@ -1,12 +1,13 @@
 -- What is different in tarn's Lua from plain LuaJIT: no nested event loop, an exit in order, and no standard input for jobs.
 local core = require "tarn.core"
+local errors = require "tarn.errors"
 local task = require "tarn.task"
 local uv = require "luv"
 
 local sandbox = {}
 
 local function run_refused()
-  error("uv.run: tarn runs the loop; leave the call out, and wait with tarn.sleep, future:fetch() or future:wait()", 2)
+  errors.raise("ArgumentError", "uv.run: tarn runs the loop; leave the call out, and wait with tarn.sleep, future:fetch() or future:wait()")
 end
 
 local function exit_status(code)
@@ -34,7 +35,7 @@ end
 
 local MESSAGE = "a worker has no standard input: read in the driver and pass the data to the job, or open a file by its name"
 
-local function refuse(what) error(what .. ": " .. MESSAGE, 3) end
+local function refuse(what) errors.raise("ArgumentError", what .. ": " .. MESSAGE) end
 
 -- Stands for io.stdin: reading from it raises.
 local function standard_input(real)

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "codec.h"
+#include "file-private.h"
 #include "service/service.h"
 
 static const char bind_key = 0;
@@ -47,6 +48,8 @@ static int open_core(lua_State *L) {
   tarn_ref_open(L);
   tarn_codec_open(L);
   tarn_objects_open(L);
+  tarn__fileref_open(L);
+  tarn__disk_open(L);
   if (tarn_bind_of(L)->service != NULL) {
     tarn_messages_open(L);
     tarn_processes_open(L);
@@ -206,7 +209,9 @@ void tarn_bind_dispatch(tarn_bind_t *b, tarn_event_t *e) {
     lua_pushlightuserdata(L, e);
     if (lua_pcall(L, 1, 0, top + 1) != 0) {
       log_failure(L, "dispatch");
-      if (e->kind == TARN_EVENT_REQUEST) { reply_failure(L, e->method); } /* who asked must not wait for ever */
+      if (e->kind == TARN_EVENT_REQUEST) {
+        reply_failure(L, e->method);
+      } /* who asked must not wait for ever */
     }
   }
   b->current = NULL;

@@ -43,6 +43,8 @@ void tarn_bind_close(tarn_bind_t *b);
 struct tarn_drops *tarn_drops_create(void);
 void tarn_drops_destroy(struct tarn_drops *d);
 void tarn_drops_add(void *drops, uint64_t id);
+/* [any] The same for on_deleted. */
+void tarn_drops_add_deleted(void *drops, uint64_t id);
 
 /* Lua thread, between tasks: put-off unmappings, dropped anchors, live values that the pool wants encoded. */
 void tarn_bind_boundary(tarn_bind_t *b);

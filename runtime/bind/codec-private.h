@@ -13,6 +13,7 @@
 
 #include "bind/bind.h"
 #include "bind/codec.h"
+#include "bind/file-private.h"
 #include "image/image.h"
 
 #define TARN__TCDATA 10                      /* lua_type of a cdata in LuaJIT */
@@ -39,6 +40,7 @@ typedef struct tarn__codec {
   uint64_t *uint64_at;
   uint32_t int64_id, uint64_id; /* ctype ids */
   bool peek;           /* the ctype id may be read from a cdata's header (verified by the hooks) */
+  bool peek_tables;    /* the same for the sizes of a table's parts */
   const void *globals; /* the main globals' table */
   int idle_encoder, idle_decoder; /* registry slots */
   int none;                       /* an empty table: the environment of an idle state */
@@ -68,6 +70,12 @@ void tarn__codec_push_int64(lua_State *L, tarn__codec_t *c, int64_t v);
 void tarn__codec_push_uint64(lua_State *L, tarn__codec_t *c, uint64_t v);
 /* The serializer for the table or cdata at index: pushes it, or false and nothing. */
 bool tarn__codec_serializer(lua_State *L, const tarn__codec_t *c, int index);
+
+/* The slots (from index 0 on) and the nodes that a table has room for. False: not known. */
+typedef struct tarn__table_room {
+  uint32_t slots, nodes;
+} tarn__table_room_t;
+bool tarn__codec_table_room(const tarn__codec_t *c, const void *table, tarn__table_room_t *room);
 
 static inline uint32_t tarn__codec_bloom(const void *p) {
   return (uint32_t)(((uint64_t)(uintptr_t)p * 0x9E3779B97F4A7C15u) >> 52) & (TARN__BLOOM_BITS - 1);
@@ -215,8 +223,9 @@ void tarn__decode_made(tarn__decoder_t *d, lua_State *L);
 void tarn__decoder_methods(lua_State *L);
 
 /* ---- files (codec_file.c) ---- */
-int tarn__codec_save(lua_State *L); /* lua_CFunction: path, value */
-int tarn__codec_load(lua_State *L); /* lua_CFunction: path, may_code */
+int tarn__codec_save(lua_State *L);   /* lua_CFunction: path, value */
+int tarn__codec_load(lua_State *L);   /* lua_CFunction: path, options */
+int tarn__value_decode(lua_State *L); /* lua_CFunction: a light userdata's value, decode flags */
 
 /* Encode with DRefs refused. */
 tarn_encoded_t *tarn__codec_encode_for_file(lua_State *L, int index);
@@ -226,7 +235,5 @@ tarn_encoded_t *tarn__codec_encode_for_file(lua_State *L, int index);
 void tarn__codec_open_functions(lua_State *L, int core);
 /* Arguments of core's functions; ArgumentError when they are something else. */
 const char *tarn__check_text(lua_State *L, int index, const char *what, size_t *size);
-bool tarn__check_code(lua_State *L, int index,
-                      bool otherwise); /* options.code, or otherwise where it is not given */
 
 #endif

@@ -134,6 +134,41 @@ static void verify_peek(lua_State *L, tarn__codec_t *c, int hooks) {
   lua_pop(L, 2);
 }
 
+/* ---- tables ---- */
+
+/* Where LuaJIT (GC64) keeps the size of a table's array part and its hash part's mask: the API does not tell whether a table has
+ * keys beside its array, short of going through all of it. Used only where new tables have what was asked for there. */
+static tarn__table_room_t peek_table(const void *table) {
+  tarn__table_room_t room;
+  uint32_t mask;
+  memcpy(&room.slots, (const char *)table + 48, sizeof room.slots);
+  memcpy(&mask, (const char *)table + 52, sizeof mask);
+  room.nodes = mask ? mask + 1 : 0;
+  return room;
+}
+
+static bool verify_peek_tables(lua_State *L) {
+  static const struct {
+    int array, hash;
+    tarn__table_room_t expected;
+  } samples[] = {{0, 0, {0, 0}},  {5, 0, {6, 0}},     {0, 4, {0, 4}},
+                 {7, 9, {8, 16}}, {100, 0, {101, 0}}, {0, 1, {0, 2}}};
+  bool right = true;
+  for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++) {
+    lua_createtable(L, samples[i].array, samples[i].hash);
+    tarn__table_room_t room = peek_table(lua_topointer(L, -1));
+    right =
+        right && room.slots == samples[i].expected.slots && room.nodes == samples[i].expected.nodes;
+    lua_pop(L, 1);
+  }
+  return right;
+}
+
+bool tarn__codec_table_room(const tarn__codec_t *c, const void *table, tarn__table_room_t *room) {
+  if (c->peek_tables) { *room = peek_table(table); }
+  return c->peek_tables;
+}
+
 /* ---- serializers ---- */
 
 bool tarn__codec_serializer(lua_State *L, const tarn__codec_t *c, int index) {
@@ -247,6 +282,7 @@ static void new_codec(lua_State *L) {
   lua_pushvalue(L, LUA_GLOBALSINDEX);
   c->globals = lua_topointer(L, -1);
   lua_pop(L, 1);
+  c->peek_tables = verify_peek_tables(L);
   lua_rawset(L, LUA_REGISTRYINDEX);
 }
 

@@ -24,7 +24,10 @@ void tarn_encoded_clear(tarn_encoded_t *e);
 
 enum {
   TARN_DECODE_NO_CODE = 1 /* refuse functions */,
-  TARN_DECODE_SPREAD = 2 /* an array made by encode_list: push its elements, not a table */
+  TARN_DECODE_SPREAD = 2, /* an array made by encode_list: push its elements, not a table */
+  TARN_DECODE_SEALED =
+      4 /* blocks copied from bytes are sealed: what came from another process is as read-only
+                             when it is small as when it is large */
 };
 /* Decode a value (its blocks are mapped; views retain and map them for themselves). Pushes it and returns how many values were pushed (1,
  * or the count with SPREAD). Raises Corrupt, NotSerializable (an unknown serializer), or what mmread raises. */

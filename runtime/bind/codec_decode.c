@@ -130,6 +130,39 @@ static int decode_ref(tarn__decoder_t *d, lua_State *L) {
   return 0;
 }
 
+/* [host, path, size], or [host, nil, size, DRef]; what a later version may add is passed over. */
+static int decode_fileref(tarn__decoder_t *d, lua_State *L) {
+  uint32_t count, host_length;
+  const uint8_t *host;
+  tarn_mp_token_t path;
+  uint64_t size;
+  if (tarn_mp_read_array(&d->in, &count) || count < 3 ||
+      tarn_mp_read_bytes(&d->in, &host, &host_length) || tarn_mp_read(&d->in, &path) ||
+      tarn_mp_read_uint(&d->in, UINT64_MAX, &size)) {
+    return tarn__decode_corrupt(d, "malformed FileRef");
+  }
+  bool with_path = path.kind == TARN_MP_STR || path.kind == TARN_MP_BIN;
+  if (with_path ? path.length == 0 || memchr(path.bytes, 0, path.length)
+                : count < 4 || path.kind != TARN_MP_NIL) {
+    return tarn__decode_corrupt(d, "malformed FileRef");
+  }
+  if (!with_path) {
+    int rc = tarn__decode_value(d, L);
+    if (rc) { return rc; }
+    if (!tarn_ref_test(L, -1)) { return tarn__decode_corrupt(d, "malformed FileRef"); }
+  }
+  for (uint32_t i = with_path ? 3 : 4; i < count; i++) {
+    if (tarn_mp_skip(&d->in, TARN_IMAGE_MAX_DEPTH)) {
+      return tarn__decode_corrupt(d, "malformed FileRef");
+    }
+  }
+  tarn__fileref_push(L, (const char *)host, host_length,
+                     with_path ? (const char *)path.bytes : NULL, with_path ? path.length : 0, size,
+                     with_path ? 0 : lua_gettop(L));
+  if (!with_path) { lua_remove(L, -2); }
+  return 0;
+}
+
 /* [module] or [module, key] -> the object. */
 int tarn__decode_name(tarn__decoder_t *d, lua_State *L) {
   uint32_t count, module_length, key_length = 0;
@@ -189,6 +222,8 @@ static int decode_payload(tarn__decoder_t *d, lua_State *L, int8_t type) {
     return tarn__decode_function(d, L);
   case TARN_EXT_DREF:
     return decode_ref(d, L);
+  case TARN_EXT_FILEREF:
+    return decode_fileref(d, L);
   case TARN_EXT_TYPED:
     return tarn__decode_typed(d, L);
   case TARN_EXT_META:
@@ -340,10 +375,12 @@ static int find_serializer(void *ud, uint32_t index, const tarn_image_serializer
   int failed = lua_isfunction(L, -5) ? lua_pcall(L, 4, 1, 0) : 1;
   if (failed || !lua_istable(L, -1)) {
     const char *text = failed ? lua_tostring(L, -1) : NULL;
-    return tarn__failure_set(&f->d->failure, TARN__NOT_SERIALIZABLE,
-                             "unknown serializer '%.*s' (version %u)%s%.200s",
-                             (int)(s->name_length < 80 ? s->name_length : 80), s->name, s->version,
-                             text ? ": " : "", text ? text : "");
+    return tarn__failure_set(
+        &f->d->failure, TARN__NOT_SERIALIZABLE,
+        "unknown serializer '%.*s' (version %u)%s%.200s; declare it in a module on "
+        "package.path, so that other processes can load it",
+        (int)(s->name_length < 80 ? s->name_length : 80), s->name, s->version, text ? ": " : "",
+        text ? text : "");
   }
   lua_rawseti(L, f->environment, (int)index + 1);
   f->d->serializer_count = index + 1;

@@ -164,9 +164,35 @@ static int encode_cdata(tarn__encoder_t *e, lua_State *L, int index) {
   return rc;
 }
 
+/* One without a path holds its object as a DRef does: the DRef goes along. */
+static int encode_fileref(tarn__encoder_t *e, lua_State *L, int index, const tarn__fileref_t *f) {
+  size_t mark;
+  bool with_path = f->path_length > 0;
+  int rc = tarn__encode_open(e, TARN_EXT_FILEREF, &mark);
+  if (rc) { return rc; }
+  const char *path = f->text + f->host_length + 1;
+  rc = tarn_mp_write_array(&e->out, with_path ? 3 : 4);
+  if (!rc) { rc = tarn_mp_write_str(&e->out, f->text, f->host_length); }
+  if (!rc) {
+    rc = with_path ? tarn_mp_write_str(&e->out, path, f->path_length) : tarn_mp_write_nil(&e->out);
+  }
+  if (!rc) { rc = tarn_mp_write_uint(&e->out, f->size); }
+  if (rc) { return done(e, rc); }
+  if (!with_path) {
+    lua_getfenv(L, index);
+    lua_getfield(L, -1, "ref");
+    rc = tarn__encode_ref(e, L, lua_gettop(L), tarn_ref_test(L, -1));
+    lua_pop(L, 2);
+    if (rc) { return rc; }
+  }
+  return tarn__encode_close(e, mark);
+}
+
 static int encode_userdata(tarn__encoder_t *e, lua_State *L, int index) {
   tarn_ref_t *ref = tarn_ref_test(L, index);
   if (ref) { return tarn__encode_ref(e, L, index, ref); }
+  tarn__fileref_t *file = tarn__fileref_test(L, index);
+  if (file) { return encode_fileref(e, L, index, file); }
   if (tarn__codec_serializer(L, e->codec, index)) {
     bool again;
     int rc = tarn__encode_identity(e, lua_touserdata(L, index), &again);
@@ -268,11 +294,11 @@ static int encode_pairs(tarn__encoder_t *e, lua_State *L, int index, size_t star
 }
 
 static int encode_map(tarn__encoder_t *e, lua_State *L, int index) {
+  lua_pushnil(L);
+  if (!lua_next(L, index)) { return done(e, tarn_mp_write_array(&e->out, 0)); }
   size_t start = e->out.size;
   int rc = done(e, tarn_mp_write_map(&e->out, 0));
-  if (rc) { return rc; }
-  lua_pushnil(L);
-  return lua_next(L, index) ? encode_pairs(e, L, index, start, 0) : 0;
+  return rc ? rc : encode_pairs(e, L, index, start, 0);
 }
 
 /* count elements have been written behind the header at start: put their keys before them, as a map's. */
@@ -323,16 +349,17 @@ static int changed_meanwhile(tarn__encoder_t *e) {
                            "a table changed while it was being encoded");
 }
 
-/* Elements k+1..n by index: their keys are not in order in the table. */
+/* Elements k+1..n by index. */
 static int encode_by_index(tarn__encoder_t *e, lua_State *L, int index, size_t k, size_t n) {
+  int top = lua_gettop(L);
   for (size_t i = k + 1; i <= n; i++) {
     lua_rawgeti(L, index, (int)i);
-    int rc = tarn__encode_value(e, L, lua_gettop(L));
+    int rc = tarn__encode_value(e, L, top + 1);
     if (rc) {
       tarn__failure_step(&e->failure, "element %zu", i);
       return rc;
     }
-    lua_pop(L, 1);
+    lua_settop(L, top);
   }
   return 0;
 }
@@ -367,20 +394,32 @@ static int encode_sequence(tarn__encoder_t *e, lua_State *L, int index, size_t n
   return k == n ? 0 : changed_meanwhile(e);
 }
 
+/* Nothing but an array part: so its elements need no look at their keys. */
+static bool is_all_array(const tarn__encoder_t *e, lua_State *L, int index) {
+  tarn__table_room_t room;
+  if (!tarn__codec_table_room(e->codec, lua_topointer(L, index), &room) || room.nodes) {
+    return false;
+  }
+  lua_rawgeti(L, index, 0);
+  bool no_zero = lua_isnil(L, -1);
+  lua_pop(L, 1);
+  return no_zero;
+}
+
+static int encode_array(tarn__encoder_t *e, lua_State *L, int index, size_t n) {
+  int rc = done(e, tarn_mp_write_array(&e->out, (uint32_t)n));
+  return rc ? rc : encode_by_index(e, L, index, 0, n);
+}
+
 static int encode_plain(tarn__encoder_t *e, lua_State *L, int index) {
   size_t n = lua_objlen(L, index);
-  if (n == 0) {
-    lua_pushnil(L);
-    if (!lua_next(L, index)) { return done(e, tarn_mp_write_array(&e->out, 0)); }
-    lua_pop(L, 2);
-    return encode_map(e, L, index);
-  }
+  if (n == 0) { return encode_map(e, L, index); }
   lua_pushnumber(L, (double)n);
   if (lua_next(L, index)) { /* a key behind the sequence */
     lua_pop(L, 2);
     return encode_map(e, L, index);
   }
-  return encode_sequence(e, L, index, n);
+  return is_all_array(e, L, index) ? encode_array(e, L, index, n) : encode_sequence(e, L, index, n);
 }
 
 /* A table with a metatable: a serializer's, or one that travels by name. The metatable is at the top of the stack. */

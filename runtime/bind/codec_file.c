@@ -1,227 +1,107 @@
-/* Saved files: written beside their place under a temporary name, synced, renamed: the old file or the new one, never half. What is open
- * meanwhile hangs from a userdata, since everything here may raise. Lua thread; blocks it for as long as the disk takes. */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
+/* core.save and core.load: saved files without an object of the pool. Lua thread. */
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/alloc.h"
 #include "bind/codec-private.h"
-#include "image/file.h"
 
-#define JOB_METATABLE "tarn.codec_file"
-
-typedef struct job {
-  int fd;          /* -1: none */
-  char *temporary; /* to be unlinked; owned */
-  tarn_buf_t header;
-  const void **data; /* of the blocks; owned */
-  uint64_t *sizes;   /* owned */
-  void *map;         /* of a file that is read; null: none */
-  size_t map_size;
-} job_t;
-
-static void clear(job_t *j) {
-  if (j->fd >= 0) { close(j->fd); }
-  if (j->temporary) { unlink(j->temporary); }
-  if (j->map) { munmap(j->map, j->map_size); }
-  tarn_free(j->temporary);
-  tarn_free(j->data);
-  tarn_free(j->sizes);
-  tarn_buf_release(&j->header);
-  memset(j, 0, sizeof *j);
-  j->fd = -1;
-}
-
-static int job_gc(lua_State *L) {
-  clear(lua_touserdata(L, 1));
-  return 0;
-}
-
-static job_t *new_job(lua_State *L) {
-  job_t *j = lua_newuserdata(L, sizeof *j);
-  memset(j, 0, sizeof *j);
-  j->fd = -1;
-  tarn_buf_init(&j->header, (size_t)1 << 40);
-  if (luaL_newmetatable(L, JOB_METATABLE)) {
-    lua_pushcfunction(L, job_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
-  return j;
-}
-
-/* Raise err with the file's name as its path. */
-static int raise_for(lua_State *L, job_t *j, const char *path, const tarn_error_t *err) {
-  clear(j);
-  tarn_bind_push_error(L, err);
-  lua_pushfstring(L, "%s: %s", path, err->message);
-  lua_setfield(L, -2, "message");
-  lua_pushstring(L, path);
-  lua_setfield(L, -2, "path");
-  tarn_bind_add_position(L, -1);
-  return lua_error(L);
-}
-
-static int raise_errno(lua_State *L, job_t *j, const char *path, const char *what) {
-  tarn_error_t err;
-  tarn_error_errno(&err, errno, "%s", what);
-  return raise_for(L, j, path, &err);
-}
-
-static const char *check_path(lua_State *L, const char *function) {
+const char *tarn__file_check_path(lua_State *L, int index, const char *function) {
   size_t size;
-  const char *path = tarn__check_text(L, 1, "the path", &size);
+  const char *path = tarn__check_text(L, index, "the path", &size);
   if (size == 0 || strlen(path) != size) {
     tarn_bind_raise_kind(L, TARN_EINVAL, "%s: the path is empty or holds a zero byte", function);
   }
   return path;
 }
 
-/* ---- writing ---- */
-
-static bool write_all(int fd, const void *bytes, size_t size) {
-  const char *at = bytes;
-  while (size) {
-    size_t n = size < (16u << 20) ? size : 16u << 20;
-    ssize_t done = write(fd, at, n);
-    if (done < 0 && errno == EINTR) { continue; }
-    if (done < 0) { return false; }
-    at += done;
-    size -= (size_t)done;
+bool tarn__check_option(lua_State *L, int index, const char *name, bool otherwise) {
+  if (lua_isnoneornil(L, index)) { return otherwise; }
+  if (!lua_istable(L, index)) {
+    tarn_bind_raise_kind(L, TARN_EINVAL,
+                         "the options must be a table such as {code = true}, not a %s",
+                         luaL_typename(L, index));
   }
-  return true;
-}
-
-static bool write_image(const job_t *j, const tarn_encoded_t *e) {
-  static const char zeros[TARN_IMAGE_ALIGN];
-  if (!write_all(j->fd, j->header.data, j->header.size) ||
-      !write_all(j->fd, e->front, e->front_size)) {
-    return false;
-  }
-  uint64_t at = e->front_size;
-  for (uint32_t i = 0; i < e->block_count; i++) {
-    uint64_t start = tarn_image_align(at);
-    if (!write_all(j->fd, zeros, (size_t)(start - at)) ||
-        !write_all(j->fd, j->data[i], (size_t)j->sizes[i])) {
-      return false;
-    }
-    at = start + j->sizes[i];
-  }
-  return true;
-}
-
-static int compose_header(job_t *j, tarn_encoded_t *e) {
-  j->data = tarn_calloc((size_t)e->block_count + 1, sizeof *j->data);
-  j->sizes = tarn_calloc((size_t)e->block_count + 1, sizeof *j->sizes);
-  if (!j->data || !j->sizes) { return TARN_ENOMEM; }
-  for (uint32_t i = 0; i < e->block_count; i++) {
-    j->data[i] = e->blocks[i]->data;
-    j->sizes[i] = e->blocks[i]->size;
-  }
-  int rc = tarn_file_compose_header(e->front, e->front_size, j->data, j->sizes, e->block_count,
-                                    &j->header);
-  tarn_image_set_detached(e->front, e->front_size, false); /* in a file the blocks follow */
-  return rc;
-}
-
-/* So that the rename itself is on the disk. Some file systems refuse it: then it is as good as it gets. */
-static void sync_directory(const char *path) {
-  const char *slash = strrchr(path, '/');
-  char *directory = slash ? tarn_strdup(path) : tarn_strdup(".");
-  if (!directory) { return; }
-  if (slash) { directory[slash == path ? 1 : slash - path] = '\0'; }
-  int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd >= 0) {
-    fsync(fd);
-    close(fd);
-  }
-  tarn_free(directory);
-}
-
-/* A new file beside path; its mode is what creating path would have given. */
-static bool open_temporary(job_t *j, const char *path) {
-  static const char suffix[] = ".XXXXXX";
-  size_t length = strlen(path);
-  char *name = tarn_malloc(length + sizeof suffix);
-  if (!name) {
-    errno = ENOMEM;
-    return false;
-  }
-  memcpy(name, path, length);
-  memcpy(name + length, suffix, sizeof suffix);
-  j->fd = mkostemp(name, O_CLOEXEC);
-  if (j->fd < 0) {
-    tarn_free(name);
-    return false;
-  }
-  j->temporary = name;
-  struct stat old;
-  mode_t mask = umask(0);
-  umask(mask);
-  fchmod(j->fd, stat(path, &old) == 0 ? old.st_mode & 07777 : 0666 & ~mask);
-  return true;
+  lua_getfield(L, index, name);
+  bool is = lua_isnil(L, -1) ? otherwise : lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return is;
 }
 
 int tarn__codec_save(lua_State *L) {
-  const char *path = check_path(L, "save");
+  const char *path = tarn__file_check_path(L, 1, "save");
   lua_settop(L, 2);
-  job_t *j = new_job(L);
   tarn_encoded_t *e = tarn__codec_encode_for_file(L, 2);
-  tarn_error_t err = {0};
-  if (compose_header(j, e)) {
-    tarn_error_set(&err, TARN_ENOMEM, "out of memory while saving");
-    return raise_for(L, j, path, &err);
-  }
-  if (!open_temporary(j, path)) { return raise_errno(L, j, path, "cannot create a file"); }
-  if (!write_image(j, e) || fsync(j->fd)) { return raise_errno(L, j, path, "cannot write"); }
-  if (rename(j->temporary, path)) { return raise_errno(L, j, path, "cannot rename"); }
-  tarn_free(j->temporary);
-  j->temporary = NULL;
-  sync_directory(path);
-  clear(j);
+  (void)tarn__file_write(L, path, true, e, NULL);
   tarn_encoded_clear(e);
   return 0;
 }
 
-/* ---- reading ---- */
+void tarn__file_push(lua_State *L, const char *path, tarn_value_t *v, bool may_code) {
+  lua_pushcfunction(L, tarn__value_decode);
+  lua_pushlightuserdata(L, v);
+  lua_pushnumber(L, may_code ? 0 : TARN_DECODE_NO_CODE);
+  if (lua_pcall(L, 2, 1, 0) == 0) { return; }
+  if (lua_istable(L, -1)) { /* an error of the codec's: which file it was */
+    lua_getfield(L, -1, "message");
+    if (lua_isstring(L, -1)) {
+      lua_pushfstring(L, "%s: %s", path, lua_tostring(L, -1));
+      lua_setfield(L, -3, "message");
+    }
+    lua_pop(L, 1);
+    lua_pushstring(L, path);
+    lua_setfield(L, -2, "path");
+  }
+  lua_error(L);
+}
+
+int tarn__value_decode(lua_State *L) {
+  tarn_value_t *v = lua_touserdata(L, 1);
+  return tarn_codec_decode_value(L, v, (uint32_t)lua_tonumber(L, 2));
+}
+
+tarn_value_t **tarn__file_open(lua_State *L, const char *path, bool verify,
+                               tarn_saved_identity_t *identity) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_value_t **box = tarn__value_box(L);
+  tarn__room_try_t t = {0};
+  tarn_error_t err;
+  uint32_t flags = TARN_BLOCK_WAIT | (verify ? TARN_SAVED_VERIFY : 0);
+  int rc;
+  do {
+    err = (tarn_error_t){0};
+    rc = tarn_pool_open_saved(b->pool, path, flags, identity, box, &err);
+  } while (rc != 0 && tarn__room_again(L, &t, rc, &err));
+  if (rc != 0) { tarn__file_raise(L, path, &err); }
+  return box;
+}
+
+void tarn__value_box_clear(tarn_value_t **box) {
+  if (*box != NULL) { tarn_value_release(*box); }
+  *box = NULL;
+}
+
+static int box_gc(lua_State *L) {
+  tarn__value_box_clear(lua_touserdata(L, 1));
+  return 0;
+}
+
+tarn_value_t **tarn__value_box(lua_State *L) {
+  tarn_value_t **box = lua_newuserdata(L, sizeof *box);
+  *box = NULL;
+  if (luaL_newmetatable(L, "tarn.value_box")) {
+    lua_pushcfunction(L, box_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  return box;
+}
 
 int tarn__codec_load(lua_State *L) {
-  const char *path = check_path(L, "load");
-  bool may_code = tarn__check_code(L, 2, false);
+  const char *path = tarn__file_check_path(L, 1, "load");
+  bool may_code = tarn__check_option(L, 2, "code", false);
+  bool verify = tarn__check_option(L, 2, "verify", false);
   lua_settop(L, 2);
-  job_t *j = new_job(L);
-  j->fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (j->fd < 0) { return raise_errno(L, j, path, "cannot open"); }
-  struct stat st;
-  if (fstat(j->fd, &st)) { return raise_errno(L, j, path, "cannot read"); }
-  tarn_error_t err = {0};
-  if (!S_ISREG(st.st_mode)) {
-    tarn_error_set(&err, TARN_EIO, "not a regular file");
-    return raise_for(L, j, path, &err);
-  }
-  if (st.st_size < (off_t)TARN_FILE_HEADER_SIZE) {
-    tarn_error_set(&err, TARN_ECORRUPT, "not a tarn file: only %lld bytes", (long long)st.st_size);
-    return raise_for(L, j, path, &err);
-  }
-  void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, j->fd, 0);
-  if (map == MAP_FAILED) { return raise_errno(L, j, path, "cannot map"); }
-  j->map = map;
-  j->map_size = (size_t)st.st_size;
-  tarn_image_t image;
-  if (tarn_file_verify(map, j->map_size, UINT64_MAX, &image, &err)) {
-    return raise_for(L, j, path, &err);
-  }
-  tarn_file_info_t info;
-  if (tarn_file_check_header(map, j->map_size, j->map_size, &info, &err)) {
-    return raise_for(L, j, path, &err);
-  }
-  int pushed =
-      tarn_codec_decode_bytes(L, (const uint8_t *)map + info.image_offset,
-                              j->map_size - info.image_offset, may_code ? 0 : TARN_DECODE_NO_CODE);
-  clear(j);
-  return pushed;
+  tarn_value_t **box = tarn__file_open(L, path, verify, NULL);
+  tarn_bind_feed(L, tarn_value_size(*box));
+  tarn__file_push(L, path, *box, may_code);
+  tarn__value_box_clear(box);
+  return 1;
 }

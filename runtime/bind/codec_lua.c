@@ -259,23 +259,10 @@ const char *tarn__check_text(lua_State *L, int index, const char *what, size_t *
   return lua_tolstring(L, index, size);
 }
 
-bool tarn__check_code(lua_State *L, int index, bool otherwise) {
-  if (lua_isnoneornil(L, index)) { return otherwise; }
-  if (!lua_istable(L, index)) {
-    tarn_bind_raise_kind(L, TARN_EINVAL,
-                         "the options must be a table such as {code = true}, not a %s",
-                         luaL_typename(L, index));
-  }
-  lua_getfield(L, index, "code");
-  bool code = lua_isnil(L, -1) ? otherwise : lua_toboolean(L, -1);
-  lua_pop(L, 1);
-  return code;
-}
-
 static int core_decode(lua_State *L) {
   size_t size;
   const char *bytes = tarn__check_text(L, 1, "decode: what is to be decoded", &size);
-  bool may_code = tarn__check_code(L, 2, true);
+  bool may_code = tarn__check_option(L, 2, "code", true);
   return tarn_codec_decode_bytes(L, (const uint8_t *)bytes, size,
                                  may_code ? 0 : TARN_DECODE_NO_CODE);
 }

@@ -6,11 +6,10 @@
 #include "bind/codec-private.h"
 
 enum {
-  TABLE_BYTES = 80, /* the object and the allocator's part, rounded to 16 */
+  TABLE_BYTES = 64,
   SLOT_BYTES = 8,
   NODE_BYTES = 24,
-  CHUNK_BYTES = 16, /* the allocator's part of a slot array */
-  STRING_BYTES = 24 + 1 + 8,
+  STRING_BYTES = 32, /* with its slot in the table of strings; then the bytes and a zero, in 4s */
   FUNCTION_BYTES = 256, /* closure and bytecode, roughly */
   CDATA_BYTES = 32,
   RECENT = 512
@@ -29,7 +28,7 @@ static void add_string(walk_t *w, lua_State *L, int index) {
   const void **slot = &w->recent[((uintptr_t)s >> 4) % RECENT];
   if (*slot == s) { return; }
   *slot = s;
-  w->bytes += (length + STRING_BYTES + 15) & ~(size_t)15;
+  w->bytes += STRING_BYTES + ((length + 4) & ~(size_t)3);
 }
 
 static bool met(walk_t *w, lua_State *L, const void *address) {
@@ -49,25 +48,29 @@ static uint64_t power_of_two(uint64_t n) {
   return p;
 }
 
-static void add_pairs(walk_t *w, lua_State *L, int index, uint32_t depth) {
-  uint64_t in_array = lua_objlen(L, index), others = 0, count = 0;
+/* The table's own bytes: as it says, or by its keys as LuaJIT would lay them out. */
+static uint64_t table_bytes(walk_t *w, lua_State *L, int index, uint64_t count) {
+  tarn__table_room_t room;
+  if (!tarn__codec_table_room(w->state->codec, lua_topointer(L, index), &room)) {
+    uint64_t in_array = lua_objlen(L, index);
+    if (in_array > count) { in_array = count; }
+    room.slots = in_array ? (uint32_t)in_array + 1 : 0;
+    room.nodes = count > in_array ? (uint32_t)power_of_two(count - in_array) : 0;
+  }
+  return TABLE_BYTES + SLOT_BYTES * (uint64_t)room.slots + NODE_BYTES * (uint64_t)room.nodes;
+}
+
+static void add_table_itself(walk_t *w, lua_State *L, int index, uint32_t depth) {
+  uint64_t count = 0;
+  int top = lua_gettop(L);
   lua_pushnil(L);
   while (lua_next(L, index)) {
-    int top = lua_gettop(L);
-    int key = lua_type(L, top - 1);
     count++;
-    if (key != LUA_TNUMBER) {
-      others++;
-      add_value(w, L, top - 1, depth);
-    }
-    add_value(w, L, top, depth);
-    lua_settop(L, top - 1);
+    if (lua_type(L, top + 1) != LUA_TNUMBER) { add_value(w, L, top + 1, depth); }
+    add_value(w, L, top + 2, depth);
+    lua_settop(L, top + 1);
   }
-  if (in_array > count) { in_array = count; }
-  others = count - in_array > others ? count - in_array : others;
-  w->bytes += TABLE_BYTES;
-  if (in_array) { w->bytes += SLOT_BYTES * (in_array + 1) + CHUNK_BYTES; }
-  if (others) { w->bytes += NODE_BYTES * power_of_two(others) + CHUNK_BYTES; }
+  w->bytes += table_bytes(w, L, index, count);
 }
 
 /* What the serializer at the top of the stack says; popped. Without approx_size, a table's own walk. */
@@ -101,7 +104,7 @@ static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
       if (add_typed(w, L, index)) { return; }
     }
   }
-  add_pairs(w, L, index, depth + 1);
+  add_table_itself(w, L, index, depth + 1);
 }
 
 static void add_function(walk_t *w, lua_State *L, int index, uint32_t depth) {

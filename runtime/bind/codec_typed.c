@@ -269,6 +269,7 @@ static tarn_block_t *block_of(lua_State *L, tarn__decoder_t *d, uint32_t index) 
     uint64_t size = tarn_image_block_size(&d->image, index);
     tarn_block_t *b = tarn_bind_block_create(L, size, false);
     if (size) { memcpy(b->data, d->bytes + d->offsets[index], (size_t)size); }
+    if (d->flags & TARN_DECODE_SEALED) { tarn_block_seal(b); }
     d->blocks[index] = b;
   }
   return d->blocks[index];

@@ -238,7 +238,7 @@ static bool take_single(lua_State *L, uint32_t msgid) {
 static int decode_event(lua_State *L, tarn_event_t *e) {
   bool list = e->kind == TARN_EVENT_REQUEST || e->kind == TARN_EVENT_NOTIFY;
   if (e->kind == TARN_EVENT_RESPONSE) { list = !take_single(L, e->msgid) && e->ok; }
-  uint32_t flags = list ? TARN_DECODE_SPREAD : 0;
+  uint32_t flags = TARN_DECODE_SEALED | (list ? TARN_DECODE_SPREAD : 0u);
   if (e->value != NULL) {
     tarn_bind_feed(L, tarn_value_size(e->value));
     return tarn_codec_decode_value(L, e->value, flags);
@@ -301,7 +301,7 @@ static int serve_get(lua_State *L) {
   lua_settop(L, 0);
   decode_event(L, e);
   uint64_t id = 0;
-  if (lua_type(L, 1) == LUA_TSTRING) { /* a foreign client's key */
+  if (lua_type(L, 1) == LUA_TSTRING) {                   /* a foreign client's key */
     const char *colon = strchr(lua_tostring(L, 1), ':'); /* C has looked at it */
     id = colon != NULL ? strtoull(colon + 1, NULL, 10) : 0;
   } else {
@@ -317,7 +317,8 @@ static uint32_t bulk_flags(const tarn_event_t *e) {
   tarn_mp_reader_t r = {e->bytes, e->bytes + e->size};
   uint32_t count = 0;
   uint64_t flags = 0;
-  if (e->bytes == NULL || tarn_mp_read_array(&r, &count) != 0 || tarn_mp_read_uint(&r, 0xff, &flags) != 0) {
+  if (e->bytes == NULL || tarn_mp_read_array(&r, &count) != 0 ||
+      tarn_mp_read_uint(&r, 0xff, &flags) != 0) {
     return 0;
   }
   return (uint32_t)flags;

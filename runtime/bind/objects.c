@@ -1,12 +1,14 @@
 /* Pool objects in Lua. A live value is anchored in the table `live` under its id; a value that has an image is only remembered weakly, so that the
  * owner gets the same Lua object while there is one. Lua thread only, but for tarn_drops_add. */
 #include <lauxlib.h>
+#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include "base/alloc.h"
 #include "base/log.h"
 #include "bind.h"
 #include "codec.h"
+#include "file-private.h"
 #include "service/service.h"
 
 enum { MAX_ROUNDS = 10000 };
@@ -14,12 +16,17 @@ enum { MAX_ROUNDS = 10000 };
 static const char live_key = 0;  /* registry: id -> value, strong */
 static const char cache_key = 0; /* registry: id -> value, weak */
 
-/* ---- anchors to drop: ids that any thread puts here ---- */
+/* ---- objects that are gone: ids that any thread puts here ---- */
+
+typedef struct ids {
+  uint64_t *ids; /* owned */
+  size_t count, capacity;
+} ids_t;
 
 struct tarn_drops {
   pthread_mutex_t mutex;
-  uint64_t *ids; /* owned */
-  size_t count, capacity;
+  ids_t anchors; /* of live objects, to be dropped */
+  ids_t deleted; /* watched objects */
 };
 
 struct tarn_drops *tarn_drops_create(void) {
@@ -31,25 +38,56 @@ struct tarn_drops *tarn_drops_create(void) {
 void tarn_drops_destroy(struct tarn_drops *d) {
   if (d == NULL) { return; }
   pthread_mutex_destroy(&d->mutex);
-  tarn_free(d->ids);
+  tarn_free(d->anchors.ids);
+  tarn_free(d->deleted.ids);
   tarn_free(d);
+}
+
+static void add(struct tarn_drops *d, ids_t *list, uint64_t id) {
+  pthread_mutex_lock(&d->mutex);
+  if (list->count == list->capacity) {
+    size_t more = list->capacity == 0 ? 64 : list->capacity * 2;
+    uint64_t *ids = tarn_realloc(list->ids, more * sizeof(*ids));
+    if (ids != NULL) {
+      list->ids = ids;
+      list->capacity = more;
+    }
+  }
+  if (list->count < list->capacity) {
+    list->ids[list->count++] = id;
+  } /* else an anchor stays, and a destructor waits for the end of the process: memory, not correctness */
+  pthread_mutex_unlock(&d->mutex);
 }
 
 void tarn_drops_add(void *user, uint64_t id) {
   struct tarn_drops *d = user;
+  add(d, &d->anchors, id);
+}
+
+void tarn_drops_add_deleted(void *user, uint64_t id) {
+  struct tarn_drops *d = user;
+  add(d, &d->deleted, id);
+}
+
+static uint64_t *take(struct tarn_drops *d, ids_t *list, size_t *count) {
   pthread_mutex_lock(&d->mutex);
-  if (d->count == d->capacity) {
-    size_t more = d->capacity == 0 ? 64 : d->capacity * 2;
-    uint64_t *ids = tarn_realloc(d->ids, more * sizeof(*ids));
-    if (ids != NULL) {
-      d->ids = ids;
-      d->capacity = more;
-    }
-  }
-  if (d->count < d->capacity) {
-    d->ids[d->count++] = id;
-  } /* else the anchor stays: memory, not correctness */
+  uint64_t *ids = list->ids;
+  *count = list->count;
+  *list = (ids_t){0};
   pthread_mutex_unlock(&d->mutex);
+  return ids;
+}
+
+uint64_t *tarn__drops_take_deleted(struct tarn_drops *d, size_t *count) {
+  return d != NULL ? take(d, &d->deleted, count) : NULL;
+}
+
+static bool any_deleted(struct tarn_drops *d) {
+  if (d == NULL) { return false; }
+  pthread_mutex_lock(&d->mutex);
+  bool any = d->deleted.count > 0;
+  pthread_mutex_unlock(&d->mutex);
+  return any;
 }
 
 static void push_table(lua_State *L, const char *key) {
@@ -90,15 +128,18 @@ static void cache(lua_State *L, uint64_t id, int index) {
   table_set(L, &cache_key, id);
 }
 
+bool tarn__object_push_live(lua_State *L, uint64_t id) { return table_get(L, &live_key, id); }
+bool tarn__object_push_cached(lua_State *L, uint64_t id) { return table_get(L, &cache_key, id); }
+
+void tarn__object_cache(lua_State *L, uint64_t id, int index) {
+  cache(L, id, index < 0 ? lua_gettop(L) + 1 + index : index);
+}
+
 static void drop_anchors(lua_State *L, tarn_bind_t *b) {
   struct tarn_drops *d = b->drops;
   if (d == NULL) { return; }
-  pthread_mutex_lock(&d->mutex);
-  uint64_t *ids = d->ids;
-  size_t count = d->count;
-  d->ids = NULL;
-  d->count = d->capacity = 0;
-  pthread_mutex_unlock(&d->mutex);
+  size_t count = 0;
+  uint64_t *ids = take(d, &d->anchors, &count);
   for (size_t i = 0; i < count; i++) {
     lua_pushnil(L);
     table_set(L, &live_key, ids[i]);
@@ -175,7 +216,8 @@ bool tarn_bind_make_room(lua_State *L) {
 
 bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *err) {
   if (rc == TARN_ENEEDLUA && t->rounds++ < MAX_ROUNDS && tarn_bind_make_room(L)) { return true; }
-  bool for_room = rc == TARN_EPOOLFULL || rc == TARN_EDISKFULL || rc == TARN_ENEEDLUA || rc == TARN_EAGAIN;
+  bool for_room =
+      rc == TARN_EPOOLFULL || rc == TARN_EDISKFULL || rc == TARN_ENEEDLUA || rc == TARN_EAGAIN;
   if (for_room && !t->collected) { /* dead views hold blocks */
     t->collected = true;
     lua_gc(L, LUA_GCCOLLECT, 0);
@@ -191,6 +233,7 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
 void tarn_bind_boundary(tarn_bind_t *b) {
   tarn_pool_boundary(b->pool);
   drop_anchors(b->L, b);
+  if (any_deleted(b->drops)) { (void)tarn_bind_boot(b, "deleted"); }
   (void)tarn_bind_make_room(b->L);
 }
 
@@ -208,15 +251,19 @@ static int raise_missing(lua_State *L, uint64_t id) {
                               text);
 }
 
-static void check(lua_State *L, int rc, tarn_error_t *err, uint64_t id) {
+void tarn__object_check(lua_State *L, int rc, tarn_error_t *err, uint64_t id) {
   if (rc == 0) { return; }
   if (rc == TARN_ENOENT) { raise_missing(L, id); }
+  char path[PATH_MAX];
+  bool in_file = rc == TARN_EIO || rc == TARN_ECORRUPT;
+  if (in_file && tarn_pool_saved_path(tarn_bind_of(L)->pool, id, path, sizeof(path)) == 0) {
+    tarn__file_raise(L, path, err);
+  }
   if (err->code == 0) { tarn_error_set(err, rc, "%s", tarn_error_text(rc)); }
   tarn_bind_raise(L, err);
 }
 
-/* The value of object id with room made for it as need be; null for a live one. Raises. */
-static tarn_value_t *get_value(lua_State *L, uint64_t id) {
+tarn_value_t *tarn__object_value(lua_State *L, uint64_t id, uint32_t flags) {
   tarn_bind_t *b = tarn_bind_of(L);
   tarn__room_try_t t = {0};
   tarn_value_t *v = NULL;
@@ -224,23 +271,22 @@ static tarn_value_t *get_value(lua_State *L, uint64_t id) {
   int rc;
   do {
     err = (tarn_error_t){0};
-    rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT, &v, &err);
+    rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT | flags, &v, &err);
   } while (rc != 0 && tarn__room_again(L, &t, rc, &err));
-  check(L, rc, &err, id);
+  tarn__object_check(L, rc, &err, id);
   return v;
 }
 
 tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
   tarn_error_t err = {0};
-  tarn_value_t *v = get_value(L, id);
-  if (v == NULL) { check(L, encode_live(L, id, &v, &err), &err, id); }
+  tarn_value_t *v = tarn__object_value(L, id, 0);
+  if (v == NULL) { tarn__object_check(L, encode_live(L, id, &v, &err), &err, id); }
   return v;
 }
 
 /* ---- core.pool_* ---- */
 
-/* The id of a ref of this process at index 1. */
-static uint64_t own_id(lua_State *L) {
+uint64_t tarn__object_own_id(lua_State *L) {
   tarn_ref_t *r = tarn_ref_test(L, 1);
   tarn_bind_t *b = tarn_bind_of(L);
   if (r == NULL) { luaL_typerror(L, 1, "DRef"); }
@@ -261,7 +307,7 @@ uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags) {
     rc = tarn_pool_set_value(b->pool, v, flags, &id, &err);
   } while (rc != 0 && tarn__room_again(L, &t, rc, &err));
   tarn_value_release(v);
-  check(L, rc, &err, 0);
+  tarn__object_check(L, rc, &err, 0);
   return id;
 }
 
@@ -269,11 +315,22 @@ uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags) {
 static uint64_t set_encoded(lua_State *L, uint32_t flags) {
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
-  check(L, value_of(tarn_bind_of(L), tarn_codec_encode(L, 1), &v, &err), &err, 0);
+  tarn__object_check(L, value_of(tarn_bind_of(L), tarn_codec_encode(L, 1), &v, &err), &err, 0);
   lua_pop(L, 1);
   uint64_t id = tarn_object_store(L, v, flags);
   cache(L, id, 1);
   return id;
+}
+
+static void push_own_ref(lua_State *L, uint64_t id, uint64_t size) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_ref_push(L, b->service != NULL ? tarn_service_id(b->service) : 1, id, size);
+  tarn_ref_test(L, -1)->private_here = true;
+}
+
+void tarn__object_push_new(lua_State *L, tarn_value_t *v, uint32_t flags) {
+  tarn_value_retain(v);
+  push_own_ref(L, tarn_object_store(L, v, flags), tarn_value_size(v));
 }
 
 /* Store it as it is. 0: it has no room as long as it is live (its image might, on the disk). */
@@ -286,57 +343,47 @@ static uint64_t set_live(lua_State *L, uint32_t flags, uint64_t size) {
     rc = tarn_pool_set_live(b->pool, size, flags, &id, &err);
   } while (rc == TARN_ENEEDLUA && tarn_bind_make_room(L));
   if (rc == TARN_EPOOLFULL || rc == TARN_ENEEDLUA) { return 0; }
-  check(L, rc, &err, 0);
+  tarn__object_check(L, rc, &err, 0);
   lua_pushvalue(L, 1);
   table_set(L, &live_key, id);
   return id;
 }
 
+/* pool_set(x, flags, size) -> DRef. size: what the user says that x takes; nil: approx_size. */
 static int pool_set(lua_State *L) {
-  tarn_bind_t *b = tarn_bind_of(L);
   luaL_checkany(L, 1);
   uint32_t flags = TARN_BLOCK_WAIT | ((uint32_t)luaL_optinteger(L, 2, 0) << 8);
+  double said = luaL_optnumber(L, 3, -1);
   lua_settop(L, 1);
   bool typed = false;
   uint64_t size = tarn_codec_approx_size(L, 1, &typed), id = 0;
+  if (said >= 0) { size = (uint64_t)said; }
   /* Typed: its bytes are in blocks already, the image costs next to nothing, and C alone can serve and spill it. A nil has no place in a table. */
   if (!typed && !lua_isnil(L, 1)) { id = set_live(L, flags, size); }
   if (id == 0) { id = set_encoded(L, flags); }
-  tarn_ref_push(L, b->service != NULL ? tarn_service_id(b->service) : 1, id, size);
-  tarn_ref_test(L, -1)->private_here = true;
+  push_own_ref(L, id, size);
   return 1;
 }
 
 static int pool_get(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
-  uint64_t id = own_id(L);
+  uint64_t id = tarn__object_own_id(L);
   tarn_error_t err = {0};
   if (table_get(L, &live_key, id) || table_get(L, &cache_key, id)) {
-    check(L, tarn_pool_touch(b->pool, id), &err, id);
+    tarn__object_check(L, tarn_pool_touch(b->pool, id), &err, id);
     return 1;
   }
-  tarn_value_t **box = lua_newuserdata(L, sizeof(*box)); /* decoding may raise */
-  *box = NULL;
-  luaL_getmetatable(L, "tarn.value_box");
-  lua_setmetatable(L, -2);
-  *box = get_value(L, id);
+  tarn_value_t **box = tarn__value_box(L); /* decoding may raise */
+  *box = tarn__object_value(L, id, 0);
   if (*box == NULL) { raise_missing(L, id); } /* live, and its anchor is gone: deleted a moment ago */
   tarn_codec_decode_value(L, *box, 0);
   cache(L, id, -1);
-  tarn_value_release(*box);
-  *box = NULL;
+  tarn__value_box_clear(box);
   return 1;
 }
 
-static int box_gc(lua_State *L) {
-  tarn_value_t **box = lua_touserdata(L, 1);
-  if (*box != NULL) { tarn_value_release(*box); }
-  *box = NULL;
-  return 0;
-}
-
 static int pool_delete(lua_State *L) {
-  uint64_t id = own_id(L);
+  uint64_t id = tarn__object_own_id(L);
   (void)tarn_pool_delete(tarn_bind_of(L)->pool, id);
   lua_pushnil(L);
   table_set(L, &live_key, id);
@@ -346,31 +393,31 @@ static int pool_delete(lua_State *L) {
 }
 
 static int pool_size(lua_State *L) {
-  uint64_t id = own_id(L), size = 0;
+  uint64_t id = tarn__object_own_id(L), size = 0;
   tarn_error_t err = {0};
-  check(L, tarn_pool_size_of(tarn_bind_of(L)->pool, id, &size), &err, id);
+  tarn__object_check(L, tarn_pool_size_of(tarn_bind_of(L)->pool, id, &size), &err, id);
   lua_pushnumber(L, (double)size);
   return 1;
 }
 
 static int pool_destroy_on_evict(lua_State *L) {
-  uint64_t id = own_id(L);
+  uint64_t id = tarn__object_own_id(L);
   tarn_error_t err = {0};
-  check(L, tarn_pool_set_destroy_on_evict(tarn_bind_of(L)->pool, id, lua_toboolean(L, 2)), &err,
-        id);
+  tarn__object_check(
+      L, tarn_pool_set_destroy_on_evict(tarn_bind_of(L)->pool, id, lua_toboolean(L, 2)), &err, id);
   return 0;
 }
 
 static int pool_evict(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
-  uint64_t id = own_id(L);
+  uint64_t id = tarn__object_own_id(L);
   tarn_error_t err = {0};
   int rc = tarn_pool_evict(b->pool, id, &err);
   if (rc == TARN_ENEEDLUA) {
     tarn_value_release(tarn_object_export(L, id));
     rc = tarn_pool_evict(b->pool, id, &err);
   }
-  check(L, rc, &err, id);
+  tarn__object_check(L, rc, &err, id);
   return 0;
 }
 
@@ -461,9 +508,5 @@ void tarn_objects_open(lua_State *L) {
                                        {NULL, NULL}};
   new_table(L, &live_key, NULL);
   new_table(L, &cache_key, "v");
-  luaL_newmetatable(L, "tarn.value_box");
-  lua_pushcfunction(L, box_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
   luaL_register(L, NULL, functions);
 }

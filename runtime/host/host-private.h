@@ -47,6 +47,9 @@ typedef struct tarn_host {
 /* worker.c */
 int tarn__read_first_line(tarn_first_line_t *line, tarn_error_t *err);
 
+/* bus.c: what SIGBUS and SIGXFSZ do, for the whole process */
+void tarn__bus_install(void);
+
 /* lua.c */
 int tarn__lua_create(tarn_host_t *h, tarn_error_t *err);
 int tarn__lua_setup(tarn_host_t *h,
@@ -58,5 +61,6 @@ bool tarn__lua_destroy(tarn_host_t *h);
 void tarn__host_on_room(void *user);
 void tarn__host_on_lend(void *user);
 void tarn__host_on_drop_live(void *user, uint64_t id);
+void tarn__host_on_deleted(void *user, uint64_t id);
 
 #endif

@@ -59,7 +59,8 @@ static void arm_nest(tarn_host_t *h) {
   }
   if (!h->nest_armed) { uv_poll_start(&h->nest, UV_READABLE, on_nest); }
   h->nest_armed = true;
-  uv_update_time(&h->user_loop); /* it stands still while a job computes, and the rest of a timeout with it */
+  uv_update_time(
+      &h->user_loop); /* it stands still while a job computes, and the rest of a timeout with it */
   int timeout = uv_backend_timeout(&h->user_loop);
   if (timeout >= 0) {
     uv_timer_start(&h->nest_timer, on_nest_timer, (uint64_t)timeout, 0);
@@ -183,6 +184,7 @@ static int start_pool(tarn_host_t *h, tarn_error_t *err) {
                            .on_room = tarn__host_on_room,
                            .on_drop_live = tarn__host_on_drop_live,
                            .on_lend = tarn__host_on_lend,
+                           .on_deleted = tarn__host_on_deleted,
                            .user = h};
   return tarn_pool_create(&pc, &h->pool, err);
 }
@@ -209,6 +211,13 @@ static void tell_room_to(tarn_host_t *h, tarn_service_t *s) {
 
 void tarn__host_on_drop_live(void *user, uint64_t id) {
   tarn_drops_add(((tarn_host_t *)user)->drops, id);
+}
+
+/* Lua's destructors are to run soon, whichever thread it was. */
+void tarn__host_on_deleted(void *user, uint64_t id) {
+  tarn_host_t *h = user;
+  tarn_drops_add_deleted(h->drops, id);
+  if (h->service != NULL) { tarn_service_room(h->service); }
 }
 
 static int start_service(tarn_host_t *h, tarn_error_t *err) {
@@ -277,7 +286,9 @@ static void stop(tarn_host_t *h, int code) {
     tarn_service_flush(h->service); /* the last replies of a worker, before its connections close */
     tarn_service_stop_children(h->service, CHILD_GRACE_MS);
   }
-  if (h->L != NULL) { closed = tarn__lua_destroy(h); } /* finalizers put blocks back; the pool is still there */
+  if (h->L != NULL) {
+    closed = tarn__lua_destroy(h);
+  } /* finalizers put blocks back; the pool is still there */
   if (h->pool != NULL) { tarn_pool_boundary(h->pool); }
   tell_room_to(h, NULL);
   if (h->service != NULL) { tarn_service_destroy(h->service); }
@@ -324,9 +335,11 @@ static int open_standard(tarn_error_t *err) {
 
 int tarn_host_run(const tarn_options_t *options) {
   tarn_error_t err = {0};
-  tarn_host_t h = {.options = options, .line = {.life_fd = -1}, .room_mutex = PTHREAD_MUTEX_INITIALIZER};
+  tarn_host_t h = {
+      .options = options, .line = {.life_fd = -1}, .room_mutex = PTHREAD_MUTEX_INITIALIZER};
   signal(SIGCHLD, SIG_DFL); /* inherited as ignored it would take the workers' exit statuses away */
   if (open_standard(&err) != 0) { return 1; }
+  tarn__bus_install();
   ssize_t n = readlink("/proc/self/exe", h.exe, sizeof(h.exe) - 1);
   if (n < 0) {
     fprintf(stderr, "tarn: /proc is needed: %s\n", strerror(errno));

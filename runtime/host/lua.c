@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/clock.h"
+#include "base/log.h"
 #include "host-private.h"
 #include "luv.h"
 
@@ -79,9 +80,27 @@ bool tarn__lua_destroy(tarn_host_t *h) {
   return true;
 }
 
-/* Errors in the user's luv callbacks: luv prints them; the process goes on. */
+static int on_callback_error(lua_State *L) {
+  lua_getglobal(L, "tostring");
+  lua_pushvalue(L, 1);
+  const char *text = lua_pcall(L, 1, 1, 0) == 0 ? lua_tostring(L, -1) : NULL;
+  luaL_traceback(L, L, text != NULL ? text : "(an error whose tostring fails)", 1);
+  return 1;
+}
+
+/* Calls the user's luv callbacks. An error there has nobody to go to: it is logged, the process goes on. */
 static int luv_pcall(lua_State *L, int nargs, int nresults, int flags) {
-  return luv_cfpcall(L, nargs, nresults, flags | LUVF_CALLBACK_NOEXIT);
+  (void)flags;
+  int handler = lua_gettop(L) - nargs;
+  lua_pushcfunction(L, on_callback_error);
+  lua_insert(L, handler);
+  int rc = lua_pcall(L, nargs, nresults, handler);
+  lua_remove(L, handler);
+  if (rc == 0) { return nresults == LUA_MULTRET ? lua_gettop(L) - handler + 1 : nresults; }
+  const char *text = lua_tostring(L, -1);
+  tarn_log(TARN_LOG_ERROR, "in a luv callback: %s", text != NULL ? text : "out of memory");
+  lua_pop(L, 1);
+  return -rc;
 }
 
 /* Where lua/tarn lives, from where the program lies: an installed prefix, or the source tree above a build folder. */

@@ -90,7 +90,7 @@ static void add_queued(tarn_peer_t *peer, uint64_t bytes) {
 }
 
 int tarn_peer_send(tarn_peer_t *peer, uint8_t *frame, size_t size) {
-  int rc = tarn_peer_gone(peer)                    ? TARN_ELOST
+  int rc = tarn_peer_gone(peer)          ? TARN_ELOST
            : size > peer->net->max_frame ? TARN_ETOOBIG
            : size == 0                   ? TARN_EINVAL
                                          : 0;
@@ -141,7 +141,7 @@ int tarn_peer_send_bulk(tarn_peer_t *peer, uint8_t *frame, size_t size,
                         const tarn_net_span_t *blocks, uint32_t count,
                         void (*on_done)(void *user, int status), void *user) {
   bool too_big = size > UINT32_MAX || size > peer->net->max_frame || count > TARN__MAX_BLOCKS;
-  int rc = tarn_peer_gone(peer)                            ? TARN_ELOST
+  int rc = tarn_peer_gone(peer)                  ? TARN_ELOST
            : too_big                             ? TARN_ETOOBIG
            : size == 0 || peer->identity.foreign ? TARN_EINVAL
                                                  : 0;

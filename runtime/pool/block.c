@@ -36,6 +36,10 @@ void tarn__pack_leave_locked(tarn_pool_t *pool, tarn__pack_t *pack, uint64_t siz
 
 static void leave_disk(tarn__block_t *b) {
   tarn_pool_t *pool = b->pool;
+  if (b->saved) {
+    tarn__saved_unref_locked(b->saved);
+    return;
+  }
   pool->spilled -= b->pub.size;
   if (b->pack) {
     tarn__pack_leave_locked(pool, b->pack, b->pub.size);

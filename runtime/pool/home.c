@@ -38,16 +38,23 @@ static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *er
                         b->pub.size, b->disk_offset, b->pool->spill.dir);
 }
 
+/* Whole pages, wherever in them the bytes begin. */
+static void unmap_pages(const tarn__block_t *b, uint8_t *at) {
+  uint64_t before = (uintptr_t)at & (TARN__PAGE - 1);
+  tarn__sys_munmap(at - before, tarn__page_round(before + b->pub.size));
+}
+
 /* The mutex is not held; the caller has a reference, and the block's place on disk never changes.
  */
 static int fetch(tarn__block_t *b, bool writable, fetched_t *out, tarn_error_t *err) {
+  if (b->saved) { return tarn__saved_fetch(b, &out->mem, &out->fmap, err); }
   tarn__spill_t *spill = &b->pool->spill;
   int rc;
   if (b->disk_size > 0) {
     rc = tarn__spill_map(spill, b->disk_offset, b->disk_size, writable, &out->fmap, err);
     if (rc != 0 || b->pub.kind != TARN__KIND_HEAP) { return rc; }
     rc = verify(b, out->fmap, err);
-    if (rc != 0) { tarn__sys_munmap(out->fmap, b->disk_size); }
+    if (rc != 0) { unmap_pages(b, out->fmap); }
     return rc;
   }
   out->mem = tarn_aligned(64, (b->pub.size + 63) & ~(uint64_t)63);
@@ -99,7 +106,7 @@ int tarn__block_map_locked(tarn__block_t *b, uint64_t *credit, tarn_error_t *err
     }
     if (rc == 0 && (got.fmap || got.mem)) { /* another thread was first */
       tarn__pool_unlock(pool);
-      if (got.fmap) { tarn__sys_munmap(got.fmap, b->disk_size); }
+      if (got.fmap) { unmap_pages(b, got.fmap); }
       tarn_free(got.mem);
       tarn__pool_lock(pool);
     }
@@ -151,11 +158,11 @@ static void settle_unmapped(tarn__block_t *b) {
     uint8_t *at = b->fmap;
     b->fmap = NULL;
     tarn__pool_unlock(pool);
-    tarn__sys_munmap(at, b->disk_size);
+    unmap_pages(b, at);
     tarn__pool_lock(pool);
   } else if (b->mem && b->drop && b->on_disk) {
     tarn__block_free_mem_locked(b);
-  } else if (b->seg && b->on_disk && !tarn__lent_in_memory(b)) {
+  } else if (b->seg && b->on_disk && !b->kept && !tarn__lent_in_memory(b)) {
     detach(b);
   }
 }
@@ -186,6 +193,7 @@ static void cover(tarn__block_t *b) {
 
 void tarn__block_vacate_locked(tarn__block_t *b) {
   if (!b->on_disk || b->busy) { return; }
+  b->kept = false;
   if (b->mem) {
     if (b->maps > 0) {
       b->drop = true;

@@ -48,6 +48,7 @@ void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o) {
 
 void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
   if (o->visitor) { tarn__visitor_forget_locked(o); }
+  if (o->watched) { tarn__watch_fire_locked(pool, o); }
   tarn_map_remove(&pool->objects, o->id);
   tarn_list_remove(&o->all_link);
   if (!o->cold) { tarn__lru_remove(pool, o); }
@@ -217,7 +218,11 @@ int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t *
   } else if (o->cold && tarn__object_thaw_locked(pool, o) != 0) {
     rc = tarn_error_set(err, TARN_ENOMEM, "no memory for a value's record");
   } else {
-    touch_locked(pool, o);
+    if ((flags & TARN_GET_QUIET) == 0) {
+      touch_locked(pool, o);
+    } else if (o->value && o->place == TARN__NOWHERE && !o->evicting) {
+      tarn__lru_oldest(pool, o); /* what will be loaded must be found again */
+    }
     tarn_value_t *found = o->value;
     if (found) {
       tarn__value_hold_locked(found); /* the object may be deleted while its pieces are fetched */
@@ -276,7 +281,15 @@ static bool is_out(const tarn__object_t *o) {
   return true;
 }
 
-int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
+/* Everything of v is on disk. */
+static bool is_written(const tarn_value_t *v) {
+  for (uint32_t i = 0; i < v->count; i++) {
+    if (!v->pieces[i]->on_disk) { return false; }
+  }
+  return true;
+}
+
+static int write_out(tarn_pool_t *pool, uint64_t id, bool keep, tarn_error_t *err) {
   int rc = 0;
   bool begun = false;
   tarn__pool_lock(pool);
@@ -290,6 +303,8 @@ int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
     } else if (!o->value) {
       rc = tarn_error_set(err, TARN_ENEEDLUA, "object %llu must be encoded first",
                           (unsigned long long)id);
+    } else if (keep && !o->evicting && is_written(o->value)) {
+      break;
     } else if (is_out(o) || (begun && !o->evicting && failures == pool->failures)) {
       break; /* out; or as far out as its readers allow: it is on disk */
     } else if (!o->evicting && failures != pool->failures) {
@@ -297,6 +312,7 @@ int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
       if (err) { *err = pool->failure; }
     } else if (!o->evicting) {
       rc = tarn__evict_start_locked(pool, o, err);
+      o->keep = rc == 0 && keep;
       begun = true;
     }
     if (rc != 0) { break; }
@@ -304,4 +320,12 @@ int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
   }
   tarn__pool_unlock(pool);
   return rc;
+}
+
+int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
+  return write_out(pool, id, false, err);
+}
+
+int tarn_pool_copy(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
+  return write_out(pool, id, true, err);
 }

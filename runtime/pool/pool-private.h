@@ -31,11 +31,12 @@ typedef struct tarn__pack {
 typedef struct tarn__object tarn__object_t;
 typedef struct tarn__lent tarn__lent_t;
 typedef struct tarn__borrowed tarn__borrowed_t;
+typedef struct tarn__saved tarn__saved_t; /* a user's file (saved.c) */
 
 /* A block, or the front of a value. Where its bytes are:
  *   mem          heap (kind HEAP)
  *   seg          memory; when covered, the spill file mapped over the segment's addresses
- *   fmap         the spill file mapped elsewhere
+ *   fmap         the spill file, or a saved file, mapped elsewhere
  *   none of them in the spill file only (on_disk), not mapped
  * At most one of the three. fmap, and a covered seg, exist only while maps > 0 or busy; busy: the
  * spill thread is at work on it and will settle what the counts say by then. A segment whose memory others map (lend.c) keeps it,
@@ -47,13 +48,15 @@ typedef struct tarn__block {
   tarn_list_t later_link; /* pool->later, while later > 0 */
   uint64_t refs;          /* each mapping is one too */
   uint64_t maps;
-  uint64_t later;                  /* mappings to be undone at the next boundary */
-  uint8_t *mem;                    /* owned */
-  tarn__segment_t *seg;            /* owned */
-  uint8_t *fmap;                   /* owned mapping */
+  uint64_t later;       /* mappings to be undone at the next boundary */
+  uint8_t *mem;         /* owned */
+  tarn__segment_t *seg; /* owned */
+  uint8_t *fmap;        /* where an owned mapping has its bytes */
+  tarn__saved_t
+      *saved; /* a reference: its place on disk is in a user's file, not in the spill file */
   tarn__pack_t *pack;              /* when on disk in a pack; else the extent is our own */
   uint64_t disk_offset, disk_size; /* where on_disk; disk_size 0 in a pack */
-  uint64_t hash;                   /* of a heap piece on disk */
+  uint64_t hash;                   /* of a heap piece on disk, or any in a saved file */
   tarn__object_t *visitor;         /* the visiting value that it belongs to (visitor.c) */
   tarn__object_t *parker;          /* waits for this piece to be unmapped */
   tarn_list_t write_link;          /* in a batch of the spill thread */
@@ -65,6 +68,9 @@ typedef struct tarn__block {
   bool busy;
   bool planned; /* its bytes are in some object's gain */
   bool covered;
+  bool kept;    /* a segment that stays in memory though it is on disk too, until it is evicted */
+  bool front;   /* in a saved file: a front */
+  bool detach;  /* in a saved file: a front to be marked detached when it is fetched */
   bool drop;    /* heap piece, evicted while mapped: free it when it is unmapped */
   bool counted; /* scratch, within one critical section */
 } tarn__block_t;
@@ -99,6 +105,8 @@ struct tarn__object {
   bool destroy; /* dropped instead of spilled */
   bool pinned;  /* live, cannot be encoded: no victim */
   bool evicting, touched, dead; /* touched, dead: meanwhile */
+  bool keep;                    /* the eviction under way only writes */
+  bool watched;                 /* on_deleted is owed */
   union {
     struct {                  /* not cold */
       tarn_list_t link;       /* by place */
@@ -124,6 +132,7 @@ struct tarn_pool {
   uint64_t max_memsize;
 
   tarn_map_t objects;
+  tarn_map_t watches; /* id -> tarn__watch_t, of watched objects */
   uint64_t last_id;
   tarn_list_t all;    /* objects in the map */
   tarn_list_t lru;    /* least recently used first */
@@ -161,6 +170,7 @@ struct tarn_pool {
   bool owed; /* some call returned TARN_EAGAIN or TARN_ENEEDLUA */
   bool fire_room;
   tarn_list_t dropped; /* live objects whose anchors must go */
+  tarn_list_t deleted; /* watched objects that are gone (watch.c) */
   void *trash;         /* heap memory to free, linked through its first bytes */
 
   /* Lending (lend.c). */
@@ -325,6 +335,18 @@ void tarn__borrowed_dead_locked(
 /* Spill thread: map one anew, or unmap one that is dead. Lets go. False: there is none. */
 bool tarn__borrowed_work_locked(tarn_pool_t *pool);
 void tarn__borrow_clear_locked(tarn_pool_t *pool); /* the pool ends */
+
+/* ---- saved.c ---- */
+void tarn__saved_unref_locked(tarn__saved_t *f);
+/* The mutex is not held; the caller has a reference to b. One of *mem and *map is set. */
+int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error_t *err);
+
+/* ---- watch.c ---- */
+typedef struct tarn__watch {
+  tarn_list_t link; /* pool->deleted */
+  uint64_t id;
+} tarn__watch_t;
+void tarn__watch_fire_locked(tarn_pool_t *pool, tarn__object_t *o); /* it is being deleted */
 
 /* ---- spiller.c ---- */
 /* An extent with its space allocated. Lets go. in_place: it will be mapped before it is written,

@@ -40,11 +40,12 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   tarn_map_init(&pool->loans);
   tarn_map_init(&pool->holders);
   tarn_map_init(&pool->borrows);
+  tarn_map_init(&pool->watches);
   tarn__slab_init(&pool->slab, sizeof(tarn__object_t));
   tarn_list_t *lists[] = {&pool->all,     &pool->lru,     &pool->wanted, &pool->parked,
                           &pool->limbo,   &pool->blocks,  &pool->later,  &pool->queue,
                           &pool->dropped, &pool->leavers, &pool->late,   &pool->left,
-                          &pool->moves,   &pool->gone,    &pool->notes};
+                          &pool->moves,   &pool->gone,    &pool->notes,  &pool->deleted};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
   if (rc != 0) {
@@ -86,6 +87,7 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   pool->config.on_room = NULL;
   pool->config.on_lend = NULL;
   tarn__lend_clear_locked(pool);
+  pool->config.on_deleted = NULL;
   delete_all_locked(pool);
   tarn__pool_unlock(pool);
   tarn_pool_boundary(pool);
@@ -98,6 +100,7 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   tarn__memory_close(&pool->memory);
   tarn__spill_close(&pool->spill);
   tarn_map_clear(&pool->objects);
+  tarn_map_clear(&pool->watches);
   pthread_cond_destroy(&pool->work);
   pthread_cond_destroy(&pool->changed);
   pthread_mutex_destroy(&pool->mutex);
@@ -118,6 +121,9 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
   tarn_list_t dropped;
   tarn_list_init(&dropped);
   tarn_list_append(&dropped, &pool->dropped);
+  tarn_list_t deleted;
+  tarn_list_init(&deleted);
+  tarn_list_append(&deleted, &pool->deleted);
   void *trash = pool->trash;
   bool fire = pool->fire_room;
   bool tell = pool->fire_lend;
@@ -138,12 +144,19 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
     tarn__slab_give(&pool->slab, o);
     pthread_mutex_unlock(&pool->mutex);
   }
+  while (!tarn_list_empty(&deleted)) {
+    tarn__watch_t *w = TARN_CONTAINER(deleted.next, tarn__watch_t, link);
+    tarn_list_remove(&w->link);
+    if (call.on_deleted) { call.on_deleted(call.user, w->id); }
+    tarn_free(w);
+  }
   if (fire && call.on_room) { call.on_room(call.user); }
   if (tell && call.on_lend) { call.on_lend(call.user); }
 }
 
 void tarn__pool_wait_locked(tarn_pool_t *pool) {
-  if (pool->trash || pool->fire_room || pool->fire_lend || !tarn_list_empty(&pool->dropped)) {
+  if (pool->trash || pool->fire_room || pool->fire_lend || !tarn_list_empty(&pool->dropped) ||
+      !tarn_list_empty(&pool->deleted)) {
     tarn__pool_unlock(pool); /* what is put off is done first; then look again */
     tarn__pool_lock(pool);
     return;

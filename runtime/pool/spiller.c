@@ -286,6 +286,8 @@ static void finish_locked(tarn_pool_t *pool, tarn__object_t *o, bool written) {
   pool->pending -= o->gain;
   o->gain = 0;
   o->evicting = false;
+  bool keep = o->keep;
+  o->keep = false;
   for (uint32_t i = 0; i < o->value->count; i++) { o->value->pieces[i]->planned = false; }
   if (o->dead || !written) { back_in_line_locked(pool, o->value); }
   if (o->dead) {
@@ -293,8 +295,8 @@ static void finish_locked(tarn_pool_t *pool, tarn__object_t *o, bool written) {
   } else if (!written) {
     tarn__lru_oldest(pool, o);
   } else {
-    pool->evictions++;
-    if (o->touched) {
+    if (!keep) { pool->evictions++; }
+    if (o->touched || keep) {
       tarn__lru_touch(pool, o);
     } else {
       tarn__object_freeze_locked(pool, o);
@@ -337,7 +339,12 @@ static uint32_t run_batch_locked(tarn_pool_t *pool, uint32_t most) {
     tarn__object_t *o = TARN_CONTAINER(t.objects.next, tarn__object_t, queue_link);
     tarn_list_remove(&o->queue_link);
     for (uint32_t i = 0; rc == 0 && i < o->value->count; i++) {
-      tarn__block_vacate_locked(o->value->pieces[i]);
+      tarn__block_t *b = o->value->pieces[i];
+      if (!o->keep || o->dead) {
+        tarn__block_vacate_locked(b);
+      } else if (b->seg && !b->covered) {
+        b->kept = true;
+      }
     }
     finish_locked(pool, o, rc == 0);
     tarn__pool_changed_locked(pool);

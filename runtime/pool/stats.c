@@ -32,7 +32,7 @@ static int check_block(const tarn__block_t *b, sums_t *s) {
   s->records += sizeof *b;
   if (b->mem) { s->heap += tarn__heap_charge(b->pub.size); }
   if (b->seg) { s->segments += b->seg->warm; }
-  if (b->on_disk) { s->spilled += b->pub.size; }
+  if (b->on_disk && !b->saved) { s->spilled += b->pub.size; }
   if ((b->mem != NULL) + (b->seg != NULL) + (b->fmap != NULL) > 1) { return 1; }
   if (b->refs == 0 || b->refs < b->maps || b->later > b->maps) { return 2; }
   if (b->maps > 0 && b->pub.data != tarn__block_address(b)) { return 3; }
@@ -43,10 +43,10 @@ static int check_block(const tarn__block_t *b, sums_t *s) {
   if (b->pub.kind != TARN__KIND_BORROWED && b->lent && b->lent->count > 0) {
     s->lent += b->pub.size;
   }
-  bool kept =
+  bool stays =
       b->pub.kind == TARN__KIND_BORROWED || tarn__lent_in_memory(b) || tarn__lent_leaving(b);
-  if (b->maps == 0 && !b->busy && !kept &&
-      (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned))) {
+  if (b->maps == 0 && !b->busy && !stays &&
+      (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned && !b->kept))) {
     return 6;
   }
   if (b->covered && !b->on_disk) { return 7; }

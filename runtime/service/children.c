@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -151,6 +152,7 @@ static void write_all(int fd, const char *bytes, size_t size) {
 
 static void print_line(struct tarn_output *o, const char *line, size_t size) {
   char prefix[40];
+  fflush(o->to_fd == STDOUT_FILENO ? stdout : stderr); /* what we have said ourselves comes first */
   int n = o->child->id != 0
               ? snprintf(prefix, sizeof(prefix), "[%u] ", o->child->id)
               : snprintf(prefix, sizeof(prefix), "[pid %lld] ", (long long)o->child->os_pid);

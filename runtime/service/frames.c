@@ -85,7 +85,8 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
     memcpy(e->method, f->method, f->method_size);
     e->value = value;
     value = NULL;
-    if (e->value != NULL && strcmp(e->method, "pool.set") == 0) { /* its flags stand before the value */
+    if (e->value != NULL &&
+        strcmp(e->method, "pool.set") == 0) { /* its flags stand before the value */
       (void)set_bytes(e, bytes, size < FLAGS_BYTES ? size : FLAGS_BYTES);
     } else if (e->value == NULL) {
       if (!c->foreign) {
@@ -224,7 +225,8 @@ static void bulk_free(bulk_t *b) {
 /* A bulk message found no room. TARN_EAGAIN when it makes sense to wait. */
 static int wait_for_room(tarn_service_t *s, tarn_conn_t *c, int rc) {
   bool full = rc == TARN_EPOOLFULL;
-  if (full && s->bulk_arriving > 0) { /* what is arriving cannot be evicted; it can when it is here */
+  if (full &&
+      s->bulk_arriving > 0) { /* what is arriving cannot be evicted; it can when it is here */
     c->bulk_waiting = true;
     return TARN_EAGAIN;
   }

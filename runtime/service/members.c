@@ -103,14 +103,16 @@ void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
   if (m->child != NULL) {
     if (!m->child->exited && !m->child->stopping) { tarn__child_kill(m->child); }
   }
-  if (m->address[0] != '\0') { post_member(s, TARN_EVENT_LOST, m, reason); } /* else nobody was told that it had come */
+  if (m->address[0] != '\0') {
+    post_member(s, TARN_EVENT_LOST, m, reason);
+  } /* else nobody was told that it had come */
   tarn_free(m);
 }
 
 static void on_grace(uv_timer_t *t) {
   tarn_member_t *m = t->data;
   tarn_service_t *s = uv_handle_get_loop((uv_handle_t *)t)->data;
-  tarn__member_lost(s, m->id, "its connection was closed");
+  tarn__member_lost(s, m->id, m->stopping ? "stopped" : "its connection was closed");
 }
 
 void tarn__member_down(tarn_service_t *s, tarn_member_t *m, const char *reason) {

@@ -251,4 +251,3 @@ int tarn_service_spawn(tarn_service_t *s, char *const *argv, char *const *env, i
   *os_pid = o->child->os_pid;
   return out_push(s, o);
 }
-

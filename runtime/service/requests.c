@@ -90,8 +90,9 @@ static int serve_pool_get(call_t *k) {
   int rc = tarn_pool_get(k->s->pool, id, 0, &v, &err);
   if (lua_may_help(rc) || (rc == 0 && v == NULL)) { return NEED_LUA; }
   if (rc != 0) {
-    if (err.code == 0) {
-      tarn_error_set(&err, rc, "no object %u:%llu", k->s->id, (unsigned long long)id);
+    if (rc == TARN_ENOENT) {
+      tarn_error_set(&err, rc, "no object %u:%llu (deleted, or dropped under pressure)", k->s->id,
+                     (unsigned long long)id);
     }
     reply_error(k, &err);
     return 0;

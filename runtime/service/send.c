@@ -62,7 +62,8 @@ typedef struct bulk_out {
 static void undelivered(tarn_service_t *s, tarn_conn_t *c, role_t role, uint32_t msgid, int rc) {
   if (tarn_peer_gone(c->peer)) { return; } /* on_down tells all who wait */
   int code = rc == TARN_ENOMEM || rc == TARN_ETOOBIG ? rc : TARN_EIO;
-  const char *why = code != TARN_EIO ? tarn_error_text(code) : "no connection for large data can be made";
+  const char *why =
+      code != TARN_EIO ? tarn_error_text(code) : "no connection for large data can be made";
   tarn_error_t err;
   tarn_error_set(&err, code, "%s could not be sent to process %u: %s",
                  role == AS_REPLY ? "a result" : "a message", c->pid, why);
@@ -215,7 +216,9 @@ void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const t
   tarn_buf_release(&image);
   if (rc == 0) { rc = dispatch_frame(c, &b); }
   tarn_buf_release(&b);
-  if (rc != 0) { tarn_peer_close(c->peer, err); } /* who waits for the answer must not wait for ever */
+  if (rc != 0) {
+    tarn_peer_close(c->peer, err);
+  } /* who waits for the answer must not wait for ever */
 }
 
 void tarn__send_result(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, tarn_buf_t *result) {
@@ -235,5 +238,7 @@ void tarn__send_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, ta
   tarn_buf_release(params);
   if (rc == 0) { rc = dispatch_frame(c, &b); }
   tarn_buf_release(&b);
-  if (rc != 0) { tarn_peer_close(c->peer, NULL); } /* it would live on with a wrong picture of the cluster */
+  if (rc != 0) {
+    tarn_peer_close(c->peer, NULL);
+  } /* it would live on with a wrong picture of the cluster */
 }

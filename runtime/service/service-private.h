@@ -104,10 +104,10 @@ struct tarn_service {
   uv_poll_t life; /* worker: its standard input */
   uv_timer_t overdue;
   bool has_life, stopping, net_closed, stop_told;
-  bool wants_lua;        /* Lua shall look after the pool at its next turn */
-  bool wants_collection; /* and collect its garbage */
+  bool wants_lua;         /* Lua shall look after the pool at its next turn */
+  bool wants_collection;  /* and collect its garbage */
   uint32_t bulk_arriving; /* bulk messages whose blocks are being received */
-  int handles; /* of the service's own, not yet closed */
+  int handles;            /* of the service's own, not yet closed */
   /* events */
   tarn_event_t *event_first, **event_last;
   uint64_t takes;  /* how often Lua has taken them */

@@ -48,8 +48,8 @@ typedef struct tarn_event {
   int64_t os_pid;
   char method[TARN_METHOD_MAX + 1];
   char *text; /* owned; a reason. May be null */
-  uint8_t
-      *bytes; /* owned; a contiguous image. With a `value`: null, or the beginning of what stood before it */
+  uint8_t *
+      bytes; /* owned; a contiguous image. With a `value`: null, or the beginning of what stood before it */
   size_t size;
   tarn_value_t *value; /* one reference, owned */
 } tarn_event_t;

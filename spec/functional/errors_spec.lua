@@ -123,7 +123,7 @@ describe("reading standard input in a job", function()
       function() return io.lines()() end, function() return io.input():read() end,
       function() return io.stdin:lines() end,
     } do
-      says(job_fails("RemoteError", read).message, "a worker has no standard input")
+      says(job_fails("ArgumentError", read).message, "a worker has no standard input")
     end
   end)
 

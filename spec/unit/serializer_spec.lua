@@ -21,11 +21,11 @@ local function point_serializer(changes)
   local spec = {
     name = "spec_point", version = 1, type = Point,
     approx_size = function() return 16 end,
-    mmwrite = function(out, p) out:value { x = p.x, y = p.y } end,
-    mmread = function(inp)
-      local v = inp:value()
-      return point(v.x, v.y)
+    mmwrite = function(out, p)
+      out:value(p.x)
+      out:value(p.y)
     end,
+    mmread = function(inp) return point(inp:value(), inp:value()) end,
   }
   for k, v in pairs(changes or {}) do spec[k] = v end
   return serializer(spec)
@@ -128,8 +128,7 @@ describe("serializer", function()
     point_serializer {
       version = 2,
       mmread = function(inp)
-        local v = inp:value()
-        local p = point(v.x, v.y)
+        local p = point(inp:value(), inp:value())
         p.version = inp.version
         return p
       end,
@@ -171,7 +170,7 @@ describe("serializer", function()
   end)
 
   it("that reads past its values, or a block where there is none, is refused", function()
-    point_serializer { mmread = function(inp) return { inp:value(), inp:value() } end }
+    point_serializer { mmread = function(inp) return { inp:value(), inp:value(), inp:value() } end }
     fails("Corrupt", back, { point(1, 2), "behind" })
     point_serializer { mmread = function(inp) return { inp:block() } end }
     fails("Corrupt", back, { point(1, 2) })
@@ -247,6 +246,21 @@ describe("serializer", function()
     }
     local t = back { point(1), point(2), point(3) }
     assert.are.same({ { 1275 }, { 1275 }, { 1275 } }, t)
+  end)
+
+  it("nests as deep as tables do", function()
+    local function chain(n)
+      local p = point(0)
+      for _ = 2, n do p = point(p) end
+      return p
+    end
+    local p, depth = back(chain(1000)), 0
+    while p ~= 0 do
+      p, depth = p.x, depth + 1
+    end
+    assert.are.equal(1000, depth)
+    local e = fails("NotSerializable", core.encode, chain(1001))
+    assert.is_truthy(e.message:find("deeper than 1000", 1, true))
   end)
 
   it("cannot hold itself, and says so", function()

@@ -1,0 +1,46 @@
+-- Destructors: functions that are called once, on the owner, when their object is gone: deleted, dropped under pressure, or left at
+-- an orderly end of the process. C tells which watched objects are gone; what is called gets the object's key.
+local core = require "tarn.core"
+local failure = require "tarn.failure"
+local task = require "tarn.task"
+
+local destructor = {}
+
+local kept = {} -- id -> {fn, key}, until it is called
+
+-- Take it out, so that it is called once.
+local function take(id)
+  local d = kept[id]
+  kept[id] = nil
+  return d
+end
+
+local function log_failure(_, ok, e)
+  if not ok then core.log("error", "destructor: " .. failure.text(failure.outgoing(e))) end
+end
+
+local function call(id)
+  local d = take(id)
+  if d then d.fn(d.key) end
+end
+
+-- Call fn(key) when the object of ref, which is ours, is gone.
+function destructor.set(ref, fn)
+  kept[ref.id] = { fn = fn, key = ref:key() }
+  if not core.pool_watch(ref) then task.spawn({ done = log_failure }, call, ref.id) end
+end
+
+-- Some watched objects are gone. Called by the host between tasks.
+function destructor.deleted()
+  for _, id in ipairs(core.pool_deleted()) do task.spawn({ done = log_failure }, call, id) end
+end
+
+-- The process ends: all that are left, in the order of their objects. They cannot wait for anything any more.
+function destructor.run_all()
+  local ids = {}
+  for id in pairs(kept) do ids[#ids + 1] = id end
+  table.sort(ids)
+  for _, id in ipairs(ids) do log_failure(nil, pcall(call, id)) end
+end
+
+return destructor

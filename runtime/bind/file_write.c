@@ -1,0 +1,302 @@
+/* Writing a saved file (the form of image/file.h): without a name until all of it is on the disk, then put in its place: the old file or the
+ * new one, never half, and nothing is left of a process that is killed. What is open meanwhile hangs from a userdata, since
+ * everything here may raise. Lua thread; blocks it for as long as the disk takes. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "bind/codec-private.h"
+#include "image/file.h"
+
+#define JOB_METATABLE "tarn.file_job"
+#define FRONT_FIXED 32u /* the bytes of a front in which it says that it is detached */
+
+typedef struct job {
+  int fd;          /* -1: none */
+  char *directory; /* owned */
+  char *
+      temporary; /* owned; the name that the file has for a moment, to be unlinked; null: it has none */
+  tarn_buf_t header;    /* owned */
+  const uint8_t *front; /* borrowed */
+  size_t front_size;
+  const void **data; /* of the blocks; owned */
+  uint64_t *sizes;   /* owned */
+  uint32_t count;
+  uint64_t file_size;
+} job_t;
+
+static void clear(job_t *j) {
+  if (j->fd >= 0) { close(j->fd); }
+  if (j->temporary) { unlink(j->temporary); }
+  tarn_free(j->directory);
+  tarn_free(j->temporary);
+  tarn_free(j->data);
+  tarn_free(j->sizes);
+  tarn_buf_release(&j->header);
+  memset(j, 0, sizeof *j);
+  j->fd = -1;
+}
+
+static int job_gc(lua_State *L) {
+  clear(lua_touserdata(L, 1));
+  return 0;
+}
+
+static job_t *new_job(lua_State *L) {
+  job_t *j = lua_newuserdata(L, sizeof *j);
+  memset(j, 0, sizeof *j);
+  j->fd = -1;
+  tarn_buf_init(&j->header, (size_t)1 << 40);
+  if (luaL_newmetatable(L, JOB_METATABLE)) {
+    lua_pushcfunction(L, job_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  return j;
+}
+
+int tarn__file_raise(lua_State *L, const char *path, const tarn_error_t *err) {
+  tarn_bind_push_error(L, err);
+  size_t length = strlen(path);
+  if (strncmp(err->message, path, length) != 0) {
+    lua_pushfstring(L, "%s: %s", path, err->message);
+    lua_setfield(L, -2, "message");
+  }
+  lua_pushstring(L, path);
+  lua_setfield(L, -2, "path");
+  tarn_bind_add_position(L, -1);
+  return lua_error(L);
+}
+
+static int raise_errno(lua_State *L, job_t *j, const char *path, const char *what) {
+  tarn_error_t err;
+  tarn_error_errno(&err, errno, "%s", what);
+  if (err.code == TARN_EDISKFULL) {
+    struct statvfs fs;
+    err.needed = j->file_size;
+    err.available = statvfs(j->directory, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
+  }
+  clear(j);
+  return tarn__file_raise(L, path, &err);
+}
+
+/* ---- what may be in a file ---- */
+
+static int found_ref(void *ud, const tarn_image_ref_t *ref) {
+  (void)ref;
+  *(const char **)ud = "a DRef cannot be saved in a file: save what it refers to";
+  return 1;
+}
+
+static int found_serializer(void *ud, uint32_t index, const tarn_image_serializer_t *s) {
+  (void)index;
+  if (s->name_length != 11 || memcmp(s->name, "tarn.future", 11) != 0) { return 0; }
+  *(const char **)ud = "a Future cannot be saved in a file: save what it gives";
+  return 1;
+}
+
+static void check_content(lua_State *L, job_t *j, const char *path) {
+  tarn_image_t im;
+  tarn_error_t err = {0};
+  const char *problem = NULL;
+  if (tarn_image_open(j->front, j->front_size, &im, &err) != 0) {
+    clear(j);
+    tarn__file_raise(L, path, &err);
+  }
+  if (tarn_image_each_ref(&im, found_ref, &problem) == 0) {
+    (void)tarn_image_each_serializer(&im, found_serializer, &problem);
+  }
+  if (problem == NULL) { return; }
+  clear(j);
+  tarn__failure_t f = {0};
+  tarn__failure_set(&f, TARN__NOT_SERIALIZABLE, "%s", problem);
+  tarn__failure_push(L, &f, 0);
+  lua_error(L);
+}
+
+/* The parts to be written; header composed. */
+static void take_parts(lua_State *L, job_t *j, const char *path, const tarn_encoded_t *e,
+                       tarn_value_t *v) {
+  j->front = e ? e->front : tarn_value_front(v, &j->front_size);
+  if (e) { j->front_size = e->front_size; }
+  j->count = e ? e->block_count : tarn_value_block_count(v);
+  check_content(L, j, path);
+  j->data = tarn_calloc((size_t)j->count + 1, sizeof *j->data);
+  j->sizes = tarn_calloc((size_t)j->count + 1, sizeof *j->sizes);
+  int rc = j->data && j->sizes ? 0 : TARN_ENOMEM;
+  for (uint32_t i = 0; rc == 0 && i < j->count; i++) {
+    const tarn_block_t *b = e ? e->blocks[i] : tarn_value_block(v, i);
+    j->data[i] = b->data;
+    j->sizes[i] = b->size;
+  }
+  if (rc == 0) {
+    rc = tarn_file_compose_header(j->front, j->front_size, j->data, j->sizes, j->count, &j->header);
+  }
+  if (rc == 0) { return; }
+  tarn_error_t err;
+  tarn_error_set(&err, rc, "%s",
+                 rc == TARN_ENOMEM ? "out of memory while saving" : "cannot be saved");
+  clear(j);
+  tarn__file_raise(L, path, &err);
+}
+
+/* ---- bytes ---- */
+
+static bool write_all(job_t *j, const void *bytes, size_t size) {
+  const char *at = bytes;
+  j->file_size += size;
+  while (size) {
+    size_t n = size < (16u << 20) ? size : 16u << 20;
+    ssize_t done = write(j->fd, at, n);
+    if (done < 0 && errno == EINTR) { continue; }
+    if (done < 0) { return false; }
+    at += done;
+    size -= (size_t)done;
+  }
+  return true;
+}
+
+/* In a file the blocks follow the front, which says so; the one in memory is not ours to change. */
+static bool write_front(job_t *j) {
+  uint8_t fixed[FRONT_FIXED];
+  size_t head = j->front_size < sizeof fixed ? j->front_size : sizeof fixed;
+  memcpy(fixed, j->front, head);
+  if (j->count > 0) { tarn_image_set_detached(fixed, head, false); }
+  return write_all(j, fixed, head) && write_all(j, j->front + head, j->front_size - head);
+}
+
+static bool write_image(job_t *j) {
+  static const char zeros[TARN_IMAGE_ALIGN];
+  if (!write_all(j, j->header.data, j->header.size) || !write_front(j)) { return false; }
+  uint64_t at = j->front_size;
+  for (uint32_t i = 0; i < j->count; i++) {
+    uint64_t start = tarn_image_align(at);
+    if (!write_all(j, zeros, (size_t)(start - at)) ||
+        !write_all(j, j->data[i], (size_t)j->sizes[i])) {
+      return false;
+    }
+    at = start + j->sizes[i];
+  }
+  return true;
+}
+
+/* ---- names ---- */
+
+static bool split(job_t *j, const char *path) {
+  const char *slash = strrchr(path, '/');
+  j->directory = slash ? tarn_strdup(path) : tarn_strdup(".");
+  if (j->directory && slash) { j->directory[slash == path ? 1 : slash - path] = '\0'; }
+  if (!j->directory) { errno = ENOMEM; }
+  return j->directory != NULL;
+}
+
+/* Its mode is what creating path would have given; that of the file that is replaced where there is one. */
+static void set_mode(job_t *j, const char *path) {
+  struct stat old;
+  mode_t mask = umask(0);
+  umask(mask);
+  fchmod(j->fd, stat(path, &old) == 0 ? old.st_mode & 07777 : 0666 & ~mask);
+}
+
+static char *temporary_name(const char *path) {
+  static const char suffix[] = ".XXXXXX";
+  size_t length = strlen(path);
+  char *name = tarn_malloc(length + sizeof suffix);
+  if (!name) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  memcpy(name, path, length);
+  memcpy(name + length, suffix, sizeof suffix);
+  return name;
+}
+
+/* A file in the same directory: without a name where the file system can. */
+static bool open_file(job_t *j, const char *path) {
+  if (!split(j, path)) { return false; }
+  j->fd = open(j->directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+  if (j->fd < 0) {
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) { return false; }
+    char *name = temporary_name(path);
+    if (!name) { return false; }
+    j->fd = mkostemp(name, O_CLOEXEC);
+    if (j->fd < 0) {
+      tarn_free(name);
+      return false;
+    }
+    j->temporary = name;
+  }
+  set_mode(j, path);
+  return true;
+}
+
+/* Give the nameless file a name that must not exist yet. */
+static bool give_name(const job_t *j, const char *name) {
+  char self[48];
+  snprintf(self, sizeof self, "/proc/self/fd/%d", j->fd);
+  return linkat(AT_FDCWD, self, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0;
+}
+
+static bool give_temporary_name(job_t *j, const char *path) {
+  uint64_t seed = tarn_clock_ns() ^ ((uint64_t)getpid() << 32);
+  char *name = temporary_name(path);
+  if (!name) { return false; }
+  for (int attempt = 0; attempt < 100; attempt++) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    snprintf(name + strlen(path), 8, ".%06" PRIx64, seed >> 40);
+    if (give_name(j, name)) {
+      j->temporary = name;
+      return true;
+    }
+    if (errno != EEXIST) { break; }
+  }
+  tarn_free(name);
+  return false;
+}
+
+static bool put_in_place(job_t *j, const char *path, bool replace) {
+  if (!replace) {
+    if (!j->temporary) { return give_name(j, path); }
+    return link(j->temporary, path) == 0; /* its other name goes with the job */
+  }
+  if (!j->temporary && !give_temporary_name(j, path)) { return false; }
+  if (rename(j->temporary, path) != 0) { return false; }
+  tarn_free(j->temporary);
+  j->temporary = NULL;
+  return true;
+}
+
+/* So that the name itself is on the disk. Some file systems refuse it: then it is as good as it gets. */
+static void sync_directory(const job_t *j) {
+  int fd = open(j->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) { return; }
+  fsync(fd);
+  close(fd);
+}
+
+uint64_t tarn__file_write(lua_State *L, const char *path, bool replace, const tarn_encoded_t *e,
+                          tarn_value_t *v) {
+  job_t *j = new_job(L);
+  struct stat st;
+  if (!replace && lstat(path, &st) == 0) {
+    errno = EEXIST;
+    raise_errno(L, j, path, "the file must not exist yet");
+  }
+  take_parts(L, j, path, e, v);
+  if (!open_file(j, path)) { raise_errno(L, j, path, "cannot create a file"); }
+  if (!write_image(j) || fsync(j->fd) != 0) { raise_errno(L, j, path, "cannot write"); }
+  if (!put_in_place(j, path, replace)) { raise_errno(L, j, path, "cannot put it in place"); }
+  sync_directory(j);
+  uint64_t size = j->file_size;
+  clear(j);
+  lua_pop(L, 1);
+  return size;
+}
