@@ -183,8 +183,8 @@ static int start_pool(tarn_host_t *h, tarn_error_t *err) {
                            .spill_dir = h->spill_dir,
                            .on_room = tarn__host_on_room,
                            .on_drop_live = tarn__host_on_drop_live,
-                           .on_deleted = tarn__host_on_deleted,
                            .on_lend = tarn__host_on_lend,
+                           .on_deleted = tarn__host_on_deleted,
                            .user = h};
   return tarn_pool_create(&pc, &h->pool, err);
 }

@@ -215,7 +215,8 @@ static holder_t *holder_locked(tarn_pool_t *pool, uint64_t id) {
 
 /* A saved file's blocks lie in a file of the user's, which is neither ours to promise nor what a holder opens. */
 static bool lendable(const tarn__block_t *b) {
-  return (b->pub.kind == TARN__KIND_SEGMENT || b->pub.kind == TARN__KIND_FILE) && !b->saved;
+  bool ours = b->pub.kind == TARN__KIND_SEGMENT || b->pub.kind == TARN__KIND_FILE;
+  return ours && !b->saved; /* a user's file is not ours to promise */
 }
 
 /* A record for each block that is to be lent. */
@@ -223,7 +224,7 @@ static int prepare_locked(const tarn_value_t *v) {
   bool any = false;
   for (uint32_t i = 1; i < v->count; i++) {
     tarn__block_t *b = v->pieces[i];
-    if (b->pub.kind == TARN__KIND_BORROWED) { return TARN_EINVAL; }
+    if (b->pub.size >= TARN_POOL_MAP_MIN && !lendable(b)) { return TARN_EINVAL; }
     any |= lendable(b);
   }
   if (!any) { return TARN_EINVAL; }

@@ -29,9 +29,9 @@ typedef struct tarn__pack {
 } tarn__pack_t;
 
 typedef struct tarn__object tarn__object_t;
-typedef struct tarn__saved tarn__saved_t; /* a user's file (saved.c) */
 typedef struct tarn__lent tarn__lent_t;
 typedef struct tarn__borrowed tarn__borrowed_t;
+typedef struct tarn__saved tarn__saved_t; /* a user's file (saved.c) */
 
 /* A block, or the front of a value. Where its bytes are:
  *   mem          heap (kind HEAP)
@@ -291,17 +291,6 @@ void tarn__visitor_left_locked(
     tarn__block_t *b); /* a piece was unmapped; the caller has a reference */
 void tarn__visitor_forget_locked(tarn__object_t *o); /* one is being deleted */
 
-/* ---- saved.c ---- */
-void tarn__saved_unref_locked(tarn__saved_t *f);
-/* The mutex is not held; the caller has a reference to b. One of *mem and *map is set. */
-int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error_t *err);
-
-/* ---- watch.c ---- */
-typedef struct tarn__watch {
-  tarn_list_t link; /* pool->deleted */
-  uint64_t id;
-} tarn__watch_t;
-void tarn__watch_fire_locked(tarn_pool_t *pool, tarn__object_t *o); /* it is being deleted */
 int tarn__visitor_enter_locked(tarn_pool_t *pool, tarn_value_t *v); /* TARN_ENOMEM */
 /* Its loans have ended, or pieces were unmapped: does the visitor go? v may be freed. */
 void tarn__visitor_check_locked(tarn_value_t *v);
@@ -346,6 +335,18 @@ void tarn__borrowed_dead_locked(
 /* Spill thread: map one anew, or unmap one that is dead. Lets go. False: there is none. */
 bool tarn__borrowed_work_locked(tarn_pool_t *pool);
 void tarn__borrow_clear_locked(tarn_pool_t *pool); /* the pool ends */
+
+/* ---- saved.c ---- */
+void tarn__saved_unref_locked(tarn__saved_t *f);
+/* The mutex is not held; the caller has a reference to b. One of *mem and *map is set. */
+int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error_t *err);
+
+/* ---- watch.c ---- */
+typedef struct tarn__watch {
+  tarn_list_t link; /* pool->deleted */
+  uint64_t id;
+} tarn__watch_t;
+void tarn__watch_fire_locked(tarn_pool_t *pool, tarn__object_t *o); /* it is being deleted */
 
 /* ---- spiller.c ---- */
 /* An extent with its space allocated. Lets go. in_place: it will be mapped before it is written,

@@ -37,15 +37,15 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   pool->config.spill_dir = NULL; /* the spill file has its copy */
   pool->max_memsize = config->max_memsize;
   tarn_map_init(&pool->objects);
-  tarn_map_init(&pool->watches);
   tarn_map_init(&pool->loans);
   tarn_map_init(&pool->holders);
   tarn_map_init(&pool->borrows);
+  tarn_map_init(&pool->watches);
   tarn__slab_init(&pool->slab, sizeof(tarn__object_t));
-  tarn_list_t *lists[] = {&pool->all,     &pool->lru,     &pool->wanted,  &pool->parked,
-                          &pool->limbo,   &pool->blocks,  &pool->later,   &pool->queue,
-                          &pool->dropped, &pool->deleted, &pool->leavers, &pool->late,
-                          &pool->left,    &pool->moves,   &pool->gone,    &pool->notes};
+  tarn_list_t *lists[] = {&pool->all,     &pool->lru,     &pool->wanted, &pool->parked,
+                          &pool->limbo,   &pool->blocks,  &pool->later,  &pool->queue,
+                          &pool->dropped, &pool->leavers, &pool->late,   &pool->left,
+                          &pool->moves,   &pool->gone,    &pool->notes,  &pool->deleted};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
   if (rc != 0) {
@@ -85,9 +85,9 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   tarn__pool_lock(pool);
   pool->config.on_drop_live = NULL;
   pool->config.on_room = NULL;
-  pool->config.on_deleted = NULL;
   pool->config.on_lend = NULL;
   tarn__lend_clear_locked(pool);
+  pool->config.on_deleted = NULL;
   delete_all_locked(pool);
   tarn__pool_unlock(pool);
   tarn_pool_boundary(pool);

@@ -46,11 +46,11 @@ typedef struct tarn_pool_config {
   /* A live object was deleted or evicted: drop its anchor. The pool mutex is not held; called on the thread that caused
    * it, so bind/ queues it where that is not the Lua thread. */
   void (*on_drop_live)(void *user, uint64_t id);
-  /* A watched object was deleted, for whatever reason. As on_drop_live. */
-  void (*on_deleted)(void *user, uint64_t id);
   /* There is something to be told to another process: call tarn_pool_lend_next until it says no. From any thread, the mutex is not
    * held; must only wake somebody. Null: this pool neither lends nor borrows. */
   void (*on_lend)(void *user);
+  /* A watched object was deleted, for whatever reason. As on_drop_live. */
+  void (*on_deleted)(void *user, uint64_t id);
   void *user;
 } tarn_pool_config_t;
 
@@ -140,27 +140,6 @@ int tarn_pool_copy(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);
 int tarn_pool_watch(tarn_pool_t *pool, uint64_t id);
 void tarn_pool_clear(tarn_pool_t *pool); /* delete every object */
 
-/* ---- saved files (image/file.h), which are the user's: never written nor deleted here ---- */
-
-/* What tells a file from another that took its name, or its bytes. */
-typedef struct tarn_saved_identity {
-  uint64_t device, inode, size, changed_ns, header_hash;
-} tarn_saved_identity_t;
-/* TARN_EIO, TARN_ECORRUPT (too short). The message begins with the path. */
-int tarn_saved_identify(const char *path, tarn_saved_identity_t *out, tarn_error_t *err);
-
-enum {
-  TARN_SAVED_VERIFY = 8
-}; /* in flags: verify all blocks now, the mapped ones of more than 1 MiB too */
-/* A value whose bytes are the file's: blocks of 64 KiB and more are mapped, read-only and private; the rest is read, as fresh
- * pieces that cost nothing to evict. One reference, the caller's. identity: null allowed. flags: TARN_BLOCK_WAIT too. The errors of
- * tarn_pool_get; TARN_ECORRUPT. When it is opened again later (tarn_pool_get of an object that it is) the file must be the same, else TARN_EIO. */
-int tarn_pool_open_saved(tarn_pool_t *pool, const char *path, uint32_t flags,
-                         tarn_saved_identity_t *identity, tarn_value_t **out, tarn_error_t *err);
-/* The object is v from here on (the same value at another home): what it was is let go of. Touches. TARN_ENOENT, TARN_ENOMEM. */
-int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
-/* The path of the saved file that the object is in. TARN_ENOENT: in none, or it does not fit into size. */
-int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size);
 /* ---- lending: blocks of 64 KiB and more, mapped by other processes of this machine ----
  *
  * An owner *lends* a value to a holder (a process, known here by a number): its large blocks stay where they are, and the holder is told where. The
@@ -190,7 +169,7 @@ typedef struct tarn_lend_place {
   uint64_t offset; /* in the memory or the spill file */
 } tarn_lend_place_t;
 /* Lend v (the caller has a reference) to a holder. tag: given back with what is to be told to it. places: one for each block. TARN_EINVAL: it cannot be lent
- * (no large block, or one that is borrowed itself); TARN_ENOMEM. */
+ * (no large block, or one that is borrowed itself or in a saved file); TARN_ENOMEM. */
 int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t tag,
                    uint64_t *loan, tarn_lend_place_t *places);
 /* The value of a loan, retained and mapped, for who could not map it. TARN_ENOENT, and the errors of tarn_pool_get. */
@@ -225,6 +204,28 @@ typedef struct tarn_lend_note {
   uint64_t offset; /* MOVED: in the spill file */
 } tarn_lend_note_t;
 bool tarn_pool_lend_next(tarn_pool_t *pool, tarn_lend_note_t *out);
+
+/* ---- saved files (image/file.h), which are the user's: never written nor deleted here ---- */
+
+/* What tells a file from another that took its name, or its bytes. */
+typedef struct tarn_saved_identity {
+  uint64_t device, inode, size, changed_ns, header_hash;
+} tarn_saved_identity_t;
+/* TARN_EIO, TARN_ECORRUPT (too short). The message begins with the path. */
+int tarn_saved_identify(const char *path, tarn_saved_identity_t *out, tarn_error_t *err);
+
+enum {
+  TARN_SAVED_VERIFY = 8
+}; /* in flags: verify all blocks now, the mapped ones of more than 1 MiB too */
+/* A value whose bytes are the file's: blocks of 64 KiB and more are mapped, read-only and private; the rest is read, as fresh
+ * pieces that cost nothing to evict. One reference, the caller's. identity: null allowed. flags: TARN_BLOCK_WAIT too. The errors of
+ * tarn_pool_get; TARN_ECORRUPT. When it is opened again later (tarn_pool_get of an object that it is) the file must be the same, else TARN_EIO. */
+int tarn_pool_open_saved(tarn_pool_t *pool, const char *path, uint32_t flags,
+                         tarn_saved_identity_t *identity, tarn_value_t **out, tarn_error_t *err);
+/* The object is v from here on (the same value at another home): what it was is let go of. Touches. TARN_ENOENT, TARN_ENOMEM. */
+int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
+/* The path of the saved file that the object is in. TARN_ENOENT: in none, or it does not fit into size. */
+int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size);
 
 /* ---- budget and figures ---- */
 

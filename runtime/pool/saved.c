@@ -346,6 +346,7 @@ int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error
   tarn_value_t *old = o->value;
   if (old) {
     tarn_list_remove(&o->value_link);
+    if (old->loans > 0) { tarn__lent_orphan_locked(old); }
   } else {
     pool->live -= o->live_size;
     o->live_size = 0;

@@ -43,10 +43,10 @@ static int check_block(const tarn__block_t *b, sums_t *s) {
   if (b->pub.kind != TARN__KIND_BORROWED && b->lent && b->lent->count > 0) {
     s->lent += b->pub.size;
   }
-  bool kept = b->kept || b->pub.kind == TARN__KIND_BORROWED || tarn__lent_in_memory(b) ||
-              tarn__lent_leaving(b);
-  if (b->maps == 0 && !b->busy && !kept &&
-      (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned))) {
+  bool stays =
+      b->pub.kind == TARN__KIND_BORROWED || tarn__lent_in_memory(b) || tarn__lent_leaving(b);
+  if (b->maps == 0 && !b->busy && !stays &&
+      (b->fmap || b->covered || (b->seg && b->on_disk && !b->planned && !b->kept))) {
     return 6;
   }
   if (b->covered && !b->on_disk) { return 7; }

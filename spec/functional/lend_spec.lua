@@ -144,6 +144,30 @@ describe("a large value of another process of this machine", function()
     end)
   end
 
+  it("is copied when it is in a user's file, and right after it was moved there and when it is on disk too", function()
+    cluster.with(2, function(ids)
+      local owner, reader = ids[1], ids[2]
+      local path = os.tmpname()
+      os.remove(path)
+      local ref = tarn.remotecall_fetch(owner, make, 1000000, 7)
+      local held = tarn.poolget(ref)
+      tarn.copytodisk(ref)
+      check(tarn.remotecall_fetch(reader, tarn.poolget, ref), 7)
+      local file = tarn.movetodisk(ref, path)
+      for i = 1, 10 do tarn.remotecall_fetch(owner, make, 700000, i) end -- what it was is used again
+      check(held, 7)
+      check(tarn.poolget(file), 7)
+      local before, after = tarn.remotecall_fetch(reader, function(f, verify)
+        local first = tarn.poolstats().mapped_in_count
+        verify(tarn.poolget(f), 7)
+        return first, tarn.poolstats().mapped_in_count
+      end, file, check)
+      assert.equal(before, after)
+      held = nil -- luacheck: ignore
+      os.remove(path)
+    end, { memory = "32MB" })
+  end)
+
   it("stays readable when it is deleted, evicted, and when its owner is killed", function()
     cluster.with(1, function(ids)
       local refs, held = {}, {}

@@ -12,8 +12,8 @@ for _, declaration in ipairs({
       const char *spill_dir;
       void (*on_room)(void *user);
       void (*on_drop_live)(void *user, uint64_t id);
-      void (*on_deleted)(void *user, uint64_t id);
       void (*on_lend)(void *user);
+      void (*on_deleted)(void *user, uint64_t id);
       void *user;
     } tarn_pool_config_t;]],
   [[typedef struct tarn_pool_stats {
