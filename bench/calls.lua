@@ -2,6 +2,8 @@
 -- Rounds alternate between the two systems; the median of five counts.
 local tarn = require "tarn"
 local uv = require "luv"
+local erlang = require "bench.lib.erlang"
+local median = require "bench.lib.median"
 
 local ROUNDS, SECONDS, IN_FLIGHT = 5, 1, 64
 
@@ -47,48 +49,29 @@ local function tarn_round(id)
   return one / SECONDS, many / SECONDS
 end
 
--- Erlang's name server is one of our own, on a port of its own, gone with the bench.
-local function erlang()
-  if os.execute("command -v escript >/dev/null 2>&1") ~= 0 then return nil end
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(ERLANG)
-  file:close()
-  local env = "ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT=" .. 20000 + uv.os_getpid() % 20000 .. " "
-  local function round()
-    local pipe = io.popen(("%sescript %s %d %d 2>&1"):format(env, path, SECONDS, IN_FLIGHT))
-    local text = pipe:read("*a")
-    pipe:close()
-    local one, many = text:match("(%d+) (%d+)")
-    assert(one, "escript: " .. text)
-    return tonumber(one), tonumber(many)
-  end
-  local function stop()
-    os.execute(env .. "epmd -kill >/dev/null 2>&1")
-    os.remove(path)
-  end
-  return round, stop
-end
-
-local function median(list)
-  table.sort(list)
-  return list[math.ceil(#list / 2)]
+local function erlang_round(command)
+  local pipe = io.popen(("%s %d %d 2>&1"):format(command, SECONDS, IN_FLIGHT))
+  local text = pipe:read("*a")
+  pipe:close()
+  local one, many = text:match("(%d+) (%d+)")
+  assert(one, "escript: " .. text)
+  return tonumber(one), tonumber(many)
 end
 
 local id = tarn.addprocs(1)[1]
 calls_until(id, uv.hrtime() + 0.2e9)
-local peer_round, peer_stop = erlang()
+local peer, stop = erlang.script(ERLANG)
 local ours, theirs = { {}, {} }, { {}, {} }
 for i = 1, ROUNDS do
   ours[1][i], ours[2][i] = tarn_round(id)
-  if peer_round then theirs[1][i], theirs[2][i] = peer_round() end
+  if peer then theirs[1][i], theirs[2][i] = erlang_round(peer) end
 end
-if peer_stop then peer_stop() end
+if stop then stop() end
 
 print(("no-op calls/s, median of %d rounds of %d s"):format(ROUNDS, SECONDS))
 for i, name in ipairs { "one at a time", IN_FLIGHT .. " in flight" } do
   local mine = median(ours[i])
-  if peer_round then
+  if peer then
     local other = median(theirs[i])
     print(("%-14s  tarn %8.0f   erlang erpc %8.0f   ratio %5.2f"):format(name, mine, other, mine / other))
   else

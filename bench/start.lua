@@ -1,6 +1,8 @@
 -- The whole life of a driver with four workers: `tarn -p 4 -e 'print(#tarn.workers())'`, beside Erlang with four peers, by the clock
 -- on the wall. Rounds alternate between the two; the median of nine counts.
 local uv = require "luv"
+local erlang = require "bench.lib.erlang"
+local median = require "bench.lib.median"
 
 local ROUNDS = 9
 
@@ -24,27 +26,8 @@ local function seconds(command, expected)
   return took
 end
 
-local function median(list)
-  table.sort(list)
-  return list[math.ceil(#list / 2)]
-end
-
-local function erlang()
-  if os.execute("command -v escript >/dev/null 2>&1") ~= 0 then return nil end
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(ERLANG)
-  file:close()
-  local env = "ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT=" .. 20000 + uv.os_getpid() % 20000 .. " "
-  local function stop()
-    os.execute(env .. "epmd -kill >/dev/null 2>&1")
-    os.remove(path)
-  end
-  return env .. "escript " .. path, stop
-end
-
 local ours = ("'%s' -p 4 -e 'print(#tarn.workers())'"):format(uv.exepath())
-local peer, stop = erlang()
+local peer, stop = erlang.script(ERLANG)
 local mine, theirs = {}, {}
 for i = 1, ROUNDS do
   mine[i] = seconds(ours, "4")
