@@ -449,33 +449,17 @@ static int pool_limits(lua_State *L) {
   return 2;
 }
 
-static void set_stat(lua_State *L, const char *name, uint64_t v) {
-  push_figure(L, v);
-  lua_setfield(L, -2, name);
-}
-
 static int pool_stats(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
-  tarn_pool_stats_t s;
-  tarn_service_stats_t n = {0};
-  tarn_pool_get_stats(b->pool, &s);
-  if (b->service != NULL) { tarn_service_get_stats(b->service, &n); }
-  lua_createtable(L, 0, 21);
-  set_stat(L, "objects", s.objects), set_stat(L, "live_bytes", s.live_bytes),
-      set_stat(L, "resident_bytes", s.resident_bytes);
-  set_stat(L, "inflight_bytes", s.inflight_bytes), set_stat(L, "lent_bytes", s.lent_bytes),
-      set_stat(L, "borrowed_bytes", s.borrowed_bytes);
-  set_stat(L, "spilled_bytes", s.spilled_bytes), set_stat(L, "disk_bytes", s.disk_bytes),
-      set_stat(L, "max_memsize", s.max_memsize);
-  set_stat(L, "max_disksize", s.max_disksize), set_stat(L, "sets", s.sets),
-      set_stat(L, "gets", s.gets), set_stat(L, "deletes", s.deletes);
-  set_stat(L, "evictions", s.evictions), set_stat(L, "spill_written_bytes", s.spill_written_bytes);
-  set_stat(L, "mapped_back_bytes", s.mapped_back_bytes),
-      set_stat(L, "mapped_in_bytes", n.mapped_in_bytes),
-      set_stat(L, "mapped_in_count", n.mapped_in_count);
-  set_stat(L, "tcp_in_bytes", n.tcp_in_bytes), set_stat(L, "tcp_out_bytes", n.tcp_out_bytes);
-  set_stat(L, "lua_bytes",
-           (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB, 0));
+  uint64_t lua_bytes =
+      (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB, 0);
+  tarn_figure_t figures[TARN_FIGURES];
+  tarn_service_figures(b->pool, b->service, lua_bytes, figures);
+  lua_createtable(L, 0, TARN_FIGURES);
+  for (size_t i = 0; i < TARN_FIGURES; i++) {
+    push_figure(L, figures[i].value);
+    lua_setfield(L, -2, figures[i].name);
+  }
   return 1;
 }
 

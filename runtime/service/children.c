@@ -255,7 +255,7 @@ static void child_finish(tarn_child_t *c) {
   if (!c->exited || c->reported || c->out[0].open || c->out[1].open) { return; }
   c->reported = true;
   tarn_service_t *s = c->service;
-  tarn_event_t *e = tarn__event_create(s, TARN_EVENT_EXITED);
+  tarn_event_t *e = tarn__event_create(TARN_EVENT_EXITED);
   if (e != NULL) {
     e->pid = c->id;
     e->os_pid = c->os_pid;

@@ -5,8 +5,7 @@
 
 #define WAITING_BYTES_MAX (64u << 20) /* of one connection, while Lua is at a job */
 
-tarn_event_t *tarn__event_create(tarn_service_t *s, tarn_event_kind_t kind) {
-  (void)s;
+tarn_event_t *tarn__event_create(tarn_event_kind_t kind) {
   tarn_event_t *e = tarn_calloc(1, sizeof(*e));
   if (e == NULL) {
     tarn_log(TARN_LOG_ERROR, "out of memory: an event was dropped");
@@ -97,7 +96,7 @@ int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out) {
 }
 
 void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err) {
-  tarn_event_t *e = tarn__event_create(s, TARN_EVENT_RESPONSE);
+  tarn_event_t *e = tarn__event_create(TARN_EVENT_RESPONSE);
   if (e == NULL) { return; }
   tarn_buf_t b;
   tarn_buf_init(&b, 4096);

@@ -74,7 +74,7 @@ static void refuse(tarn_conn_t *c, const char *what) {
 
 /* Lua's to answer. value: from a bulk message, one reference, taken over. */
 static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_value_t *value) {
-  tarn_event_t *e = tarn__event_create(s, f->type == 0 ? TARN_EVENT_REQUEST : TARN_EVENT_NOTIFY);
+  tarn_event_t *e = tarn__event_create(f->type == 0 ? TARN_EVENT_REQUEST : TARN_EVENT_NOTIFY);
   if (e != NULL) {
     const uint8_t *bytes = f->params;
     size_t size = f->params_size;
@@ -116,7 +116,7 @@ static void post_response(tarn_service_t *s, const frame_t *f, tarn_value_t *val
     if (value != NULL) { tarn_value_release(value); }
     return;
   }
-  tarn_event_t *e = tarn__event_create(s, TARN_EVENT_RESPONSE);
+  tarn_event_t *e = tarn__event_create(TARN_EVENT_RESPONSE);
   if (e == NULL) {
     if (value != NULL) { tarn_value_release(value); }
     return;
@@ -417,7 +417,7 @@ static void on_up(void *user, tarn_peer_t *peer) {
 /* Less is queued to that process than before. */
 static void drained(tarn_service_t *s, uint32_t pid) {
   if (!tarn__congested_clear(s, pid)) { return; }
-  tarn_event_t *e = tarn__event_create(s, TARN_EVENT_DRAINED);
+  tarn_event_t *e = tarn__event_create(TARN_EVENT_DRAINED);
   if (e != NULL) { e->pid = pid; }
   tarn__event_post(s, e);
 }

@@ -29,7 +29,7 @@ tarn_member_t *tarn__member_add(tarn_service_t *s, uint32_t id, uint64_t incarna
 
 static void post_member(tarn_service_t *s, tarn_event_kind_t kind, const tarn_member_t *m,
                         const char *reason) {
-  tarn_event_t *e = tarn__event_create(s, kind);
+  tarn_event_t *e = tarn__event_create(kind);
   if (e == NULL) { return; }
   e->pid = m->id;
   e->os_pid = m->os_pid;

@@ -223,39 +223,48 @@ static int write_figure(tarn_buf_t *b, uint64_t v) {
   return tarn_mp_write_double(b, v == UINT64_MAX ? (double)INFINITY : (double)v);
 }
 
-static int write_stat(tarn_buf_t *b, const char *name, uint64_t v) {
-  return tarn_mp_write_cstr(b, name) | write_figure(b, v);
+void tarn_service_figures(tarn_pool_t *pool, tarn_service_t *s, uint64_t lua_bytes,
+                          tarn_figure_t out[TARN_FIGURES]) {
+  tarn_pool_stats_t p;
+  tarn_service_stats_t n = {0};
+  tarn_pool_get_stats(pool, &p);
+  if (s != NULL) { tarn_service_get_stats(s, &n); }
+  const tarn_figure_t figures[] = {{"objects", p.objects},
+                                   {"live_bytes", p.live_bytes},
+                                   {"resident_bytes", p.resident_bytes},
+                                   {"inflight_bytes", p.inflight_bytes},
+                                   {"lent_bytes", p.lent_bytes},
+                                   {"borrowed_bytes", p.borrowed_bytes},
+                                   {"spilled_bytes", p.spilled_bytes},
+                                   {"disk_bytes", p.disk_bytes},
+                                   {"lua_bytes", lua_bytes},
+                                   {"max_memsize", p.max_memsize},
+                                   {"max_disksize", p.max_disksize},
+                                   {"sets", p.sets},
+                                   {"gets", p.gets},
+                                   {"deletes", p.deletes},
+                                   {"evictions", p.evictions},
+                                   {"spill_written_bytes", p.spill_written_bytes},
+                                   {"mapped_back_bytes", p.mapped_back_bytes},
+                                   {"mapped_in_bytes", n.mapped_in_bytes},
+                                   {"mapped_in_count", n.mapped_in_count},
+                                   {"tcp_in_bytes", n.tcp_in_bytes},
+                                   {"tcp_out_bytes", n.tcp_out_bytes}};
+  _Static_assert(sizeof(figures) == TARN_FIGURES * sizeof(out[0]), "every figure, once");
+  memcpy(out, figures, sizeof(figures));
 }
 
 static int serve_pool_stats(call_t *k) {
-  tarn_pool_stats_t p;
-  tarn_service_stats_t n;
-  tarn_pool_get_stats(k->s->pool, &p);
-  tarn_service_get_stats(k->s, &n);
   const uint64_t *lua = atomic_load(&k->s->lua_bytes);
-  uint64_t lua_bytes = lua != NULL ? __atomic_load_n(lua, __ATOMIC_RELAXED) : 0;
+  tarn_figure_t figures[TARN_FIGURES];
+  tarn_service_figures(k->s->pool, k->s, lua != NULL ? __atomic_load_n(lua, __ATOMIC_RELAXED) : 0,
+                       figures);
   tarn_buf_t b;
   tarn_buf_init(&b, 4096);
-  int rc = tarn_mp_write_map(&b, 21);
-  rc |= write_stat(&b, "objects", p.objects) | write_stat(&b, "live_bytes", p.live_bytes);
-  rc |= write_stat(&b, "resident_bytes", p.resident_bytes) |
-        write_stat(&b, "inflight_bytes", p.inflight_bytes);
-  rc |= write_stat(&b, "lent_bytes", p.lent_bytes) |
-        write_stat(&b, "borrowed_bytes", p.borrowed_bytes);
-  rc |=
-      write_stat(&b, "spilled_bytes", p.spilled_bytes) | write_stat(&b, "disk_bytes", p.disk_bytes);
-  rc |=
-      write_stat(&b, "max_memsize", p.max_memsize) | write_stat(&b, "max_disksize", p.max_disksize);
-  rc |= write_stat(&b, "sets", p.sets) | write_stat(&b, "gets", p.gets) |
-        write_stat(&b, "deletes", p.deletes);
-  rc |= write_stat(&b, "evictions", p.evictions) |
-        write_stat(&b, "spill_written_bytes", p.spill_written_bytes);
-  rc |= write_stat(&b, "mapped_back_bytes", p.mapped_back_bytes);
-  rc |= write_stat(&b, "mapped_in_bytes", n.mapped_in_bytes) |
-        write_stat(&b, "mapped_in_count", n.mapped_in_count);
-  rc |= write_stat(&b, "tcp_in_bytes", n.tcp_in_bytes) |
-        write_stat(&b, "tcp_out_bytes", n.tcp_out_bytes);
-  rc |= write_stat(&b, "lua_bytes", lua_bytes);
+  int rc = tarn_mp_write_map(&b, TARN_FIGURES);
+  for (size_t i = 0; i < TARN_FIGURES; i++) {
+    rc |= tarn_mp_write_cstr(&b, figures[i].name) | write_figure(&b, figures[i].value);
+  }
   reply_result(k, rc, &b);
   return 0;
 }

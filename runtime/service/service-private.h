@@ -131,8 +131,7 @@ struct tarn_service {
 };
 
 /* events.c */
-tarn_event_t *tarn__event_create(tarn_service_t *s,
-                                 tarn_event_kind_t kind); /* null: out of memory, logged */
+tarn_event_t *tarn__event_create(tarn_event_kind_t kind); /* null: out of memory, logged */
 void tarn__event_post(tarn_service_t *s, tarn_event_t *e);
 /* A response that is an error, made here; pid: the process that the error is about. */
 void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err);

@@ -236,7 +236,7 @@ void tarn__stop_self(tarn_service_t *s) {
   if (s->stop_told) { return; }
   s->stop_told = true;
   uv_timer_start(&s->overdue, on_overdue, OVERDUE_MS, 0);
-  tarn__event_post(s, tarn__event_create(s, TARN_EVENT_STOP));
+  tarn__event_post(s, tarn__event_create(TARN_EVENT_STOP));
 }
 
 void tarn_service_get_stats(tarn_service_t *s, tarn_service_stats_t *out) {

@@ -137,6 +137,16 @@ typedef struct tarn_service_stats {
 } tarn_service_stats_t;
 void tarn_service_get_stats(tarn_service_t *s, tarn_service_stats_t *out); /* [any] */
 
+/* A figure of tarn.poolstats: bytes or a count; UINT64_MAX: no limit. */
+typedef struct tarn_figure {
+  const char *name; /* static */
+  uint64_t value;
+} tarn_figure_t;
+#define TARN_FIGURES 21
+/* [any] All that tarn.poolstats gives, here and to other processes. s: null where there is no service. */
+void tarn_service_figures(tarn_pool_t *pool, tarn_service_t *s, uint64_t lua_bytes,
+                          tarn_figure_t out[TARN_FIGURES]);
+
 /* [lua] The path of a 0600 file with one line, the secret in hex: made at the first call, outside the spill directory, removed at the end. Borrowed; null with err. */
 const char *tarn_service_secret_file(tarn_service_t *s, tarn_error_t *err);
 

@@ -258,25 +258,26 @@ function M.run_tarn(args, opts)
   return M.run(argv, opts)
 end
 
--- Run driver source as a script file in a new directory. opts.args: options before the script.
-function M.run_script(source, opts)
-  opts = opts or {}
+-- Driver source as a script file in a new directory: tarn's arguments, and that directory.
+local function script_of(source, opts)
   local cwd = opts.cwd or M.tmpdir()
-  local path = M.write_file(cwd .. "/driver.lua", source)
   local args = {}
   for _, arg in ipairs(opts.args or {}) do args[#args + 1] = arg end
-  args[#args + 1] = path
+  args[#args + 1] = M.write_file(cwd .. "/driver.lua", source)
+  return args, cwd
+end
+
+-- Run driver source to its end. opts.args: options before the script.
+function M.run_script(source, opts)
+  opts = opts or {}
+  local args, cwd = script_of(source, opts)
   return M.run_tarn(args, { cwd = cwd, env = opts.env, stdin = opts.stdin, timeout_s = opts.timeout_s })
 end
 
 -- The same without waiting for its end.
 function M.start_script(source, opts)
   opts = opts or {}
-  local cwd = opts.cwd or M.tmpdir()
-  local path = M.write_file(cwd .. "/driver.lua", source)
-  local args = {}
-  for _, arg in ipairs(opts.args or {}) do args[#args + 1] = arg end
-  args[#args + 1] = path
+  local args, cwd = script_of(source, opts)
   return M.start_tarn(args, { cwd = cwd, env = opts.env })
 end
 
