@@ -4,17 +4,13 @@ local core = require "tarn.core"
 local destructor = require "tarn.destructor"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
-local future = require "tarn.future"
 local rpc = require "tarn.rpc"
 local sandbox = require "tarn.sandbox"
 local task = require "tarn.task"
 
 local boot = { dispatch = rpc.dispatch, deleted = destructor.deleted }
 
-function boot.step()
-  future.sweep()
-  return task.step()
-end
+boot.step = task.step
 
 -- The process ends in order: tasks first, then what objects have asked to be called.
 function boot.stop()

@@ -169,7 +169,9 @@ end
 -- Small results go along; others stay in the pool, and the DRef goes.
 local function reply_kept(token, msgid, n, ...)
   if all_small(n, ...) then return core.reply(token, msgid, true, ...) end
-  return core.reply(token, msgid, false, n, store(n, ...))
+  local ref = store(n, ...)
+  core.reply(token, msgid, false, n, ref)
+  core.ref_release(ref) -- who has asked holds it, not we
 end
 
 local function keep_results(t, ok, ...)

@@ -72,18 +72,29 @@ int tarn_bind_raise_kind(lua_State *L, int code, const char *fmt,
 
 /* ---- references (ref.c) ---- */
 #define TARN_REF_METATABLE "tarn.DRef"
+struct tarn_held;
 typedef struct tarn_ref {
-  uint32_t owner;    /* tarn's process id */
-  uint64_t id;       /* within the owner */
-  uint64_t size;     /* bytes, as approx_size had it */
+  uint32_t origin; /* the process that made the object */
+  uint64_t id;     /* its number there */
+  uint64_t size;   /* bytes, as approx_size had it */
+  struct tarn_held
+      *held; /* with one of its uds; null: ours and known to nobody else (or there is no service) */
   bool private_here; /* ours, and never left the process: its end is the object's end */
 } tarn_ref_t;
 /* The DRef at index, or null when it is something else. */
 tarn_ref_t *tarn_ref_test(lua_State *L, int index);
-/* Push the one userdata for this object (the same one while it is alive). */
-void tarn_ref_push(lua_State *L, uint32_t owner, uint64_t id, uint64_t size);
-/* The ref is being written into bytes that may leave the process. */
-void tarn_ref_exported(lua_State *L, tarn_ref_t *ref);
+/* Push the one userdata for this object (the same one while it is alive). owner: where it is, if nothing better is known here. */
+void tarn_ref_push(lua_State *L, uint32_t origin, uint64_t id, uint64_t size, uint32_t owner);
+/* The same for an object of ours that has just been stored, and that nobody else knows. */
+void tarn_ref_push_new(lua_State *L, uint64_t id, uint64_t size);
+/* The ref is being written into bytes that may leave the process. TARN_ENOMEM. */
+int tarn_ref_exported(lua_State *L, tarn_ref_t *ref);
+/* Where the object is now. */
+uint32_t tarn_ref_owner(const tarn_ref_t *ref);
+/* Its number in our pool; 0: it is another process's. */
+uint64_t tarn_ref_local(lua_State *L, const tarn_ref_t *ref);
+/* Let go of what the ref at index holds, before it is collected: it must not be used any more. */
+void tarn_ref_release(lua_State *L, int index);
 
 /* Adds core.ref_methods and the metatable. Core table at the top of the stack. */
 void tarn_ref_open(lua_State *L);
@@ -101,6 +112,8 @@ typedef struct tarn__room_try {
 bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *err);
 /* Store v (one reference, taken over) making room as need be: its id. Raises PoolFull, DiskFull, IOError. */
 uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags);
+/* Raise that an object is elsewhere (TARN_EMOVED: at process `at`, and who asked us repeats it there), or nowhere. */
+int tarn__raise_moved(lua_State *L, int rc, uint32_t at);
 /* Export: the value of object id, encoded now if it is live. Raises KeyError, NotSerializable. One reference, the caller's. */
 tarn_value_t *tarn_object_export(lua_State *L, uint64_t id);
 

@@ -119,7 +119,7 @@ static int file_open(lua_State *L) {
   tarn__file_push(L, path, *box, may_code);
   int value = lua_gettop(L);
   tarn__object_push_new(L, *box, TARN_BLOCK_WAIT);
-  tarn__object_cache(L, tarn_ref_test(L, -1)->id, value);
+  tarn__object_cache(L, tarn_ref_local(L, tarn_ref_test(L, -1)), value);
   push_identity(L, &identity);
   tarn__value_box_clear(box);
   return 3;

@@ -67,7 +67,28 @@ static tarn_payload_t payload_of(lua_State *L, tarn_encoded_t *e) {
     e->front = NULL;
     e->block_count = 0;
   }
+  int rc = p.value != NULL ? tarn_service_guard_value(b->service, p.value)
+                           : tarn_service_guard(b->service, p.front, p.front_size, &p.guard);
+  if (rc != 0) {
+    tarn_free(p.front);
+    if (p.value != NULL) { tarn_value_release(p.value); }
+    tarn_bind_raise_kind(L, rc, "out of memory for the references of a message");
+  }
   tarn_encoded_clear(e);
+  return p;
+}
+
+/* To a foreign client a ref is its key; what it stands for is the client's until it closes its connection. */
+static tarn_payload_t foreign_payload(lua_State *L, int index) {
+  if (tarn_ref_test(L, index) == NULL) { return payload_of(L, tarn_codec_encode(L, index)); }
+  lua_getfield(L, index, "key");
+  lua_pushvalue(L, index);
+  lua_call(L, 1, 1);
+  tarn_payload_t held = payload_of(L, tarn_codec_encode(L, index));
+  tarn_free(held.front);
+  /* A string is encoded without blocks and references, and fails only for lack of memory: the guard is lost then, and the object stays. */
+  tarn_payload_t p = payload_of(L, tarn_codec_encode(L, -2));
+  p.guard = held.guard;
   return p;
 }
 
@@ -120,7 +141,7 @@ static int core_reply(lua_State *L) {
   tarn_payload_t p;
   if (foreign) {
     lua_settop(L, 3); /* the first result */
-    p = payload_of(L, tarn_codec_encode(L, 3));
+    p = foreign_payload(L, 3);
   } else {
     p = list_payload(L, 3);
   }
@@ -152,6 +173,7 @@ static int plain_request(lua_State *L, uint32_t pid, const char *method, tarn_bu
     tarn_free(bytes);
     tarn_free(with.front);
     if (with.value != NULL) { tarn_value_release(with.value); }
+    tarn_service_unguard(tarn_bind_of(L)->service, with.guard);
   }
   sent(L, rc, msgid);
   lua_pushlightuserdata(L, (void *)(uintptr_t)&single_key);
@@ -168,8 +190,11 @@ static int ref_request(lua_State *L, const char *method) {
   if (r == NULL) { return luaL_typerror(L, 1, "DRef"); }
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  int rc = tarn_mp_write_array(&b, 1) | tarn_mp_write_uint(&b, r->id);
-  return plain_request(L, r->owner, method, &b, rc, (tarn_payload_t){0});
+  uint32_t owner = tarn_ref_owner(r);
+  bool adopted = owner != r->origin;
+  int rc = tarn_mp_write_array(&b, adopted ? 2 : 1) | tarn_mp_write_uint(&b, r->id);
+  if (adopted) { rc |= tarn_mp_write_uint(&b, r->origin); }
+  return plain_request(L, owner, method, &b, rc, (tarn_payload_t){0});
 }
 
 static int pool_get_at(lua_State *L) { return ref_request(L, "pool.get"); }
@@ -295,20 +320,26 @@ static int core_congested(lua_State *L) {
 
 /* ---- requests that need the Lua thread, but no Lua code: what C could not serve by itself ---- */
 
-/* pool.get of a live object: [id] -> its value */
+/* pool.get of a live object: [id, origin] or [key] -> its value */
 static int serve_get(lua_State *L) {
-  tarn_event_t *e = tarn_bind_of(L)->current;
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_event_t *e = b->current;
   lua_settop(L, 0);
   decode_event(L, e);
-  uint64_t id = 0;
-  if (lua_type(L, 1) == LUA_TSTRING) {                   /* a foreign client's key */
-    const char *colon = strchr(lua_tostring(L, 1), ':'); /* C has looked at it */
+  uint64_t origin = tarn_service_id(b->service), id = 0, local = 0;
+  uint32_t at = 0;
+  if (lua_type(L, 1) == LUA_TSTRING) { /* a foreign client's: C has looked at it */
+    const char *key = lua_tostring(L, 1), *colon = strchr(key, ':');
+    origin = strtoull(key, NULL, 10);
     id = colon != NULL ? strtoull(colon + 1, NULL, 10) : 0;
   } else {
     id = (uint64_t)luaL_checknumber(L, 1);
+    origin = (uint64_t)luaL_optnumber(L, 2, (double)origin);
   }
-  tarn_payload_t p = {.value = tarn_object_export(L, id)};
-  (void)tarn_service_reply(tarn_bind_of(L)->service, e->token, e->msgid, true, e->foreign, p);
+  int rc = tarn_service_ref_find(b->service, (uint32_t)origin, id, &local, &at);
+  if (rc != 0) { return tarn__raise_moved(L, rc, at); }
+  tarn_payload_t p = {.value = tarn_object_export(L, local)};
+  (void)tarn_service_reply(b->service, e->token, e->msgid, true, e->foreign, p);
   return 0;
 }
 
@@ -325,11 +356,11 @@ static uint32_t bulk_flags(const tarn_event_t *e) {
 }
 
 /* Push the ref to the value in e's payload, stored here: [flags, value's image], or [value] of a foreign client. */
-static void store_payload(lua_State *L, tarn_bind_t *b, tarn_event_t *e) {
+static void store_payload(lua_State *L, tarn_event_t *e) {
   if (e->value != NULL) { /* as it is: what serializers it needs does not matter here */
     tarn_value_retain(e->value);
     uint64_t id = tarn_object_store(L, e->value, TARN_BLOCK_WAIT | bulk_flags(e) << 8);
-    tarn_ref_push(L, tarn_service_id(b->service), id, tarn_value_size(e->value));
+    tarn_ref_push_new(L, id, tarn_value_size(e->value));
     return;
   }
   lua_getglobal(L, "require");
@@ -357,14 +388,11 @@ static int serve_set(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   tarn_event_t *e = b->current;
   lua_settop(L, 0);
-  store_payload(L, b, e);
-  tarn_ref_test(L, -1)->private_here = false;
-  if (e->foreign) {
-    lua_getfield(L, -1, "key");
-    lua_insert(L, -2);
-    lua_call(L, 1, 1);
-  }
-  tarn_payload_t p = payload_of(L, tarn_codec_encode(L, lua_gettop(L)));
+  store_payload(L, e);
+  int ref = lua_gettop(L);
+  tarn_payload_t p =
+      e->foreign ? foreign_payload(L, ref) : payload_of(L, tarn_codec_encode(L, ref));
+  tarn_ref_release(L, ref); /* who has set it holds it, not we */
   (void)tarn_service_reply(b->service, e->token, e->msgid, true, e->foreign, p);
   return 0;
 }

@@ -11,7 +11,7 @@
 #include "file-private.h"
 #include "service/service.h"
 
-enum { MAX_ROUNDS = 10000 };
+enum { MAX_ROUNDS = 10000, SCRUBBED_SLOTS = 200 };
 
 static const char live_key = 0;  /* registry: id -> value, strong */
 static const char cache_key = 0; /* registry: id -> value, weak */
@@ -156,6 +156,11 @@ static int value_of(tarn_bind_t *b, tarn_encoded_t *e, tarn_value_t **v, tarn_er
     e->front = NULL;
     e->block_count = 0;
     tarn_encoded_clear(e);
+    if (b->service != NULL && (rc = tarn_service_guard_value(b->service, *v)) != 0) {
+      tarn_value_release(*v);
+      *v = NULL;
+      tarn_error_set(err, rc, "out of memory for the references of a value");
+    }
   }
   return rc;
 }
@@ -222,6 +227,7 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
     t->collected = true;
     lua_gc(L, LUA_GCCOLLECT, 0);
     tarn_pool_boundary(tarn_bind_of(L)->pool);
+    if (tarn_bind_of(L)->service != NULL) { tarn_service_settle_refs(tarn_bind_of(L)->service); }
     return true;
   }
   if (rc == TARN_ENEEDLUA || rc == TARN_EAGAIN) {
@@ -230,7 +236,16 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
   return false;
 }
 
+/* Overwrite what ended calls have left on the stack: the collector takes for alive whatever lies within a frame, and the frames of the next
+ * turn would come to lie over it. (task.lua does the same for coroutines.) */
+static void scrub(lua_State *L) {
+  int top = lua_gettop(L);
+  if (lua_checkstack(L, SCRUBBED_SLOTS)) { lua_settop(L, top + SCRUBBED_SLOTS); }
+  lua_settop(L, top);
+}
+
 void tarn_bind_boundary(tarn_bind_t *b) {
+  scrub(b->L);
   tarn_pool_boundary(b->pool);
   drop_anchors(b->L, b);
   if (any_deleted(b->drops)) { (void)tarn_bind_boot(b, "deleted"); }
@@ -286,14 +301,23 @@ tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
 
 /* ---- core.pool_* ---- */
 
+int tarn__raise_moved(lua_State *L, int rc, uint32_t at) {
+  tarn_error_t err = {0};
+  if (rc == TARN_EMOVED) {
+    tarn_error_set(&err, rc, "the object belongs to process %u", at);
+    err.needed = at;
+  } else {
+    tarn_error_set(&err, rc, "%s", tarn_error_text(rc));
+  }
+  return tarn_bind_raise(L, &err);
+}
+
 uint64_t tarn__object_own_id(lua_State *L) {
   tarn_ref_t *r = tarn_ref_test(L, 1);
-  tarn_bind_t *b = tarn_bind_of(L);
   if (r == NULL) { luaL_typerror(L, 1, "DRef"); }
-  if (b->service != NULL && r->owner != tarn_service_id(b->service)) {
-    tarn_bind_raise_kind(L, TARN_EINVAL, "the object belongs to process %d", (int)r->owner);
-  }
-  return r->id;
+  uint64_t id = tarn_ref_local(L, r);
+  if (id == 0) { tarn__raise_moved(L, TARN_EMOVED, tarn_ref_owner(r)); }
+  return id;
 }
 
 uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags) {
@@ -322,15 +346,9 @@ static uint64_t set_encoded(lua_State *L, uint32_t flags) {
   return id;
 }
 
-static void push_own_ref(lua_State *L, uint64_t id, uint64_t size) {
-  tarn_bind_t *b = tarn_bind_of(L);
-  tarn_ref_push(L, b->service != NULL ? tarn_service_id(b->service) : 1, id, size);
-  tarn_ref_test(L, -1)->private_here = true;
-}
-
 void tarn__object_push_new(lua_State *L, tarn_value_t *v, uint32_t flags) {
   tarn_value_retain(v);
-  push_own_ref(L, tarn_object_store(L, v, flags), tarn_value_size(v));
+  tarn_ref_push_new(L, tarn_object_store(L, v, flags), tarn_value_size(v));
 }
 
 /* Store it as it is. 0: it has no room as long as it is live (its image might, on the disk). */
@@ -361,7 +379,7 @@ static int pool_set(lua_State *L) {
   /* Typed: its bytes are in blocks already, the image costs next to nothing, and C alone can serve and spill it. A nil has no place in a table. */
   if (!typed && !lua_isnil(L, 1)) { id = set_live(L, flags, size); }
   if (id == 0) { id = set_encoded(L, flags); }
-  push_own_ref(L, id, size);
+  tarn_ref_push_new(L, id, size);
   return 1;
 }
 

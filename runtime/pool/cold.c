@@ -7,7 +7,7 @@
 void tarn__object_freeze_locked(tarn_pool_t *pool, tarn__object_t *o) {
   tarn_value_t *v = o->value;
   if (!v || o->evicting || o->dead || o->place != TARN__NOWHERE) { return; }
-  if (v->count != 1 || v->refs > 0 || v->holds != 1) { return; }
+  if (v->count != 1 || v->refs > 0 || v->holds != 1 || v->guarded) { return; }
   tarn__block_t *b = v->pieces[0];
   if (!b->on_disk || !b->pack || tarn__block_resident(b) || b->refs != 1 || b->busy) { return; }
   tarn_list_remove(&o->value_link);

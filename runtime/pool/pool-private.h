@@ -81,6 +81,7 @@ struct tarn_value {
   uint64_t holds; /* objects', and of calls under way: keep the record */
   uint32_t loans;
   bool opening;        /* a get is mapping the pieces */
+  bool guarded;        /* pool->guards has its guard */
   tarn_list_t objects; /* that are this value */
   uint64_t size;
   uint32_t count;          /* pieces: the front, then the blocks */
@@ -133,6 +134,7 @@ struct tarn_pool {
 
   tarn_map_t objects;
   tarn_map_t watches; /* id -> tarn__watch_t, of watched objects */
+  tarn_map_t guards;  /* the address of a value -> its guard */
   uint64_t last_id;
   tarn_list_t all;    /* objects in the map */
   tarn_list_t lru;    /* least recently used first */
@@ -168,10 +170,11 @@ struct tarn_pool {
   /* To be done by tarn__pool_unlock. */
   uint32_t waiters;
   bool owed; /* some call returned TARN_EAGAIN or TARN_ENEEDLUA */
-  bool fire_room;
-  tarn_list_t dropped; /* live objects whose anchors must go */
-  tarn_list_t deleted; /* watched objects that are gone (watch.c) */
-  void *trash;         /* heap memory to free, linked through its first bytes */
+  bool fire_room, fire_pressure;
+  tarn_guard_t *unguarded; /* guards whose values are gone */
+  tarn_list_t dropped;     /* live objects whose anchors must go */
+  tarn_list_t deleted;     /* watched objects that are gone (watch.c) */
+  void *trash;             /* heap memory to free, linked through its first bytes */
 
   /* Lending (lend.c). */
   tarn_map_t loans, holders, borrows;
@@ -340,6 +343,9 @@ void tarn__borrow_clear_locked(tarn_pool_t *pool); /* the pool ends */
 void tarn__saved_unref_locked(tarn__saved_t *f);
 /* The mutex is not held; the caller has a reference to b. One of *mem and *map is set. */
 int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error_t *err);
+
+/* ---- guard.c ---- */
+void tarn__guard_drop_locked(tarn_value_t *v); /* its value is going */
 
 /* ---- watch.c ---- */
 typedef struct tarn__watch {

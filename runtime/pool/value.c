@@ -63,6 +63,7 @@ void tarn__value_unhold_locked(tarn_value_t *v) {
   tarn_pool_t *pool = v->pool;
   pool->records -= tarn__value_record_size(v);
   pool->value_count--;
+  if (v->guarded) { tarn__guard_drop_locked(v); }
   for (uint32_t i = 0; i < v->count; i++) {
     tarn__block_t *b = v->pieces[i];
     /* Another object may share it that has been evicted, and which no eviction would look at again.

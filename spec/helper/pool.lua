@@ -14,6 +14,8 @@ for _, declaration in ipairs({
       void (*on_drop_live)(void *user, uint64_t id);
       void (*on_lend)(void *user);
       void (*on_deleted)(void *user, uint64_t id);
+      void (*on_unguard)(void *user, void *guard);
+      void (*on_pressure)(void *user);
       void *user;
     } tarn_pool_config_t;]],
   [[typedef struct tarn_pool_stats {
