@@ -39,6 +39,13 @@ function future.succeed(f, ...)
   settle(f, "done")
 end
 
+-- Its n results are in the pool, as ref.
+function future.succeed_stored(f, n, ref)
+  if f.state then return end
+  f.n, f.ref, f.travelled = n, ref, true
+  settle(f, "done")
+end
+
 function future.fail(f, e)
   if f.state then return end
   f.err = e
@@ -68,6 +75,15 @@ function future.watch(f, watcher)
   if f.state then return watcher(f) end
   f.watchers = f.watchers or {}
   f.watchers[watcher] = true
+end
+
+-- f becomes what other is, as soon as that is ready.
+function future.follow(f, other)
+  future.watch(other, function()
+    if other.state == "failed" then return future.fail(f, other.err) end
+    if other.values then return future.succeed(f, unpack(other.values, 1, other.n)) end
+    return future.succeed_stored(f, other.n, other.ref)
+  end)
 end
 
 function future.unwatch(f, watcher)

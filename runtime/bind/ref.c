@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "bind.h"
+#include "file-private.h"
 #include "service/service.h"
 
 static const char refs_key =
@@ -168,6 +169,12 @@ static int ref_gc(lua_State *L) {
   return 0;
 }
 
+/* ref_local(ref) -> the number in our pool of an object that is ours */
+static int core_ref_local(lua_State *L) {
+  lua_pushnumber(L, (double)tarn__object_own_id(L));
+  return 1;
+}
+
 /* ref_note(ref, from, at): process `from` has said that the object is at `at`. */
 static int core_ref_note(lua_State *L) {
   tarn_ref_t *r = check_ref(L, 1);
@@ -214,6 +221,8 @@ void tarn_ref_open(lua_State *L) {
   lua_setfield(L, -2, "ref_methods");
   lua_pushcfunction(L, core_ref_release);
   lua_setfield(L, -2, "ref_release");
+  lua_pushcfunction(L, core_ref_local);
+  lua_setfield(L, -2, "ref_local");
   lua_pushcfunction(L, core_ref_note);
   lua_setfield(L, -2, "ref_note");
   lua_pushcfunction(L, core_ref_figures);
