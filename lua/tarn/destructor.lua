@@ -40,6 +40,12 @@ function destructor.set(ref, fn)
   end
 end
 
+-- The function that is to be called for the object of ref, which is ours; nil: none.
+function destructor.get(ref)
+  local d = kept[core.ref_local(ref)]
+  return d and d.fn
+end
+
 -- The function that is to be called for the object of ref, which is ours and moves away: taken out. May be nil.
 function destructor.take(ref)
   local d = take(core.ref_local(ref))

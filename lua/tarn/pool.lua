@@ -221,6 +221,8 @@ function pool.cleanup()
   core.pool_clear()
 end
 
+pool.migrate = require "tarn.migrate"
+
 for _, name in ipairs { "movetodisk", "copytodisk", "savetodisk", "deletefromdisk", "who_has_read" } do pool[name] = disk[name] end
 
 return pool

@@ -131,20 +131,19 @@ function rpc.await(what, msgid, timeout_s) return raise_unless(await(what, msgid
 
 ---------------------------------------------------------------------------------------------------- asking the owner of an object
 
--- Has process pid answered that the object is elsewhere by now? Then ref.owner says where, and it is to be asked there.
-function rpc.has_moved(ref, pid, e)
+-- Is e the answer that the object of ref is elsewhere by now? Then ref.owner says where, and it is to be asked there.
+function rpc.has_moved(ref, e)
   if not errors.iserror(e, "Moved") then return false end
-  core.ref_note(ref, pid, e.needed)
-  return ref.owner ~= pid
+  core.ref_note(ref, e.needed, e.available or 0)
+  return true
 end
 
 -- ask(ref) gives a msgid: what the owner of ref answers.
 function rpc.ask_owner(what, ask, ref, timeout_s)
   while true do
-    local pid = ref.owner
     local ok, x = await(what, ask(ref), timeout_s, ref)
     if ok then return x end
-    if not rpc.has_moved(ref, pid, x) then error(x, 0) end
+    if not rpc.has_moved(ref, x) then error(x, 0) end
   end
 end
 
@@ -157,10 +156,9 @@ end
 -- rpc.call at the owner of ref, which goes along in the arguments.
 function rpc.call_owner(what, ref, method, ...)
   while true do
-    local pid = ref.owner
-    local results = { pcall(rpc.call, what, pid, method, ...) }
+    local results = { pcall(rpc.call, what, ref.owner, method, ...) }
     if results[1] then return unpack(results, 2, table.maxn(results)) end
-    if not rpc.has_moved(ref, pid, results[2]) then error(results[2], 0) end
+    if not rpc.has_moved(ref, results[2]) then error(results[2], 0) end
   end
 end
 

@@ -112,8 +112,9 @@ typedef struct tarn__room_try {
 bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *err);
 /* Store v (one reference, taken over) making room as need be: its id. Raises PoolFull, DiskFull, IOError. */
 uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags);
-/* Raise that an object is elsewhere (TARN_EMOVED: at process `at`, and who asked us repeats it there), or nowhere. */
-int tarn__raise_moved(lua_State *L, int rc, uint32_t at);
+/* Raise that an object is elsewhere (TARN_EMOVED; who asked us for it repeats that there), or nowhere. */
+struct tarn_place;
+int tarn__raise_moved(lua_State *L, int rc, struct tarn_place at);
 /* Export: the value of object id, encoded now if it is live. Raises KeyError, NotSerializable. One reference, the caller's. */
 tarn_value_t *tarn_object_export(lua_State *L, uint64_t id);
 
@@ -124,6 +125,14 @@ void tarn_processes_open(lua_State *L);
 void tarn__member_note(lua_State *L, uint32_t pid, bool is);
 /* A request that needs the Lua thread but no Lua code: the function that answers it, or null. */
 lua_CFunction tarn__native_method(const char *method);
+/* A request to a method that C serves: its parameters (released here), built with rc, and a value after them (taken over; may be empty). Pushes the
+ * msgid; the response is one value. Raises PoolFull for lack of memory. */
+struct tarn_buf;
+struct tarn_payload;
+int tarn__plain_request(lua_State *L, uint32_t pid, const char *method, struct tarn_buf *params,
+                        int rc, struct tarn_payload with);
+void tarn__migrate_open(
+    lua_State *L); /* migrate.c: its functions into the core table at the top of the stack */
 /* Answer the present request with the error at index 1. */
 int tarn__reply_failure(lua_State *L);
 

@@ -161,8 +161,8 @@ static int core_reply_error(lua_State *L) {
 
 /* ---- to methods that C serves there ---- */
 
-static int plain_request(lua_State *L, uint32_t pid, const char *method, tarn_buf_t *params, int rc,
-                         tarn_payload_t with) {
+int tarn__plain_request(lua_State *L, uint32_t pid, const char *method, tarn_buf_t *params, int rc,
+                        tarn_payload_t with) {
   uint32_t msgid = 0;
   size_t size = 0;
   uint8_t *bytes = tarn_buf_detach(params, &size);
@@ -194,7 +194,7 @@ static int ref_request(lua_State *L, const char *method) {
   bool adopted = owner != r->origin;
   int rc = tarn_mp_write_array(&b, adopted ? 2 : 1) | tarn_mp_write_uint(&b, r->id);
   if (adopted) { rc |= tarn_mp_write_uint(&b, r->origin); }
-  return plain_request(L, owner, method, &b, rc, (tarn_payload_t){0});
+  return tarn__plain_request(L, owner, method, &b, rc, (tarn_payload_t){0});
 }
 
 static int pool_get_at(lua_State *L) { return ref_request(L, "pool.get"); }
@@ -205,7 +205,7 @@ static int empty_request(lua_State *L, const char *method) {
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
   int rc = tarn_mp_write_array(&b, 0);
-  return plain_request(L, pid, method, &b, rc, (tarn_payload_t){0});
+  return tarn__plain_request(L, pid, method, &b, rc, (tarn_payload_t){0});
 }
 
 static int core_ping(lua_State *L) { return empty_request(L, "ping"); }
@@ -228,7 +228,7 @@ static int pool_limits_at(lua_State *L) {
     rc |= lua_isnil(L, i) ? tarn_mp_write_nil(&b)
                           : tarn_mp_write_uint(&b, limit_of(lua_tonumber(L, i)));
   }
-  return plain_request(L, pid, "pool.limits", &b, rc, (tarn_payload_t){0});
+  return tarn__plain_request(L, pid, "pool.limits", &b, rc, (tarn_payload_t){0});
 }
 
 static int pool_set_at(lua_State *L) {
@@ -239,7 +239,7 @@ static int pool_set_at(lua_State *L) {
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
   int rc = tarn_mp_write_array(&b, 1) | tarn_mp_write_uint(&b, flags);
-  return plain_request(L, pid, "pool.set", &b, rc, p);
+  return tarn__plain_request(L, pid, "pool.set", &b, rc, p);
 }
 
 /* ---- in ---- */
@@ -327,7 +327,7 @@ static int serve_get(lua_State *L) {
   lua_settop(L, 0);
   decode_event(L, e);
   uint64_t origin = tarn_service_id(b->service), id = 0, local = 0;
-  uint32_t at = 0;
+  tarn_place_t at = {0};
   if (lua_type(L, 1) == LUA_TSTRING) { /* a foreign client's: C has looked at it */
     const char *key = lua_tostring(L, 1), *colon = strchr(key, ':');
     origin = strtoull(key, NULL, 10);

@@ -301,11 +301,10 @@ tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
 
 /* ---- core.pool_* ---- */
 
-int tarn__raise_moved(lua_State *L, int rc, uint32_t at) {
+int tarn__raise_moved(lua_State *L, int rc, tarn_place_t at) {
   tarn_error_t err = {0};
   if (rc == TARN_EMOVED) {
-    tarn_error_set(&err, rc, "the object belongs to process %u", at);
-    err.needed = at;
+    tarn_service_moved_error(&err, at);
   } else {
     tarn_error_set(&err, rc, "%s", tarn_error_text(rc));
   }
@@ -316,7 +315,11 @@ uint64_t tarn__object_own_id(lua_State *L) {
   tarn_ref_t *r = tarn_ref_test(L, 1);
   if (r == NULL) { luaL_typerror(L, 1, "DRef"); }
   uint64_t id = tarn_ref_local(L, r);
-  if (id == 0) { tarn__raise_moved(L, TARN_EMOVED, tarn_ref_owner(r)); }
+  if (id == 0) { /* no object is 0 */
+    tarn_place_t at = {0};
+    int rc = tarn_service_ref_find(tarn_bind_of(L)->service, r->origin, r->id, &id, &at);
+    if (rc != 0) { tarn__raise_moved(L, rc, at); }
+  }
   return id;
 }
 

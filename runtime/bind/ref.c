@@ -175,12 +175,20 @@ static int core_ref_local(lua_State *L) {
   return 1;
 }
 
-/* ref_note(ref, from, at): process `from` has said that the object is at `at`. */
+/* ref_note(ref, owner, moves): somebody has said where it is */
 static int core_ref_note(lua_State *L) {
   tarn_ref_t *r = check_ref(L, 1);
-  uint32_t from = (uint32_t)luaL_checknumber(L, 2), at = (uint32_t)luaL_checknumber(L, 3);
-  if (r->held != NULL) { tarn_service_ref_note(tarn_bind_of(L)->service, r->held, from, at); }
+  tarn_place_t at = {(uint32_t)luaL_checknumber(L, 2), (uint32_t)luaL_checknumber(L, 3)};
+  if (r->held != NULL) { tarn_service_ref_note(tarn_bind_of(L)->service, r->held, at); }
   return 0;
+}
+
+/* ref_moves(ref) -> how often it has moved, as far as is known here */
+static int core_ref_moves(lua_State *L) {
+  tarn_ref_t *r = check_ref(L, 1);
+  lua_pushnumber(L,
+                 r->held != NULL ? tarn_service_ref_moves(tarn_bind_of(L)->service, r->held) : 0);
+  return 1;
 }
 
 /* ref_figures() -> objects that are known of, messages with references that are not answered, whether a loss is being looked into */
@@ -223,6 +231,8 @@ void tarn_ref_open(lua_State *L) {
   lua_setfield(L, -2, "ref_release");
   lua_pushcfunction(L, core_ref_local);
   lua_setfield(L, -2, "ref_local");
+  lua_pushcfunction(L, core_ref_moves);
+  lua_setfield(L, -2, "ref_moves");
   lua_pushcfunction(L, core_ref_note);
   lua_setfield(L, -2, "ref_note");
   lua_pushcfunction(L, core_ref_figures);

@@ -12,10 +12,9 @@
 #include "base/map.h"
 #include "image/image.h"
 #include "pool/pool.h"
+#include "service/service.h"
 
-struct tarn_service;
 struct tarn_conn;
-struct tarn_payload;
 
 #define TARN_TRANSFER_EXT                                                                          \
   0x21 /* MessagePack extension in a frame, beside its value: docs/REFERENCES.md */
@@ -31,6 +30,7 @@ typedef struct tarn_held {
   uint64_t id; /* its number where it was made */
   uint32_t origin;
   atomic_uint at; /* the owner, as far as is known here */
+  uint32_t moves; /* how often it had moved when it came there: what is older is no news */
   uint32_t uds;   /* userdata in Lua */
   uint32_t pins;  /* guards, and foreign clients */
   uint64_t local; /* ours: its number in our pool; else 0 */
@@ -72,7 +72,7 @@ typedef struct tarn__transfer {
   uint32_t to;
   tarn__guard_t *guard;
   tarn_list_t waits; /* for its end */
-  uint32_t at[];     /* where we said that each one is */
+  tarn_place_t at[]; /* where we said that each one is */
 } tarn__transfer_t;
 
 /* A fence of another process that is not answered yet. */
@@ -93,7 +93,7 @@ typedef struct tarn__party {
   tarn_map_t made;  /* the objects that were made there: id -> tarn__held_t */
   tarn_list_t todo; /* of those that are there, to be asked for or dropped */
   tarn__numbers_t got, done, fenced;
-  tarn__numbers_t moved; /* owner, origin, id */
+  tarn__numbers_t moved; /* owner, origin, id, moves */
   tarn__numbers_t told;  /* origin, id, 1 */
   uint64_t hold_number;  /* of the last refs.hold */
   uint64_t held_number;  /* up to which they have been worked off there */
@@ -151,11 +151,13 @@ void tarn__party_busy(struct tarn_service *s,
                       tarn__party_t *p);        /* [locked] there is something to send */
 void tarn__refs_settle(struct tarn_service *s); /* [any] delete what is doomed */
 bool tarn__guard_of_front(const uint8_t *front, size_t size); /* may it hold references? */
-/* [locked] A guard for the references of an image; null with 0 when it has none. moved: origin, id, owner, ...; null allowed. TARN_ENOMEM. */
+/* [locked] A guard for the references of an image; null with 0 when it has none. moved: origin, id, owner, moves, ...; null allowed. TARN_ENOMEM. */
 int tarn__guard_create(struct tarn_service *s, const uint8_t *front, size_t size,
                        const tarn__numbers_t *moved, tarn__guard_t **out);
 /* Where an object is, by what the sender of a message has said. */
-uint32_t tarn__place_told(uint32_t origin, uint64_t id, const tarn__numbers_t *moved);
+tarn_place_t tarn__place_told(uint32_t origin, uint64_t id, const tarn__numbers_t *moved);
+/* [locked] Somebody says where the object of h is. True: it is news. */
+bool tarn__held_moved(struct tarn_service *s, tarn__held_t *h, tarn_place_t to);
 /* Another one for the same. */
 tarn__guard_t *tarn__guard_clone(const tarn__guard_t *g); /* [locked] null: no memory */
 
@@ -176,7 +178,7 @@ void tarn__refs_later(
 
 /* ---- refs_move.c ---- */
 /* [locked, loop] p, which has owned an object, says that it is at another process now. */
-void tarn__refs_moved(struct tarn_service *s, tarn__party_t *p, uint32_t at, uint32_t origin,
+void tarn__refs_moved(struct tarn_service *s, tarn__party_t *p, tarn_place_t to, uint32_t origin,
                       uint64_t id);
 /* [locked, loop] All old holders of one that was ours have understood where it is. */
 void tarn__refs_moved_all(struct tarn_service *s, const tarn__held_t *h);

@@ -187,20 +187,24 @@ typedef struct fill {
   const tarn__numbers_t *moved;
 } fill_t;
 
-uint32_t tarn__place_told(uint32_t origin, uint64_t id, const tarn__numbers_t *moved) {
-  for (size_t i = 0; moved != NULL && i + 2 < moved->count; i += 3) {
-    if (moved->at[i] == origin && moved->at[i + 1] == id) { return (uint32_t)moved->at[i + 2]; }
+tarn_place_t tarn__place_told(uint32_t origin, uint64_t id, const tarn__numbers_t *moved) {
+  for (size_t i = 0; moved != NULL && i + 3 < moved->count; i += 4) {
+    if (moved->at[i] == origin && moved->at[i + 1] == id) {
+      return (tarn_place_t){(uint32_t)moved->at[i + 2], (uint32_t)moved->at[i + 3]};
+    }
   }
-  return origin;
+  return (tarn_place_t){origin, 0};
 }
 
 static int pin_ref(void *user, const tarn_image_ref_t *ref) {
   fill_t *f = user;
   tarn__held_t *h = tarn__held_find(f->s, ref->owner, ref->id);
   if (h == NULL) {
-    h = tarn__held_get(f->s, ref->owner, ref->id, tarn__place_told(ref->owner, ref->id, f->moved));
+    tarn_place_t place = tarn__place_told(ref->owner, ref->id, f->moved);
+    h = tarn__held_get(f->s, ref->owner, ref->id, place.owner);
+    if (h == NULL) { return TARN_ENOMEM; }
+    h->moves = place.moves;
   }
-  if (h == NULL) { return TARN_ENOMEM; }
   h->pins++;
   f->guard->held[f->guard->count++] = h;
   if (h->asked == TARN__TO_ASK) { tarn__held_queue(f->s, h); }

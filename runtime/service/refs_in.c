@@ -20,7 +20,8 @@ static void each_object(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r
 /* [locked] h was ours, and p may think that it still is: it is told where it is, and h stays until it has understood. */
 static void tell_moved(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
   int rc = tarn__holder_add(h, p->pid) | tarn__numbers_add(&p->moved, atomic_load(&h->at)) |
-           tarn__numbers_add(&p->moved, h->origin) | tarn__numbers_add(&p->moved, h->id);
+           tarn__numbers_add(&p->moved, h->origin) | tarn__numbers_add(&p->moved, h->id) |
+           tarn__numbers_add(&p->moved, h->moves);
   if (rc != 0) {
     tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move", p->pid);
   }
@@ -62,7 +63,7 @@ static void on_got(tarn_service_t *s, tarn__party_t *p, uint64_t number, bool re
   tarn__transfer_t *t = tarn_map_get(&s->refs.transfers, number);
   if (t == NULL || t->to != p->pid) { return; }
   for (uint32_t i = 0; registers && i < t->guard->count; i++) {
-    if (t->at[i] == s->id) { holds(s, p, t->guard->held[i]); }
+    if (t->at[i].owner == s->id) { holds(s, p, t->guard->held[i]); }
   }
   tarn__transfer_end(s, t);
 }
@@ -291,11 +292,13 @@ static void on_fence(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r, u
 /* ---- all of them ---- */
 
 static void on_moved(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r) {
-  uint64_t at = 0, origin = 0, id = 0;
+  uint64_t at = 0, origin = 0, id = 0, moves = 0;
   while (r->at < r->end && tarn_mp_read_uint(r, UINT32_MAX, &at) == 0 &&
          tarn_mp_read_uint(r, UINT32_MAX, &origin) == 0 &&
-         tarn_mp_read_uint(r, UINT64_MAX, &id) == 0) {
-    tarn__refs_moved(s, p, (uint32_t)at, (uint32_t)origin, id);
+         tarn_mp_read_uint(r, UINT64_MAX, &id) == 0 &&
+         tarn_mp_read_uint(r, UINT32_MAX, &moves) == 0) {
+    tarn_place_t to = {(uint32_t)at, (uint32_t)moves};
+    tarn__refs_moved(s, p, to, (uint32_t)origin, id);
   }
 }
 

@@ -14,25 +14,32 @@ static int wait_for_transfers(tarn_service_t *s, tarn__say_t *say, const tarn__h
   for (tarn__transfer_t *t;
        rc == 0 && (t = tarn_map_next(&s->refs.transfers, &cursor, &key)) != NULL;) {
     for (uint32_t i = 0; i < t->guard->count && rc == 0; i++) {
-      if (t->guard->held[i] == h && t->at[i] == old) { rc = tarn__say_wait(say, &t->waits, 0); }
+      if (t->guard->held[i] == h && t->at[i].owner == old) {
+        rc = tarn__say_wait(say, &t->waits, 0);
+      }
     }
   }
   return rc;
 }
 
-void tarn__refs_moved(tarn_service_t *s, tarn__party_t *p, uint32_t at, uint32_t origin,
+bool tarn__held_moved(tarn_service_t *s, tarn__held_t *h, tarn_place_t to) {
+  if (to.moves <= h->moves || h->local != 0) { return false; }
+  tarn_list_remove(&h->link);
+  h->queued = false;
+  atomic_store(&h->at, to.owner);
+  h->moves = to.moves;
+  h->asked = TARN__TO_ASK;
+  tarn__held_queue(s, h);
+  return true;
+}
+
+void tarn__refs_moved(tarn_service_t *s, tarn__party_t *p, tarn_place_t to, uint32_t origin,
                       uint64_t id) {
   tarn__held_t *h = tarn__held_find(s, origin, id);
   tarn__say_t *say = tarn__say_create(TARN__SAY_TOLD, p->pid, id);
   int rc = say == NULL ? TARN_ENOMEM : 0;
   if (rc == 0) { say->origin = origin; }
-  if (h != NULL && atomic_load(&h->at) == p->pid) {
-    tarn_list_remove(&h->link);
-    h->queued = false;
-    atomic_store(&h->at, at);
-    h->asked = TARN__TO_ASK;
-    tarn__held_queue(s, h);
-  }
+  if (h != NULL) { (void)tarn__held_moved(s, h, to); }
   if (rc == 0 && h != NULL) {
     rc = wait_for_transfers(s, say, h, p->pid) | tarn__say_wait_held(s, say, h);
   }
@@ -59,7 +66,7 @@ void tarn__refs_moved_all(tarn_service_t *s, const tarn__held_t *h) {
 /* ---- the two ends, for Lua ---- */
 
 int tarn_service_ref_adopt(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t local,
-                           uint32_t from) {
+                           uint32_t from, uint32_t moves) {
   tarn__refs_lock(s);
   tarn__held_t *h = tarn__held_get(s, origin, id, s->id);
   int rc = h == NULL ? TARN_ENOMEM : tarn__holder_add(h, from);
@@ -69,6 +76,7 @@ int tarn_service_ref_adopt(tarn_service_t *s, uint32_t origin, uint64_t id, uint
     atomic_store(&h->at, s->id);
     h->asked = 0;
     h->local = local;
+    h->moves = moves;
   }
   tarn__refs_unlock(s);
   return rc;
@@ -80,6 +88,7 @@ void tarn_service_ref_disown(tarn_service_t *s, uint32_t origin, uint64_t id, ui
   if (h != NULL && atomic_load(&h->at) == s->id) {
     if (h->local != 0) { (void)tarn__numbers_add(&s->refs.doomed, h->local); }
     h->local = 0;
+    h->moves--;
     h->holder_count = 0;
     atomic_store(&h->at, owner);
     h->asked = TARN__TO_ASK;
@@ -93,6 +102,7 @@ bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to) {
   if (h->local != 0) { (void)tarn__numbers_add(&s->refs.doomed, h->local); }
   h->local = 0;
   h->asked = 0; /* it has been told that we hold it */
+  h->moves++;
   atomic_store(&h->at, to);
   (void)tarn__holder_remove(h, to);
   for (uint32_t i = 0; i < h->holder_count; i++) {
@@ -100,7 +110,7 @@ bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to) {
     int rc = p == NULL
                  ? TARN_ENOMEM
                  : tarn__numbers_add(&p->moved, to) | tarn__numbers_add(&p->moved, h->origin) |
-                       tarn__numbers_add(&p->moved, h->id);
+                       tarn__numbers_add(&p->moved, h->id) | tarn__numbers_add(&p->moved, h->moves);
     if (rc != 0) {
       tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move", h->holders[i]);
     }
@@ -121,22 +131,23 @@ bool tarn_service_ref_telling(tarn_service_t *s, uint32_t origin, uint64_t id) {
   return telling;
 }
 
-void tarn_service_ref_note(tarn_service_t *s, tarn_held_t *h, uint32_t from, uint32_t at) {
+void tarn_service_ref_note(tarn_service_t *s, tarn_held_t *h, tarn_place_t at) {
   tarn__refs_lock(s);
-  if (atomic_load(&h->at) == from && at != from) {
-    tarn_list_remove(&h->link);
-    h->queued = false;
-    atomic_store(&h->at, at);
-    h->asked = at == s->id ? 0 : TARN__TO_ASK;
-    if (at != s->id) { tarn__held_queue(s, h); }
-  }
+  (void)tarn__held_moved(s, h, at);
   tarn__refs_unlock(s);
+}
+
+uint32_t tarn_service_ref_moves(tarn_service_t *s, const tarn_held_t *h) {
+  tarn__refs_lock(s);
+  uint32_t moves = h->moves;
+  tarn__refs_unlock(s);
+  return moves;
 }
 
 /* ---- finding it ---- */
 
 int tarn_service_ref_find(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t *local,
-                          uint32_t *at) {
+                          tarn_place_t *at) {
   int rc = 0;
   tarn__refs_lock(s);
   const tarn__held_t *h = tarn__held_find(s, origin, id);
@@ -146,9 +157,15 @@ int tarn_service_ref_find(tarn_service_t *s, uint32_t origin, uint64_t id, uint6
   } else if (h->local != 0) {
     *local = h->local;
   } else {
-    *at = atomic_load(&((tarn__held_t *)(uintptr_t)h)->at);
-    rc = TARN_EMOVED;
+    *at = (tarn_place_t){tarn_service_ref_owner(h), h->moves};
+    rc = at->owner == s->id ? TARN_ENOENT : TARN_EMOVED;
   }
   tarn__refs_unlock(s);
   return rc;
+}
+
+void tarn_service_moved_error(tarn_error_t *err, tarn_place_t at) {
+  tarn_error_set(err, TARN_EMOVED, "the object belongs to process %u", at.owner);
+  err->needed = at.owner;
+  err->available = at.moves;
 }

@@ -107,7 +107,9 @@ int tarn__refs_depart(tarn_service_t *s, tarn_conn_t *c, tarn_payload_t *p, uint
     t->to = c->pid;
     t->guard = g;
     tarn_list_init(&t->waits);
-    for (uint32_t i = 0; i < g->count; i++) { t->at[i] = atomic_load(&g->held[i]->at); }
+    for (uint32_t i = 0; i < g->count; i++) {
+      t->at[i] = (tarn_place_t){atomic_load(&g->held[i]->at), g->held[i]->moves};
+    }
     rc = tarn_map_set(&s->refs.transfers, t->number, t);
   }
   if (rc == 0) {
@@ -121,19 +123,24 @@ int tarn__refs_depart(tarn_service_t *s, tarn_conn_t *c, tarn_payload_t *p, uint
   return rc;
 }
 
+/* Where it was made is what the receiver takes for granted. */
+static bool needs_telling(const tarn__transfer_t *t, uint32_t i) {
+  return t->at[i].moves > 0 || t->at[i].owner != t->guard->held[i]->origin;
+}
+
 int tarn__refs_write(tarn_service_t *s, uint64_t transfer, tarn_buf_t *b) {
   tarn_buf_t inner;
   tarn_buf_init(&inner, 1u << 28);
   tarn__refs_lock(s);
   const tarn__transfer_t *t = tarn_map_get(&s->refs.transfers, transfer);
   uint32_t moved = 0;
-  for (uint32_t i = 0; i < t->guard->count; i++) { moved += t->at[i] != t->guard->held[i]->origin; }
-  int rc = tarn_mp_write_array(&inner, 1 + 3 * moved) | tarn_mp_write_uint(&inner, transfer);
+  for (uint32_t i = 0; i < t->guard->count; i++) { moved += needs_telling(t, i); }
+  int rc = tarn_mp_write_array(&inner, 1 + 4 * moved) | tarn_mp_write_uint(&inner, transfer);
   for (uint32_t i = 0; i < t->guard->count && rc == 0 && moved > 0; i++) {
     const tarn__held_t *h = t->guard->held[i];
-    if (t->at[i] == h->origin) { continue; }
+    if (!needs_telling(t, i)) { continue; }
     rc = tarn_mp_write_uint(&inner, h->origin) | tarn_mp_write_uint(&inner, h->id) |
-         tarn_mp_write_uint(&inner, t->at[i]);
+         tarn_mp_write_uint(&inner, t->at[i].owner) | tarn_mp_write_uint(&inner, t->at[i].moves);
   }
   tarn__refs_unlock(s);
   rc |= tarn_mp_write_ext_header(b, TARN_TRANSFER_EXT, inner.size);
@@ -164,18 +171,18 @@ void tarn__refs_abort(tarn_service_t *s, uint64_t transfer) {
 
 /* ---- arriving ---- */
 
-/* [number, origin, id, owner, ...] */
+/* [number, origin, id, owner, moves, ...] */
 static int read_transfer(const uint8_t *bytes, size_t size, uint64_t *number,
                          tarn__numbers_t *moved) {
   tarn_mp_reader_t r = {bytes, bytes + size};
   uint32_t count = 0;
-  if (tarn_mp_read_array(&r, &count) != 0 || count % 3 != 1 ||
+  if (tarn_mp_read_array(&r, &count) != 0 || count % 4 != 1 ||
       tarn_mp_read_uint(&r, UINT64_MAX, number) != 0) {
     return TARN_EPROTO;
   }
   for (uint32_t i = 1; i < count; i++) {
     uint64_t v = 0;
-    if (tarn_mp_read_uint(&r, i % 3 == 2 ? UINT64_MAX : UINT32_MAX, &v) != 0) {
+    if (tarn_mp_read_uint(&r, i % 4 == 2 ? UINT64_MAX : UINT32_MAX, &v) != 0) {
       return TARN_EPROTO;
     }
     if (tarn__numbers_add(moved, v) != 0) { return TARN_ENOMEM; }
@@ -191,7 +198,7 @@ static int answer(tarn_service_t *s, const tarn_conn_t *c, uint64_t number, cons
   int rc = 0;
   for (uint32_t i = 0; g != NULL && i < g->count && rc == 0; i++) {
     tarn__held_t *h = g->held[i];
-    if (tarn__place_told(h->origin, h->id, moved) != c->pid) {
+    if (tarn__place_told(h->origin, h->id, moved).owner != c->pid) {
       rc = tarn__say_wait_held(s, say, h);
     } else if (atomic_load(&h->at) == c->pid) {
       h->asked = 0;

@@ -46,7 +46,7 @@ static int bad_arguments(const call_t *k, const char *what) {
 
 /* An object of ours: where it was made and its number there, or to foreign clients the string ref:key() ("ORIGIN:ID"). Its number in
  * our pool; TARN_EINVAL: it is none; TARN_EMOVED: it is at another process, *at. */
-static int read_id(call_t *k, uint64_t *id, uint32_t *at) {
+static int read_id(call_t *k, uint64_t *id, tarn_place_t *at) {
   tarn_mp_token_t t;
   uint64_t origin = k->s->id;
   if (k->count < 1 || tarn_mp_read(&k->params, &t) != 0) { return TARN_EINVAL; }
@@ -76,12 +76,11 @@ static int read_id(call_t *k, uint64_t *id, uint32_t *at) {
 }
 
 /* Answer that what was asked for is not (or not here). True: it was so, and rc is why. */
-static bool not_here(const call_t *k, int rc, uint64_t id, uint32_t at, const char *method) {
+static bool not_here(const call_t *k, int rc, uint64_t id, tarn_place_t at, const char *method) {
   tarn_error_t err;
   if (rc == 0) { return false; }
   if (rc == TARN_EMOVED) {
-    tarn_error_set(&err, rc, "the object is at process %u now", at);
-    err.needed = at;
+    tarn_service_moved_error(&err, at);
   } else if (rc == TARN_ENOENT) {
     tarn_error_set(&err, rc, "no object %llu here (deleted, or dropped under pressure)",
                    (unsigned long long)id);
@@ -104,11 +103,12 @@ static int serve_ping(call_t *k) {
 
 static int serve_pool_get(call_t *k) {
   uint64_t id = 0;
-  uint32_t at = 0;
-  if (not_here(k, read_id(k, &id, &at), id, at, "pool.get")) { return 0; }
+  tarn_place_t at = {0};
+  int rc = read_id(k, &id, &at);
+  if (not_here(k, rc, id, at, "pool.get")) { return 0; }
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
-  int rc = tarn_pool_get(k->s->pool, id, 0, &v, &err);
+  rc = tarn_pool_get(k->s->pool, id, 0, &v, &err);
   if (lua_may_help(rc) || (rc == 0 && v == NULL)) { return NEED_LUA; }
   if (rc != 0) {
     if (rc == TARN_ENOENT) {
@@ -129,7 +129,7 @@ static int serve_pool_get(call_t *k) {
 
 static int serve_pool_delete(call_t *k) {
   uint64_t id = 0;
-  uint32_t at = 0;
+  tarn_place_t at = {0};
   int rc = read_id(k, &id, &at);
   if (rc != TARN_ENOENT && not_here(k, rc, id, at, "pool.delete")) { return 0; }
   if (rc == 0) { (void)tarn_pool_delete(k->s->pool, id); }

@@ -147,9 +147,15 @@ bool tarn_service_ref_known(tarn_service_t *s, uint64_t id);
 uint32_t tarn_service_ref_owner(const tarn_held_t *h); /* [any] */
 /* [any] Its number in our pool; 0: it is not ours. */
 uint64_t tarn_service_ref_local(tarn_service_t *s, const tarn_held_t *h);
-/* [any] Where the object is. 0: here, as *local; TARN_EMOVED: at process *at; TARN_ENOENT: not known here. */
+/* Where an object is, and how often it had moved when it came there: what is older is no news. */
+typedef struct tarn_place {
+  uint32_t owner, moves;
+} tarn_place_t;
+/* [any] Where the object is. 0: here, as *local; TARN_EMOVED: elsewhere, *at; TARN_ENOENT: not known here. */
 int tarn_service_ref_find(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t *local,
-                          uint32_t *at);
+                          tarn_place_t *at);
+/* An error that says so: TARN_EMOVED, the process in `needed` and the moves in `available`. */
+void tarn_service_moved_error(tarn_error_t *err, tarn_place_t at);
 /* [any] What the references in an image hold, until tarn_service_unguard: null with 0 when there are none. TARN_ENOMEM. */
 int tarn_service_guard(tarn_service_t *s, const uint8_t *front, size_t size, tarn_guard_t **out);
 int tarn_service_guard_value(tarn_service_t *s, tarn_value_t *v); /* and hang it from a new value */
@@ -165,12 +171,15 @@ void tarn_service_collected(tarn_service_t *s,
 bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to);
 bool tarn_service_ref_telling(tarn_service_t *s, uint32_t origin,
                               uint64_t id); /* [lua] is that so? */
-/* The new owner's end: it is ours, as `local` in our pool, and process `from` holds it. TARN_ENOMEM. Disown: it is not after all. [lua] */
+/* The new owner's end: it is ours, as `local` in our pool, by its so manieth move, and process `from` holds it. TARN_ENOMEM. Disown: it is not after all. [lua] */
 int tarn_service_ref_adopt(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t local,
-                           uint32_t from);
+                           uint32_t from, uint32_t moves);
 void tarn_service_ref_disown(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t owner);
-/* [lua] Process `from` has said that the object is at `at`. */
-void tarn_service_ref_note(tarn_service_t *s, tarn_held_t *h, uint32_t from, uint32_t at);
+/* [lua] Somebody has said where the object is. */
+void tarn_service_ref_note(tarn_service_t *s, tarn_held_t *h, tarn_place_t at);
+uint32_t
+tarn_service_ref_moves(tarn_service_t *s,
+                       const tarn_held_t *h); /* [any] how often, as far as is known here */
 
 typedef struct tarn_ref_figures {
   uint64_t entries,

@@ -66,7 +66,7 @@ end
 
 function W.migrate(name, to)
   local ref = _G.kept and _G.kept[name]
-  if ref and tarn.migrate then tarn.migrate(ref, to) end
+  if ref then tarn.migrate(ref, to) end
 end
 
 local function run(seed)
