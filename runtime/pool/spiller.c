@@ -5,22 +5,14 @@
  * that still fit get out. When idle it punches extents that were given back. */
 #include <errno.h>
 #include <malloc.h>
-#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "image/file.h"
 #include "pool/pool-private.h"
 
 #define BATCH_BYTES ((uint64_t)16 << 20)
-enum {
-  STAGE_BYTES = 2 << 20,
-  TRIM_BYTES = 8 << 20,
-  IOV_MAX_BATCH = 256,
-  IDLE_MS = 200,
-  PIECE_ALIGN = 16
-};
+enum { STAGE_BYTES = 2 << 20, TRIM_BYTES = 8 << 20, IDLE_MS = 200, PIECE_ALIGN = 16 };
 
 typedef struct batch {
   tarn_list_t objects;
@@ -134,25 +126,6 @@ static void place(tarn_list_t *pieces, uint64_t offset) {
   }
 }
 
-static int write_segments(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
-  struct iovec iov[IOV_MAX_BATCH];
-  int count = 0, rc = 0;
-  uint64_t at = t->offset, size = 0;
-  for (tarn_list_t *l = t->segments.next; l != &t->segments && rc == 0; l = l->next) {
-    tarn__block_t *b = TARN_CONTAINER(l, tarn__block_t, write_link);
-    uint64_t length = tarn__page_round(b->pub.size);
-    iov[count++] = (struct iovec){pool->memory.base + b->seg->offset, length};
-    size += length;
-    if (count == IOV_MAX_BATCH || l->next == &t->segments) {
-      rc = tarn__spill_write(&pool->spill, iov, count, at, err);
-      at += size;
-      size = 0;
-      count = 0;
-    }
-  }
-  return rc;
-}
-
 static int stream_flush(stream_t *s, tarn_error_t *err) {
   size_t whole = (s->fill + TARN__PAGE - 1) & ~(size_t)(TARN__PAGE - 1);
   if (whole == 0) { return 0; }
@@ -193,7 +166,7 @@ static int stream_pieces(stream_t *s, tarn_list_t *pieces, tarn_error_t *err) {
   int rc = 0;
   for (tarn_list_t *l = pieces->next; l != pieces && rc == 0; l = l->next) {
     tarn__block_t *b = TARN_CONTAINER(l, tarn__block_t, write_link);
-    b->hash = tarn_hash64(b->mem, b->pub.size);
+    b->hash = tarn__sum(b->mem, b->pub.size, 0);
     rc = stream_put(s, b->disk_offset, b->mem, b->pub.size, err);
   }
   return rc;
@@ -228,7 +201,7 @@ static int write_batch(tarn_pool_t *pool, batch_t *t, bool *taken, tarn_error_t 
   place(&t->segments, t->offset);
   place(&t->large, t->offset + t->segment_bytes);
   place(&t->small, t->offset + t->segment_bytes + t->large_bytes);
-  rc = write_segments(pool, t, err);
+  rc = tarn__segments_write(pool, &t->segments, t->segment_bytes, err);
   return rc != 0 ? rc : write_heap(pool, t, err);
 }
 
@@ -411,12 +384,7 @@ static void *spiller_main(void *arg) {
 
 int tarn__spiller_start_locked(tarn_pool_t *pool) {
   if (pool->started) { return 0; }
-  sigset_t all, before;
-  sigfillset(&all); /* signals are for the host's threads */
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  int rc = pthread_create(&pool->thread, NULL, spiller_main, pool);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (rc != 0) { return TARN_ENOMEM; }
+  if (tarn__thread_start(&pool->thread, spiller_main, pool) != 0) { return TARN_ENOMEM; }
   pool->started = true;
   return 0;
 }
@@ -427,6 +395,7 @@ void tarn__spiller_stop(tarn_pool_t *pool) {
   pthread_cond_signal(&pool->work);
   tarn__pool_unlock(pool);
   if (pool->started) { pthread_join(pool->thread, NULL); }
+  tarn__hand_stop(pool);
   tarn__pool_lock(pool);
   while (!tarn_list_empty(&pool->queue)) {
     tarn__object_t *o = TARN_CONTAINER(pool->queue.next, tarn__object_t, queue_link);
