@@ -117,7 +117,9 @@ static void look_end(look_t *k) {
 }
 
 /* Nobody but us has it any more; one that is not summed yet, nobody wants any more. */
-static bool is_left(const tarn__block_t *b) { return b->unsummed ? b->refs == 1 : b->maps == 1; }
+static bool is_left(const tarn__block_t *b) {
+  return b->unsummed ? b->refs == 1 : b->maps == 1 && !tarn__lent(b);
+}
 
 static void finish_locked(tarn_pool_t *pool, const look_t *k) {
   tarn__block_t *b = k->block;
@@ -207,6 +209,7 @@ bool tarn__look_at_locked(tarn__block_t *b) {
 }
 
 void tarn__look_off_locked(tarn__block_t *b) {
+  if (tarn__lent(b)) { return; } /* it is mapped elsewhere, and verified here for those too */
   b->checked = false;
   if ((b->on_disk && !b->unsummed) || b->pub.kind == TARN__KIND_BORROWED) {
     tarn_list_remove(&b->write_link);

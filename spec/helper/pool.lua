@@ -98,9 +98,14 @@ function Pool:close()
   self:check()
   C.tarn_pool_boundary(self.pool)
   C.tarn_pool_clear(self.pool)
-  self:quiet()
-  local s = self:stats()
-  local left = { s.objects, s.live_bytes, s.resident_bytes, s.spilled_bytes, s.disk_bytes, s.inflight_bytes }
+  local left
+  pcall(self.becomes, self, function(s)
+    left = { s.objects, s.live_bytes, s.resident_bytes, s.spilled_bytes, s.disk_bytes, s.inflight_bytes }
+    for _, n in ipairs(left) do
+      if n ~= 0 then return false end
+    end
+    return true
+  end)
   C.tarn_pool_destroy(self.pool)
   for i, n in ipairs(left) do assert(n == 0, "figure " .. i .. " is " .. n .. " at the end") end
   os.remove((self.dir:gsub("/deeper$", "")))

@@ -189,6 +189,24 @@ describe("spilling", function()
     assert(p:has(other, { tag = 2, front = 300 }))
   end)
 
+  it("takes no mapping for each block that is read back", function()
+    local function mappings()
+      local n = 0
+      for _ in io.lines("/proc/self/maps") do n = n + 1 end
+      return n
+    end
+    p = pool.new(8 * MiB)
+    local ids, views = {}, {}
+    for i = 1, 1000 do ids[i] = assert(p:set({ tag = i % 90, 64 * KiB })) end
+    local before = mappings()
+    for i = 1, 1000, 2 do views[i] = assert(p:get(ids[i])) end
+    assert.is_true(mappings() < before + 150) -- those of the last that are in memory may be evicted, in any order
+    for i, v in pairs(views) do
+      pool.verify(v, { tag = i % 90, 64 * KiB })
+      C.tarn_value_release(v)
+    end
+  end)
+
   if not pool.faults() then return end
   local WRITE, READ, RESERVE, PUNCH, MMAP, ENOSPC, EIO = 2, 4, 8, 16, 1, 28, 5
 
@@ -274,6 +292,27 @@ describe("spilling", function()
     assert(p:has(id, what))
     C.tarn_fault_at(0, 0, 0, 0)
     assert(p:has(id, what))
+  end)
+
+  it("leaves the rest of the process its mappings: what may not be mapped over stays, until it is unmapped", function()
+    pcall(ffi.cdef, "void tarn_mappings_at_most(uint64_t count);")
+    p = pool.new(8 * MiB)
+    C.tarn_mappings_at_most(1)
+    local what = { tag = 1, MiB, 100 * KiB }
+    local id = assert(p:set(what))
+    local v = assert(p:get(id))
+    assert.equal(0, p:evict(id))
+    assert.is_true(p:stats().resident_bytes >= MiB)
+    pool.verify(v, what)
+    for i = 1, 20 do assert(p:set({ tag = i, MiB })) end
+    pool.verify(v, what)
+    C.tarn_value_release(v)
+    p:check()
+    assert(p:has(id, what))
+    C.tarn_mappings_at_most(0)
+    v = assert(p:get(id))
+    pool.verify(v, what)
+    C.tarn_value_release(v)
   end)
 
   it("survives memory that cannot be punched", function()
