@@ -12,7 +12,6 @@
 #include "pool/pool-private.h"
 #include "pool/sys-private.h"
 
-#define BORROWED_MAX 16384u /* mappings; a process has about 65,000 */
 #define LENDER_BITS 24
 
 struct tarn__borrowed {
@@ -124,7 +123,7 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   tarn__block_t *b = tarn__block_new(pool, size, TARN__KIND_BORROWED);
   if (!b) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a block's record"); }
   tarn__pool_lock(pool);
-  bool many = pool->borrowed_count >= BORROWED_MAX;
+  bool many = pool->borrowed_count >= TARN__BORROWED_MAX;
   tarn__pool_unlock(pool);
   void *at = many ? MAP_FAILED : tarn__sys_mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
   if (at == MAP_FAILED) {
@@ -145,6 +144,7 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   pool->borrowed += size;
   pool->borrowed_count++;
   tarn__block_link_locked(b);
+  (void)tarn__block_sound_locked(b, err); /* has it prefetched */
   tarn__pool_unlock(pool);
   *out = &b->pub;
   return 0;

@@ -243,11 +243,19 @@ static void touch_locked(tarn_pool_t *pool, tarn__object_t *o) {
   if (!o->evicting && !o->pinned && !out_of_memory(o)) { tarn__lru_touch(pool, o); }
 }
 
+/* A saved file's errors name the file; the spill file's, whose it is. */
+static int named(int rc, uint64_t id, const tarn_value_t *v, tarn_error_t *err) {
+  if (rc != TARN_ECORRUPT || !err || v->pieces[0]->saved) { return rc; }
+  tarn_error_t why = *err;
+  return tarn_error_set(err, rc, "object %llu: %.340s", (unsigned long long)id, why.message);
+}
+
 /* o's value, opened for a reader. Lets go. */
 static int open_locked(tarn__object_t *o, uint32_t flags, tarn_value_t **v, tarn_error_t *err) {
   tarn_value_t *found = o->value;
+  uint64_t id = o->id;
   tarn__value_hold_locked(found); /* the object may be deleted while its pieces are fetched */
-  int rc = tarn__value_open_locked(found, flags, err);
+  int rc = named(tarn__value_open_locked(found, flags, err), id, found, err);
   tarn__value_unhold_locked(found);
   if (rc == 0) { *v = found; }
   return rc;
@@ -273,12 +281,19 @@ int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t *
   return rc;
 }
 
-int tarn_pool_touch(tarn_pool_t *pool, uint64_t id) {
+int tarn_pool_touch(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
+  int rc = o ? 0 : TARN_ENOENT;
   if (o) { touch_locked(pool, o); }
+  if (o && o->form == TARN__VALUE) {
+    tarn_value_t *v = o->value;
+    tarn__value_hold_locked(v);
+    rc = named(tarn__value_sound_locked(v, 0, err), id, v, err);
+    tarn__value_unhold_locked(v);
+  }
   tarn__pool_unlock(pool);
-  return o ? 0 : TARN_ENOENT;
+  return rc;
 }
 
 int tarn_pool_delete(tarn_pool_t *pool, uint64_t id) {

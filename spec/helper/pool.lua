@@ -47,7 +47,7 @@ for _, declaration in ipairs({
     int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id);
     void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id);
     int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v, tarn_error_t *err);
-    int tarn_pool_touch(tarn_pool_t *pool, uint64_t id);
+    int tarn_pool_touch(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);
     int tarn_pool_delete(tarn_pool_t *pool, uint64_t id);
     int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag);
     int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes);
@@ -120,6 +120,15 @@ function Pool:stats()
   local s = ffi.new("tarn_pool_stats_t")
   C.tarn_pool_get_stats(self.pool, s)
   return setmetatable({}, { __index = function(_, name) return tonumber(s[name]) end })
+end
+
+--- Until its figures are as condition(stats) wants them.
+function Pool:becomes(condition)
+  for _ = 1, 10000 do
+    if condition(self:stats()) then return end
+    ffi.C.usleep(2000)
+  end
+  error("the pool's figures do not become what is waited for", 2)
 end
 
 --- Until evictions under way have ended (their objects' extents included).
@@ -221,18 +230,6 @@ end
 
 function Pool:evict(id) return C.tarn_pool_evict(self.pool, id, self.err) end
 function Pool:delete(id) return C.tarn_pool_delete(self.pool, id) end
-
---- The path of the spill file among this process's descriptors, once there is one.
-function Pool:spill_path()
-  pcall(ffi.cdef, "ssize_t readlink(const char *path, char *out, size_t size);")
-  local link = ffi.new("char[4096]")
-  for fd = 3, 200 do
-    local path = "/proc/self/fd/" .. fd
-    local n = tonumber(ffi.C.readlink(path, link, 4096))
-    if n > 0 and ffi.string(link, n):find(self.dir, 1, true) then return path end
-  end
-  error("the spill file is not among this process's descriptors")
-end
 
 --- Was this built with the seams that make system calls fail?
 function M.faults() return (pcall(function()
