@@ -6,11 +6,10 @@
  * same bytes before and after, page by page. */
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
 
 #define BORROWED_MAX 16384u /* mappings; a process has about 65,000 */
 #define LENDER_BITS 24
@@ -105,7 +104,7 @@ tarn_borrow_t *tarn_pool_borrow_begin(tarn_pool_t *pool, uint64_t lender, uint64
 /* What lies beyond a file's end would be a SIGBUS. */
 static bool within(int fd, uint64_t offset, uint64_t size) {
   struct stat st;
-  return fstat(fd, &st) == 0 && offset <= (uint64_t)st.st_size &&
+  return tarn_sys_fstat(fd, &st) == 0 && offset <= (uint64_t)st.st_size &&
          size <= (uint64_t)st.st_size - offset;
 }
 
@@ -126,7 +125,7 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   tarn__pool_lock(pool);
   bool many = pool->borrowed_count >= BORROWED_MAX;
   tarn__pool_unlock(pool);
-  void *at = many ? MAP_FAILED : tarn__sys_mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
+  void *at = many ? MAP_FAILED : tarn_sys_mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
   if (at == MAP_FAILED) {
     tarn_free(b);
     return tarn_error_set(err, TARN_ENOMEM, "another process's memory cannot be mapped");
@@ -173,7 +172,7 @@ void tarn__borrowed_dead_locked(tarn__block_t *b) {
 
 void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block,
                             int fd, uint64_t offset) {
-  int mine = offset % TARN__PAGE == 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+  int mine = offset % TARN__PAGE == 0 ? tarn_sys_dup(fd) : -1;
   if (mine < 0) { return; } /* the owner keeps the memory */
   tarn__pool_lock(pool);
   tarn_borrow_t *w = tarn_map_get(&pool->borrows, key_of(lender, loan));
@@ -196,7 +195,7 @@ static bool map_over(const tarn__borrowed_t *m) {
   for (uint64_t done = 0; done < m->size; done += TARN__SLICE) {
     uint64_t part = m->size - done < TARN__SLICE ? m->size - done : TARN__SLICE;
     void *at = m->at + done;
-    if (tarn__sys_mmap(at, part, PROT_READ, MAP_SHARED | MAP_FIXED, m->fd, m->offset + done) ==
+    if (tarn_sys_mmap(at, part, PROT_READ, MAP_SHARED | MAP_FIXED, m->fd, m->offset + done) ==
         MAP_FAILED) {
       return false;
     }
@@ -227,7 +226,7 @@ static void unmap_one_locked(tarn_pool_t *pool) {
   tarn__pool_unlock(pool);
   for (uint64_t done = 0; done < m->size; done += TARN__SLICE) {
     uint64_t part = m->size - done < TARN__SLICE ? m->size - done : TARN__SLICE;
-    (void)tarn__sys_munmap(m->at + done, part);
+    (void)tarn_sys_munmap(m->at + done, part);
   }
   tarn__pool_lock(pool);
   pool->borrowed_count--;

@@ -6,8 +6,8 @@
 
 #include <inttypes.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "image/file.h"
-#include "pool/sys-private.h"
 
 bool tarn__block_resident(const tarn__block_t *b) { return b->mem || b->seg || b->fmap; }
 
@@ -41,7 +41,7 @@ static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *er
 /* Whole pages, wherever in them the bytes begin. */
 static void unmap_pages(const tarn__block_t *b, uint8_t *at) {
   uint64_t before = (uintptr_t)at & (TARN__PAGE - 1);
-  tarn__sys_munmap(at - before, tarn__page_round(before + b->pub.size));
+  tarn_sys_munmap(at - before, tarn__page_round(before + b->pub.size));
 }
 
 /* The mutex is not held; the caller has a reference, and the block's place on disk never changes.

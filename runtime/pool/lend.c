@@ -10,9 +10,9 @@
  * The pool's mutex is held throughout, but for the public calls. */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
 
 #define PATIENCE_NS ((uint64_t)1000000000)
@@ -71,11 +71,15 @@ int tarn_pool_lend_source(tarn_pool_t *pool, const uint8_t *token, tarn_lend_sou
   tarn__pool_unlock(pool);
   out->spill_fd = __atomic_load_n(&pool->spill.fd, __ATOMIC_ACQUIRE);
   if (rc != 0) { return rc; }
-  if (fstat(out->memory_fd, &st) != 0) { return tarn_error_errno(err, errno, "the pool's memory"); }
+  if (tarn_sys_fstat(out->memory_fd, &st) != 0) {
+    return tarn_error_errno(err, errno, "the pool's memory");
+  }
   out->memory_dev = st.st_dev;
   out->memory_ino = st.st_ino;
   if (out->spill_fd < 0) { return 0; }
-  if (fstat(out->spill_fd, &st) != 0) { return tarn_error_errno(err, errno, "the spill file"); }
+  if (tarn_sys_fstat(out->spill_fd, &st) != 0) {
+    return tarn_error_errno(err, errno, "the spill file");
+  }
   out->spill_dev = st.st_dev;
   out->spill_ino = st.st_ino;
   return 0;

@@ -5,10 +5,10 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
 
-#ifdef TARN__TSAN
+#ifdef TARN_UNDER_TSAN
 #define RESERVE_BYTES ((uint64_t)16 << 30) /* its shadow of a terabyte is too much */
 #else
 #define RESERVE_BYTES ((uint64_t)1 << 40)

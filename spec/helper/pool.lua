@@ -98,9 +98,13 @@ function Pool:close()
   self:check()
   C.tarn_pool_boundary(self.pool)
   C.tarn_pool_clear(self.pool)
-  self:quiet()
-  local s = self:stats()
-  local left = { s.objects, s.live_bytes, s.resident_bytes, s.spilled_bytes, s.disk_bytes, s.inflight_bytes }
+  local left
+  for _ = 1, 5000 do -- evictions under way have an end
+    local s = self:stats()
+    left = { s.objects, s.live_bytes, s.resident_bytes, s.spilled_bytes, s.disk_bytes, s.inflight_bytes }
+    if math.max(unpack(left)) == 0 then break end
+    ffi.C.usleep(1000)
+  end
   C.tarn_pool_destroy(self.pool)
   for i, n in ipairs(left) do assert(n == 0, "figure " .. i .. " is " .. n .. " at the end") end
   os.remove((self.dir:gsub("/deeper$", "")))
@@ -221,12 +225,6 @@ end
 
 function Pool:evict(id) return C.tarn_pool_evict(self.pool, id, self.err) end
 function Pool:delete(id) return C.tarn_pool_delete(self.pool, id) end
-
---- Was this built with the seams that make system calls fail?
-function M.faults() return (pcall(function()
-  pcall(ffi.cdef, "void tarn_fault_at(uint32_t kinds, uint64_t countdown, uint64_t times, int sys_errno);")
-  return C.tarn_fault_at
-end)) end
 
 M.bytes = bytes
 return M
