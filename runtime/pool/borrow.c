@@ -101,11 +101,12 @@ tarn_borrow_t *tarn_pool_borrow_begin(tarn_pool_t *pool, uint64_t lender, uint64
   return NULL;
 }
 
-/* What lies beyond a file's end would be a SIGBUS. */
-static bool within(int fd, uint64_t offset, uint64_t size) {
+/* What lies beyond a file's end would be a SIGBUS. TARN_EPROTO, TARN_EIO. */
+static int check_within(int fd, uint64_t offset, uint64_t size) {
   struct stat st;
-  return tarn_sys_fstat(fd, &st) == 0 && offset <= (uint64_t)st.st_size &&
-         size <= (uint64_t)st.st_size - offset;
+  if (tarn_sys_fstat(fd, &st) != 0) { return TARN_EIO; }
+  uint64_t end = (uint64_t)st.st_size;
+  return offset <= end && size <= end - offset ? 0 : TARN_EPROTO;
 }
 
 static void mind(void *at, uint64_t size) {
@@ -117,8 +118,12 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
                            uint64_t offset, uint64_t size, tarn_block_t **out, tarn_error_t *err) {
   uint64_t length = tarn__page_round(size);
   if (size == 0 || size > (uint64_t)1 << 56 || offset % TARN__PAGE != 0 || block >= w->count ||
-      w->blocks[block].at || !within(fd, offset, size)) {
+      w->blocks[block].at) {
     return tarn_error_set(err, TARN_EPROTO, "a loan that cannot be");
+  }
+  int rc = check_within(fd, offset, size);
+  if (rc != 0) {
+    return tarn_error_set(err, rc, "a block of another process is not within its memory or file");
   }
   tarn__block_t *b = tarn__block_new(pool, size, TARN__KIND_BORROWED);
   if (!b) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a block's record"); }
@@ -191,7 +196,7 @@ void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, u
 
 /* An error half-way does no harm: the bytes are the same in both places, and the owner is not told. */
 static bool map_over(const tarn__borrowed_t *m) {
-  if (!within(m->fd, m->offset, m->size)) { return false; }
+  if (check_within(m->fd, m->offset, m->size) != 0) { return false; }
   for (uint64_t done = 0; done < m->size; done += TARN__SLICE) {
     uint64_t part = m->size - done < TARN__SLICE ? m->size - done : TARN__SLICE;
     void *at = m->at + done;

@@ -180,7 +180,9 @@ int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id) {
   tarn__evict_plan_locked(pool, pool->lua_need);
   uint64_t wanted = tarn__budget_used(pool) + pool->lua_need + pool->demand;
   uint64_t coming = pool->pending + pool->leaving + pool->punching + pool->memory.cached;
-  if (wanted > coming + pool->max_memsize && !tarn_list_empty(&pool->wanted)) {
+  bool short_of = wanted > coming + pool->max_memsize || pool->lua_owed;
+  pool->lua_owed = false;
+  if (short_of && !tarn_list_empty(&pool->wanted)) {
     *id = TARN_CONTAINER(pool->wanted.next, tarn__object_t, link)->id;
     found = 1;
   } else {
