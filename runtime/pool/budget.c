@@ -14,8 +14,8 @@ enum { TRIM_MIN = 256 << 10 };
 #define FAILURE_FRESH_NS ((uint64_t)1000000000)
 
 uint64_t tarn__budget_used(const tarn_pool_t *pool) {
-  return pool->live + pool->heap + pool->records +
-         pool->objects.capacity * sizeof(tarn_map_slot_t) + pool->segments + pool->memory.cached +
+  return pool->live + pool->heap + pool->records + pool->objects.bytes +
+         (pool->slabs.chunks - pool->slabs.records) + pool->segments + pool->memory.cached +
          pool->punching + pool->reserved;
 }
 
@@ -95,6 +95,7 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
   uint64_t coming = pool->pending + pool->leaving + pool->punching;
   if (coming < shortage && !tarn_list_empty(&pool->wanted)) {
     if (pool->lua_need < need) { pool->lua_need = need; }
+    pool->lua_owed = true;
     return come_back(pool, TARN_ENEEDLUA, err);
   }
   if (coming == 0) { return refuse(pool, need, err); }

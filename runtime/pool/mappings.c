@@ -5,26 +5,22 @@
 #include <stdio.h>
 #include <unistd.h>
 #include "base/clock.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
 
 /* Counting tens of thousands takes some ms: so often at most while there is little left. */
 #define COUNT_AGAIN_NS ((uint64_t)200000000)
 #define PLENTY 4096u
 
-#ifdef TARN_FAULTS
-/* For specs; 0: what the system says. What is left is counted each time while it is set. */
-static uint64_t at_most;
-
-void tarn_mappings_at_most(uint64_t count) { __atomic_store_n(&at_most, count, __ATOMIC_SEQ_CST); }
-#endif
+void tarn__mappings_at_most(tarn_pool_t *pool, uint64_t count) {
+  pthread_mutex_lock(&pool->mappings.mutex);
+  pool->mappings.at_most = count;
+  pool->mappings.left = pool->mappings.counted_ns = 0;
+  pthread_mutex_unlock(&pool->mappings.mutex);
+}
 
 static uint64_t allowed(void) {
   unsigned long long max = 65530;
-#ifdef TARN_FAULTS
-  uint64_t told = __atomic_load_n(&at_most, __ATOMIC_SEQ_CST);
-  if (told > 0) { return told; }
-#endif
   FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
   if (f) {
     if (fscanf(f, "%llu", &max) != 1) { max = 65530; }
@@ -35,7 +31,7 @@ static uint64_t allowed(void) {
 
 static uint64_t count_mappings(void) {
   char buffer[16384];
-  int fd = tarn__sys_open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+  int fd = tarn_sys_open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
   if (fd < 0) { return UINT64_MAX; }
   uint64_t lines = 0;
   for (ssize_t n; (n = read(fd, buffer, sizeof buffer)) > 0;) {
@@ -49,15 +45,12 @@ bool tarn__mappings_take(tarn__mappings_t *m, uint32_t count) {
   pthread_mutex_lock(&m->mutex);
   uint64_t now = m->left < count ? tarn_clock_ns() : 0;
   if (m->left < count && (m->left_then >= PLENTY || now - m->counted_ns >= COUNT_AGAIN_NS)) {
-    uint64_t most = allowed(), have = count_mappings();
+    uint64_t most = m->at_most > 0 ? m->at_most : allowed(), have = count_mappings();
     m->left = m->left_then = have < most ? most - have : 0;
     m->counted_ns = now;
   }
   bool ok = m->left >= count;
   if (ok) { m->left -= count; }
-#ifdef TARN_FAULTS
-  if (__atomic_load_n(&at_most, __ATOMIC_SEQ_CST) > 0) { m->left = m->counted_ns = 0; }
-#endif
   pthread_mutex_unlock(&m->mutex);
   return ok;
 }

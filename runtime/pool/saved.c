@@ -2,17 +2,17 @@
  * is ever written through to the file; what is small, and the front, is read. A saved file belongs to the user: it is never
  * written nor deleted here. No descriptor is kept: a piece is fetched by opening the path again, and only from a file that is
  * still the one that was looked at. Any thread. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "image/file.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
 
 enum { IMAGE_FIXED_BYTES = 32, SIZE_BYTES = 8 };
 
@@ -35,7 +35,7 @@ static int read_all(int fd, void *bytes, uint64_t size, uint64_t offset, const c
                     tarn_error_t *err) {
   uint8_t *at = bytes;
   while (size > 0) {
-    ssize_t n = tarn__sys_pread(fd, at, size < (1u << 30) ? (size_t)size : 1u << 30, offset);
+    ssize_t n = tarn_sys_pread(fd, at, size < (1u << 30) ? (size_t)size : 1u << 30, offset);
     if (n < 0) { return tarn_error_errno(err, errno, "%s: cannot read", path); }
     if (n == 0) {
       return tarn_error_set(err, TARN_EIO, "%s: it ends before its byte %" PRIu64, path,
@@ -50,11 +50,11 @@ static int read_all(int fd, void *bytes, uint64_t size, uint64_t offset, const c
 
 /* A descriptor and what the file is now. */
 static int open_file(const char *path, int *fd, tarn_saved_identity_t *id, tarn_error_t *err) {
-  int f = tarn__sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* a fifo must not stall us */
+  int f = tarn_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* a fifo must not stall us */
   if (f < 0) { return tarn_error_errno(err, errno, "%s: cannot open", path); }
   struct stat st;
   int rc = 0;
-  if (fstat(f, &st) != 0) {
+  if (tarn_sys_fstat(f, &st) != 0) {
     rc = tarn_error_errno(err, errno, "%s: cannot read", path);
   } else if (!S_ISREG(st.st_mode)) {
     rc = tarn_error_set(err, TARN_EIO, "%s: not a regular file", path);
@@ -144,7 +144,7 @@ static int map_piece(tarn__block_t *b, int fd, uint8_t **map, bool *checked, tar
   uint64_t start = b->disk_offset & ~(uint64_t)(TARN__PAGE - 1);
   uint64_t length = b->disk_offset - start + b->pub.size;
   int prot = b->detach ? PROT_READ | PROT_WRITE : PROT_READ; /* private: the mark is ours alone */
-  uint8_t *base = tarn__sys_mmap(NULL, length, prot, MAP_PRIVATE, fd, start);
+  uint8_t *base = tarn_sys_mmap(NULL, length, prot, MAP_PRIVATE, fd, start);
   if (base == MAP_FAILED) {
     return tarn_error_errno(err, errno, "%s: cannot map %" PRIu64 " bytes", b->saved->path, length);
   }
@@ -156,7 +156,7 @@ static int map_piece(tarn__block_t *b, int fd, uint8_t **map, bool *checked, tar
     (void)mprotect(base, length, PROT_READ);
   }
   if (rc != 0) {
-    tarn__sys_munmap(base, length);
+    tarn_sys_munmap(base, length);
     return rc;
   }
   *map = at;
@@ -283,7 +283,7 @@ static tarn_value_t *new_value(tarn_pool_t *pool, const look_t *k) {
     v->size = end; /* front, padding and blocks: as good as their sum */
     return v;
   }
-  for (uint32_t i = 0; i <= count; i++) { tarn_free(v->pieces[i]); }
+  for (uint32_t i = 0; i <= count; i++) { tarn__block_discard(v->pieces[i]); }
   tarn_free(v);
   return NULL;
 }
@@ -345,36 +345,23 @@ int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error
   while ((o = tarn__object_find_locked(pool, id)) != NULL && o->evicting) {
     tarn__pool_wait_locked(pool);
   }
-  if (!o) {
-    tarn__pool_unlock(pool);
-    return tarn_error_set(err, TARN_ENOENT, "no object %" PRIu64, id);
+  int rc = o ? 0 : tarn_error_set(err, TARN_ENOENT, "no object %" PRIu64, id);
+  assert(!v->object);
+  if (rc == 0) {
+    tarn__lru_remove(pool, o);
+    tarn__object_empty_locked(pool, o);
+    (void)tarn__object_become_locked(o, v, NULL); /* v is no other's: nothing is taken */
+    tarn__lru_touch(pool, o);
+    tarn__pool_changed_locked(pool);
   }
-  if (o->cold && tarn__object_thaw_locked(pool, o) != 0) {
-    tarn__pool_unlock(pool);
-    return tarn_error_set(err, TARN_ENOMEM, "no memory for a value's record");
-  }
-  tarn__lru_remove(pool, o);
-  tarn_value_t *old = o->value;
-  if (old) {
-    tarn_list_remove(&o->value_link);
-    if (old->loans > 0) { tarn__lent_orphan_locked(old); }
-  } else {
-    pool->live -= o->live_size;
-    o->live_size = 0;
-    o->pinned = false;
-  }
-  tarn__object_become_locked(o, v);
-  tarn__lru_touch(pool, o);
-  if (old) { tarn__value_unhold_locked(old); }
-  tarn__pool_changed_locked(pool);
   tarn__pool_unlock(pool);
-  return 0;
+  return rc;
 }
 
 int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
-  const tarn__block_t *front = o && o->value ? o->value->pieces[0] : NULL;
+  const tarn__block_t *front = o && o->form == TARN__VALUE ? o->value->pieces[0] : NULL;
   int rc = front && front->saved && strlen(front->saved->path) < size ? 0 : TARN_ENOENT;
   if (rc == 0) { memcpy(path, front->saved->path, strlen(front->saved->path) + 1); }
   tarn__pool_unlock(pool);
