@@ -1,0 +1,42 @@
+-- Columns: what tarn.array, tarn.bits, tarn.strings, tarn.nullable and tarn.pooled have in common. A column is a view (cdata) of blocks of the
+-- pool; tables, Arrow files and serializers use nothing else of it than this:
+--
+--   #c, c[i]                 elements 1..#c; nil where one is missing, and outside
+--   pairs(c), ipairs(c)      over 1..#c, missing ones too (with the value nil)
+--   tostring(c)              a short preview
+--   c.kind                   "array", "bits", "strings", "nullable", "pooled"
+--   c:valid(i)               is there a value? (false where it is missing, and outside)
+--   c:valid_count()          how many there are
+--   c:validity()             bits that share c's bytes, true where there is a value; nil when none can be missing
+--   c:copy()                 a copy, writable if the kind is (strings and pooled never are)
+--   c:slice(i, j)            elements i..j (default #c) on the same bytes
+--   c:take(rows)             a new column of c's elements at rows (an array of numbers, or a list): c[rows[1]], c[rows[2]]...
+--   c:totable()              all elements in a Lua table, with n
+--
+-- and, on bytes, without making Lua strings:
+--
+--   c:eq(i, value)           is element i that? (nil: is it missing, or outside?)
+--   c:hash(i)                a number; equal elements have equal ones, whatever kinds of column they are in; nil where missing
+--   c:compare(i, j, other)   -1, 0 or 1: element i beside element j of other (default c; of the same kind)
+--   c:order(i, value)        -1, 0 or 1: element i beside a Lua value
+--   c:find(value, from)      the first index from `from` (default 1) on, or nil
+--   c:lower(value, i, j)     in a column that is sorted between i and j (default 1, #c): the first index whose element is not below value,
+--                            else j + 1
+--   c:upper(value, i, j)     the same, of the first element above value
+--   c:argsort(rows, down)    rows (default 1..#c) in the order of their elements, stable: an array of uint32_t. So a composite key is sorted
+--                            by its last column first: a:argsort(b:argsort()). down: largest first
+--   c:group(codes)           -> codes, first: an array of uint32_t with the number of each row's group, from 1 in order of appearance; and one
+--                            with the first row of each group. codes (from another column's group): groups within those groups
+--
+-- The order: numbers by value, NaN behind them; strings by bytes; false, true; missing ones last, upwards and downwards. Arrays of structs
+-- have none. argsort, group and take know rows up to 2^32 - 1.
+--
+-- The bytes themselves, and columns made of bytes that are there already (`take()` gives a block that is mapped for the new view, once for
+-- each block in the order named; blocks too small for their elements are refused with a text):
+--
+--   array      c:ptr(), c.ctype, c.shape               array._view(element type, n, shape, offset_bytes, take)
+--   bits       c:ptr() -> bytes, bit of element 1      bits._view(n, offset_bits, take)
+--   strings    c:buffers() -> offsets, their width     strings._view(n, width, offsets_at, blob_at, blob_size, take, validity)
+--              (4, 8), blob, bytes of it                 (take: offsets, blob; validity: bits or nil)
+--   nullable   c.values, c:validity()                  nullable(values, bits)
+--   pooled     c.codes (from 0), c.values, :validity() pooled._view(codes, values, validity)
