@@ -31,6 +31,9 @@ function block.share(b)
   return b
 end
 
+-- How far into a block a pointer points, in bytes.
+function block.offset(b, pointer) return tonumber(ffi.cast("const char *", pointer) - ffi.cast("const char *", b.data)) end
+
 function block.hash64(text) return C.tarn_hash64(text, #text) end
 
 -- The smallest view: it only holds a block.
@@ -39,6 +42,18 @@ block.hold = metatype("struct { uint32_t block_count; uint32_t flags; tarn_block
 do
   local hold = block.hold
   block.hold = function() return hold(1) end
+end
+
+-- Memory for a while, within the budget like all else: a hold of a block that nobody shares. block.drop gives it back at once.
+function block.scratch(nbytes)
+  local hold = block.hold()
+  hold.block = block.new(nbytes, false)
+  return hold
+end
+
+function block.drop(hold)
+  C.tarn_block_unmap(hold.block)
+  hold.block = nil
 end
 
 return block
