@@ -409,6 +409,14 @@ function methods:_keys(keys, rows, count)
   kernel.tarn_column_number_keys(keys, check_order(type_of(self)).letter:byte(), self.p, rows, count)
 end
 
+-- Beyond 2^53 a 64-bit integer may round to value: those are searched one by one, as are values that are 64-bit themselves.
+function methods:_search(value, from, to, above)
+  local letter = type_of(self).letter
+  if type(value) ~= "number" or value ~= value or not letter or letter == "?" then return nil end
+  if (letter == "q" or letter == "Q") and not (value > -2 ^ 53 and value < 2 ^ 53) then return nil end
+  return tonumber(kernel.tarn_column_number_search(letter:byte(), self.c, from, to, value, above))
+end
+
 function methods:_gather(rows)
   local t = type_of(self)
   local a = allocate(t, #rows, nil, false)

@@ -150,7 +150,8 @@ end
 -- ---- what every kind does alike ----
 
 -- A kind gives the rest, and, for these: _gather(rows), _keys(keys, rows, count), where equal keys may hide a difference _ties(keys, rows,
--- more_rows, count, down), and where there is a quicker way _group_keys(keys) -> text or nil. _dense: none can be missing.
+-- more_rows, count, down), and where there is a quicker way _group_keys(keys) -> text or nil, _search(value, from, to, above) -> place (as in
+-- runtime/bind/column.h) or nil. _dense: none can be missing.
 local common = {}
 
 function common:totable()
@@ -183,10 +184,13 @@ function common:find(value, from)
   end
 end
 
--- The first index in i..j whose element is not `below` value (order > limit).
-local function bisect(c, value, i, j, limit)
+-- The first index in i..j whose element is not below value, or with `above` is above it.
+local function bisect(c, value, i, j, above)
   i, j = column.range(i or 1, j, c.n, "column:lower")
   j = j + 1
+  local found = c._search and c:_search(value, i - 1, j - 1, above)
+  if found then return found + 1 end
+  local limit = above and 0 or -1
   while i < j do
     local middle = math.floor((i + j) / 2)
     if c:order(middle, value) > limit then j = middle else i = middle + 1 end
@@ -194,8 +198,8 @@ local function bisect(c, value, i, j, limit)
   return i
 end
 
-function common:lower(value, i, j) return bisect(self, value, i, j, -1) end
-function common:upper(value, i, j) return bisect(self, value, i, j, 0) end
+function common:lower(value, i, j) return bisect(self, value, i, j, false) end
+function common:upper(value, i, j) return bisect(self, value, i, j, true) end
 
 function common:argsort(rows, down)
   column.check(self, nil, "column:argsort")

@@ -315,6 +315,11 @@ function methods:_keys(keys, rows, count)
   checked(kernel.tarn_column_text_keys(keys, t, kernel.tarn_column_text_skip(t, rows, count), rows, count))
 end
 
+function methods:_search(text, from, to, above)
+  if type(text) ~= "string" then return nil end
+  return checked(kernel.tarn_column_text_search(text_of(self), from, to, text, #text, above))
+end
+
 function methods:_ties(keys, rows, more_rows, count, down)
   kernel.tarn_column_sort_ties(text_of(self), keys, rows, more_rows, count, down)
 end
@@ -349,7 +354,8 @@ local CHUNK_MIN, CHUNK_MAX = 65536, 16 * 1048576
 
 ---A builder: b:add(text or nil), then b:finish().
 function strings.builder()
-  return setmetatable({ n = 0, total = 0, missing = 0, chunks = {}, room = 0, size = 0, capacity = 0 }, Builder)
+  -- Without a chunk there is no room, not even for "".
+  return setmetatable({ n = 0, total = 0, missing = 0, chunks = {}, room = -1, size = 0, capacity = 0 }, Builder)
 end
 
 local function close_chunk(b)

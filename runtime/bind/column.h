@@ -94,6 +94,16 @@ void tarn_column_sort_ties(const tarn_text_t *t, const uint64_t *keys, uint32_t 
 void tarn_column_missing_last(uint32_t *rows, uint32_t *more_rows, uint64_t count,
                               const uint8_t *valid, uint64_t valid_at);
 
+/* ---- looking up (column_search.c): in from..to - 1 (from 0), which is in order ---- */
+
+/* The first number that is not below value, or with `above` the first above it; to when there is none. Between 64-bit integers: for values
+ * below 2^53 in size. */
+uint64_t tarn_column_number_search(char kind, const void *numbers, uint64_t from, uint64_t to,
+                                   double value, bool above);
+/* The same of texts; CORRUPT. */
+uint64_t tarn_column_text_search(const tarn_text_t *t, uint64_t from, uint64_t to,
+                                 const void *bytes, uint64_t size, bool above);
+
 /* ---- groups (column_group.c) ---- */
 
 typedef struct tarn_group {

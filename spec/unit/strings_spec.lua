@@ -86,6 +86,8 @@ describe("strings", function()
     b:add("again")
     assert.are.same({ "again", n = 1 }, b:finish():totable())
     assert.are.equal(0, #strings.builder():finish())
+    b:add("")
+    assert.are.same({ "", n = 1 }, b:finish():totable())
     assert.are.same({ "a", "bc", n = 2 }, strings.from(("a bc"):gmatch("%S+")):totable())
   end)
 
