@@ -26,6 +26,7 @@ local tarn = {
   strings = require "tarn.strings",
   nullable = require "tarn.nullable",
   pooled = require "tarn.pooled",
+  table = require "tarn.table",
   ctype = require "tarn.ctype",
   serializer = serializer,
   encode = core.encode,
