@@ -27,6 +27,7 @@ local tarn = {
   nullable = require "tarn.nullable",
   pooled = require "tarn.pooled",
   table = require "tarn.table",
+  arrow = require "tarn.arrow",
   ctype = require "tarn.ctype",
   serializer = serializer,
   encode = core.encode,
