@@ -38,9 +38,13 @@ local function is_there(c, i)
   return band(c.there[floor(k * 0.125)], lshift(1, band(k, 7))) ~= 0
 end
 
+local FEW = 1024 -- values that are all made at once: a loop over the elements then never leaves its fast path
+
 local function value_of(pool, code)
-  local v = pool.values[code + 1]
-  if v == nil then corrupt(("code %.14g is of none of the %.14g values"):format(code, #pool.values)) end
+  local values = pool.values
+  local v = values[code + 1]
+  if v == nil then corrupt(("code %.14g is of none of the %.14g values"):format(code, #values)) end
+  for k = 1, #values <= FEW and #values or 0 do pool[k] = values[k] end
   pool[code + 1] = v
   return v
 end
