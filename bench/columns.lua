@@ -99,6 +99,7 @@ end)
 local kept = {}
 local function keep(c)
   for i = 1, #c do kept[i] = c[i] end
+  return kept
 end
 case("strings: read (makes strings)", function() keep(strings) end)
 case("strings: read, 100 distinct", function() keep(few_strings) end)

@@ -6,16 +6,21 @@ local M = {}
 -- A seed that a failure names, so that it can be run again: TARN_SEED.
 M.seed = tonumber(os.getenv("TARN_SEED")) or os.time()
 
-local words = { "", "a", "b", "ab", "abc", "abcdefgh", "abcdefghi", "abcdefghj", "a\0", "a\0b", "\xff\xfe", ("long "):rep(40), ("long "):rep(40) .. "x" }
+local words = { "", "a", "b", "ab", "abc", "abcdefgh", "abcdefghi", "abcdefghj", "a\0", "a\0b", "\xff\xfe", ("long "):rep(40),
+  ("long "):rep(40) .. "x" }
 
 local function text() return words[math.random(#words)] .. (math.random(3) == 1 and math.random(20) or "") end
 
 -- Each: {name, make(list) -> column, value() -> a random element, missing (may some be?), ordered}
 M.kinds = {}
 
-local function kind(name, value, missing, make) M.kinds[#M.kinds + 1] = { name = name, value = value, missing = missing, make = make } end
+local function kind(name, value, missing, make)
+  M.kinds[#M.kinds + 1] = { name = name, value = value, missing = missing, make = make }
+end
 
-local function integer(low, high) return function() return math.random() < 0.5 and math.random(-3, 3) % (high + 1) or math.random(low, high) end end
+local function integer(low, high)
+  return function() return math.random() < 0.5 and math.random(-3, 3) % (high + 1) or math.random(low, high) end
+end
 
 local function real()
   local pick = math.random(12)
@@ -35,7 +40,9 @@ for name, value in pairs(numbers) do
   kind(name .. " array", value, false, function(list) return tarn.array(name, list) end)
   kind("nullable " .. name, value, true, function(list) return tarn.nullable(name, list) end)
 end
-kind("int64_t array", function() return math.random(-4, 4) * 0x100000000000001LL end, false, function(list) return tarn.array("int64_t", list) end)
+kind("int64_t array", function() return math.random(-4, 4) * 0x100000000000001LL end, false, function(list)
+  return tarn.array("int64_t", list)
+end)
 kind("bits", numbers.bool, false, tarn.bits)
 kind("nullable bits", numbers.bool, true, function(list) return tarn.nullable("bits", list) end)
 kind("strings", text, true, tarn.strings)
@@ -84,8 +91,8 @@ function M.slice(list, i, j)
   return part
 end
 
--- The image of a value as a foreign or hostile writer may make it: what the serializer of that name would have written, in order. A part is a plain
--- value, a column, or {block = bytes}.
+-- The image of a value as a foreign or hostile writer may make it: what the serializer of that name would have written, in order. A part
+-- is a plain value, a column, or {block = bytes}.
 function M.forge(name, parts)
   local serializer = require "tarn.serializer"
   local kept = serializer.load(name).spec

@@ -205,7 +205,8 @@ describe("array of several dimensions", function()
 
   it("has nothing outside", function()
     local a, m = cube(), array("double", { shape = { 2, 3 } })
-    for _, bad in ipairs { { 0, 1 }, { 3, 1 }, { 1, 0 }, { 1, 4 }, { 1.5, 1 }, { 1, 1.5 }, { -1, 7 }, { 2, -1 }, { 1, 0 / 0 }, { 0 / 0, 1 } } do
+    for _, bad in ipairs { { 0, 1 }, { 3, 1 }, { 1, 0 }, { 1, 4 }, { 1.5, 1 }, { 1, 1.5 }, { -1, 7 }, { 2, -1 }, { 1, 0 / 0 },
+      { 0 / 0, 1 } } do
       assert.is_nil(m:at(bad[1], bad[2]))
       refused(m.put, m, 1, bad[1], bad[2])
     end

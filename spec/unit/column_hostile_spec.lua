@@ -28,7 +28,13 @@ local function use(c)
     function() return tarn.pooled(c) end,
     function() return c:find(c[#c]) end,
     function() return c:find("abc") end,
-    function() for i = 1, math.min(#c, 50) do local _ = c:hash(i), c:compare(i, #c - i + 1), c:eq(i, c[1]) end end,
+    function()
+      for i = 1, math.min(#c, 50) do
+        c:hash(i)
+        c:compare(i, #c - i + 1)
+        c:eq(i, c[1])
+      end
+    end,
     function() return core.decode(core.encode(c)) end,
   }
   for _, try in ipairs(tries) do
@@ -180,7 +186,8 @@ describe("pooled columns out of wrong parts", function()
       assert.is_true(errors.iserror(e, "Corrupt"), tostring(e))
     end
     local twice = accepted("pooled", { codes, tarn.strings { "a", "a" }, nil, n = 3 })
-    for _, fn in ipairs { function() return twice:eq(1, "a") end, function() return twice:group() end, function() return twice:argsort() end } do
+    local uses = { function() return twice:eq(1, "a") end, function() return twice:group() end, function() return twice:argsort() end }
+    for _, fn in ipairs(uses) do
       local ok, e = pcall(fn)
       assert.is_false(ok)
       assert.is_true(errors.iserror(e, "Corrupt"), tostring(e))

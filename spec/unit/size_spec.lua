@@ -44,8 +44,8 @@ local SCRIPT = [[
     end,
   }
 
-  -- The table of all strings grows in powers of two and seldom shrinks: what it grew by is the same before and after the value goes, and each
-  -- string's slot in it is added instead. These keep it from shrinking.
+  -- The table of all strings grows in powers of two and seldom shrinks: what it grew by is the same before and after the value goes, and
+  -- each string's slot in it is added instead. These keep it from shrinking.
   local anchored = {}
   for i = 1, 40000 do anchored[i] = "anchored " .. i end
 
@@ -75,7 +75,8 @@ describe("approx_size", function()
     for number, said, real in result.out:gmatch("(%d+)\t(%d+)\t([%d.]+)") do
       count = count + 1
       local ratio = tonumber(said) / tonumber(real)
-      assert.is_true(ratio > 0.9 and ratio < 1.1, ("TARN_SEED=%d, value %s: %s bytes are said, %s are used"):format(seed, number, said, real))
+      local text = ("TARN_SEED=%d, value %s: %s bytes are said, %s are used"):format(seed, number, said, real)
+      assert.is_true(ratio > 0.9 and ratio < 1.1, text)
     end
     assert.equal(40, count)
   end)
