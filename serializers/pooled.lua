@@ -1,5 +1,5 @@
--- Pooled columns: the codes (an array), the distinct values (an array or strings), and bits, true where there is a value, or nil where none is
--- missing.
+-- Pooled columns: the codes (an array), the distinct values (an array or strings), and bits, true where there is a value, or nil where
+-- none is missing.
 local column = require "tarn.column"
 local pooled = require "tarn.pooled"
 local tarn_serializer = require "tarn.serializer"

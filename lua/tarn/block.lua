@@ -52,7 +52,7 @@ end
 -- Memory for a while, within the budget like all else: a hold of a block that nobody shares. block.drop gives it back at once.
 function block.scratch(nbytes)
   local hold = block.hold()
-  hold.block = block.new(nbytes, false)
+  hold.block = ffi.cast("tarn_block_t *", core.block_new(nbytes, false, true))
   return hold
 end
 

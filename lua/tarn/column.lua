@@ -1,5 +1,5 @@
--- Columns: what tarn.array, tarn.bits, tarn.strings, tarn.nullable and tarn.pooled have in common. A column is a view (cdata) of blocks of the
--- pool; tables, Arrow files and serializers use nothing else of it than this:
+-- Columns: what tarn.array, tarn.bits, tarn.strings, tarn.nullable and tarn.pooled have in common. A column is a view (cdata) of blocks of
+-- the pool; tables, Arrow files and serializers use nothing else of it than this:
 --
 --   #c, c[i]                 elements 1..#c; nil where one is missing, and outside
 --   pairs(c), ipairs(c)      over 1..#c, missing ones too (with the value nil)
@@ -24,10 +24,10 @@
 --   c:lower(value, i, j)     in a column that is sorted between i and j (default 1, #c): the first index whose element is not below value,
 --                            else j + 1
 --   c:upper(value, i, j)     the same, of the first element above value
---   c:argsort(rows, down)    rows (default 1..#c) in the order of their elements, stable: an array of uint32_t. So a composite key is sorted
---                            by its last column first: a:argsort(b:argsort()). down: largest first
---   c:group(codes)           -> codes, first: an array of uint32_t with the number of each row's group, from 1 in order of appearance; and one
---                            with the first row of each group. codes (from another column's group): groups within those groups
+--   c:argsort(rows, down)    rows (default 1..#c) in the order of their elements, stable: an array of uint32_t. So a composite key is
+--                            sorted by its last column first: a:argsort(b:argsort()). down: largest first
+--   c:group(codes)           -> codes, first: an array of uint32_t with the number of each row's group, from 1 in order of appearance;
+--                            and one with the first row of each group. codes (from another column's group): groups within those groups
 --
 -- The order: numbers by value, NaN behind them; strings by bytes; false, true; missing ones last, upwards and downwards. Arrays of structs
 -- have none. argsort, group and take know rows up to 2^32 - 1.
@@ -162,7 +162,7 @@ function common:totable()
 end
 
 function common:valid(i) return self[i] ~= nil end
-function common:validity() return nil end
+function common.validity() return nil end
 function common:valid_count() return self.n end
 
 function common:take(rows)

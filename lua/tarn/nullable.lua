@@ -1,5 +1,5 @@
--- Columns whose elements may be missing: an array (or bits) of values, and bits that are true where there is one. Both may be used by themselves
--- too: they are shared, not copied. A view begins as the values' own does, so that the values' own accessors read and write it.
+-- Columns whose elements may be missing: an array (or bits) of values, and bits that are true where there is one. Both may be used by
+-- themselves too: they are shared, not copied. A view has the fields of the values' own, so that the values' own accessors read it.
 local bit = require "bit"
 local array = require "tarn.array"
 local bits = require "tarn.bits"

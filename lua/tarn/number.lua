@@ -1,5 +1,5 @@
--- Numbers of any type beside each other, and hashes of them: equal numbers are equal whatever their types (1, 1LL, 1ULL), NaN is one and behind
--- all others.
+-- Numbers of any type beside each other, and hashes of them: equal numbers are equal whatever their types (1, 1LL, 1ULL), NaN is one and
+-- behind all others.
 local column = require "tarn.column"
 local ffi = require "ffi"
 local kernel = require "tarn.kernel"
@@ -32,12 +32,12 @@ local function order_integers(a, b)
   return a < b and -1 or a > b and 1 or 0
 end
 
--- A 64-bit integer beside a double. Where the double has a fraction the integer that equals it does not exist; where it is beyond
--- 2^63 or 2^64 the integer's nearest double still shows the order.
+-- A 64-bit integer beside a double. A double with a fraction is below 2^53: there the integer's nearest double shows the order.
 local function order_mixed(a, b)
-  if b % 1 == 0 and b >= -2 ^ 63 and b < 2 ^ 63 then return order_integers(a, int64_t(b)) end
-  if b % 1 == 0 and b >= 0 and b < 2 ^ 64 then return order_integers(a, uint64_t(b)) end
-  return order_doubles(tonumber(a), b)
+  if b < -2 ^ 63 then return 1 end
+  if b >= 2 ^ 64 or b ~= b then return -1 end
+  if b % 1 ~= 0 then return order_doubles(tonumber(a), b) end
+  return order_integers(a, b < 2 ^ 63 and int64_t(b) or uint64_t(b))
 end
 
 ---Do numbers have it: a number, an int64_t or a uint64_t?

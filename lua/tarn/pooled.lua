@@ -1,6 +1,6 @@
--- Columns with few distinct values: for each element a code, in the smallest type that has room for all, and the distinct values once, in a
--- column of strings or an array. Elements are equal where their codes are; an element that is missing has its bit cleared, as in Arrow, whose
--- dictionaries these are. A value is made a Lua value when it is first asked for, and kept.
+-- Columns with few distinct values: for each element a code, in the smallest type that has room for all, and the distinct values once, in
+-- a column of strings or an array. Elements are equal where their codes are; one that is missing has its bit cleared (so does Arrow, whose
+-- dictionaries these are). A value is made a Lua value when it is first asked for, and kept.
 local bit = require "bit"
 local array = require "tarn.array"
 local bits = require "tarn.bits"
@@ -21,8 +21,8 @@ local floor = math.floor
 local pooled = {}
 local methods = {}
 
--- A pool: the values, and what has been found out of them: [code + 1] the Lua value, codes (value -> code), rank (of each code). Shared by all
--- views of it.
+-- A pool: the values, and what has been found out of them: [code + 1] the Lua value, codes (value -> code), rank (of each code). Shared
+-- by all views of it.
 local pools = setmetatable({}, { __mode = "k" })      -- view -> pool
 local pool_of = setmetatable({}, { __mode = "kv" })   -- values -> pool
 
@@ -38,9 +38,13 @@ local function is_there(c, i)
   return band(c.there[floor(k * 0.125)], lshift(1, band(k, 7))) ~= 0
 end
 
+local FEW = 1024 -- values that are all made at once: a loop over the elements then never leaves its fast path
+
 local function value_of(pool, code)
-  local v = pool.values[code + 1]
-  if v == nil then corrupt(("code %.14g is of none of the %.14g values"):format(code, #pool.values)) end
+  local values = pool.values
+  local v = values[code + 1]
+  if v == nil then corrupt(("code %.14g is of none of the %.14g values"):format(code, #values)) end
+  for k = 1, #values <= FEW and #values or 0 do pool[k] = values[k] end
   pool[code + 1] = v
   return v
 end
@@ -141,6 +145,8 @@ local function rank_of(pool)
   return pool.rank
 end
 
+pooled._widths, pooled._width_for = widths, width_for
+
 -- ---- making ----
 
 local function has_missing(c)
@@ -148,8 +154,8 @@ local function has_missing(c)
   return validity ~= nil and not validity:all()
 end
 
--- A column of codes (an array of uint8_t, uint16_t or uint32_t, from 0), values (strings or an array, distinct, none missing) and bits, or nil where none
--- is missing. All are shared, not copied. Raises a text.
+-- A column of codes (an array of uint8_t, uint16_t or uint32_t, from 0), values (strings or an array, distinct, none missing) and bits, or
+-- nil where none is missing. All are shared, not copied. Raises a text.
 function pooled._view(codes, values, validity)
   local width = column.kind(codes) == "array" and widths[codes.ctype]
   local kind = column.kind(values)
@@ -207,86 +213,6 @@ function pooled.new(x)
   local b = pooled.builder()
   for i = 1, column.count(n, "tarn.pooled") do b:add(x[i]) end
   return b:finish()
-end
-
--- ---- builder: one value after another; the codes' type grows with the number of distinct ones ----
-
-local Builder = {}
-Builder.__index = Builder
-
-local NAN = {} -- stands for NaN, which can be no key
-
----A builder: b:add(value or nil), then b:finish().
-function pooled.builder() return setmetatable({ n = 0, capacity = 0, text = "uint8_t", codes = {}, list = {} }, Builder) end
-
--- Room for so many codes of that type.
-local function make_room(b, text, capacity)
-  local hold = block.scratch(capacity * widths[text].bytes)
-  local at = ffi.cast(text .. " *", hold.block.data)
-  if b.hold then
-    for k = 0, b.n - 1 do at[k] = b.at[k] end
-    block.drop(b.hold)
-  end
-  b.hold, b.at, b.text, b.capacity = hold, at, text, capacity
-end
-
--- Bits for n elements, with what is known of the first ones; all others are there.
-local function bits_for(b, n)
-  local there = bits.new(n):fill(true)
-  if b.there then
-    local known = math.min(n, b.there.n)
-    kernel.tarn_column_bits_copy(there.p, b.there.p, 0, known)
-    if known < n then there:fill(true, known + 1) end
-  end
-  return there
-end
-
-local function note_missing(b)
-  if b.there == nil or b.there.n <= b.n then b.there = bits_for(b, math.max(1024, (b.n + 1) * 2)) end
-  b.there[b.n + 1] = false
-end
-
-local function new_code(b, value, key)
-  local kind = type(value)
-  if kind ~= "string" and kind ~= "number" then argument_error("tarn.pooled: element %d is %s, not a string or a number", b.n + 1, describe(value)) end
-  if b.kind == nil then b.kind = kind end
-  if b.kind ~= kind then argument_error("tarn.pooled: element %d is a %s among %ss", b.n + 1, kind, b.kind) end
-  local code = #b.list
-  b.list[code + 1] = value
-  b.codes[key] = code
-  local text = width_for(code + 1)
-  if text ~= b.text then make_room(b, text, math.max(b.capacity, 1024)) end
-  return code
-end
-
----@param value string|number|nil
-function Builder:add(value)
-  local code
-  if value == nil then
-    note_missing(self)
-    code = 0
-  else
-    local key = value
-    if value ~= value then key = NAN end
-    code = self.codes[key] or new_code(self, value, key)
-  end
-  if self.n >= self.capacity then make_room(self, self.text, math.max(1024, self.capacity * 2)) end
-  self.at[self.n] = code
-  self.n = self.n + 1
-end
-
----The column. The builder is empty again after it.
-function Builder:finish()
-  local codes = array.new(self.text, self.n)
-  if self.n > 0 then
-    ffi.copy(codes:ptr(), self.at, self.n * widths[self.text].bytes)
-    block.drop(self.hold)
-  end
-  local values = self.kind == "number" and array.new("double", self.list) or strings.new(self.list)
-  local validity = self.there and bits_for(self, self.n)
-  for k in pairs(self) do self[k] = nil end
-  for k, v in pairs(pooled.builder()) do self[k] = v end
-  return pooled._view(codes, values, validity)
 end
 
 -- ---- methods ----
@@ -396,6 +322,7 @@ column.methods(methods)
 for _, width in pairs(widths) do column.define(width.view, "pooled", read, write) end
 
 package.loaded["tarn.pooled"] = pooled -- the serializer asks for it
+pooled.builder = require("tarn.pooled_builder").new
 serializer.load("pooled")
 for _, width in pairs(widths) do serializer.bind("pooled", width.view) end
 

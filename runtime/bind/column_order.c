@@ -1,10 +1,10 @@
-/* Sorting rows by 64-bit keys: radix, 11 bits a turn, least significant first, turns in which all digits are alike left out. Where keys are only
+/* Sorting rows by 64-bit keys: radix, 8 bits a turn, least significant first, turns in which all digits are alike left out. Where keys are only
  * the beginnings of texts, the runs of one key are merged by all of the bytes; a run that is in order already costs one look. */
 #include <string.h>
 
 #include "bind/column-private.h"
 
-enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS, TURNS = 6, FEW = 16 };
+enum { DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS, TURNS = 8, FEW = 16 };
 
 static uint32_t digit(uint64_t key, uint32_t turn) {
   return (uint32_t)(key >> (turn * DIGIT_BITS)) & (DIGITS - 1);
