@@ -409,6 +409,12 @@ function methods:_keys(keys, rows, count)
   kernel.tarn_column_number_keys(keys, check_order(type_of(self)).letter:byte(), self.p, rows, count)
 end
 
+function methods:sorted()
+  check_self(self, "sorted")
+  local t = check_order(type_of(self))
+  return kernel.tarn_column_number_ascends(t.letter:byte(), self.c, t.size, self.n)
+end
+
 -- Beyond 2^53 a 64-bit integer may round to value: those are searched one by one, as are values that are 64-bit themselves.
 function methods:_search(value, from, to, above)
   local letter = type_of(self).letter

@@ -8,6 +8,7 @@ local function declare(text) pcall(ffi.cdef, text) end
 declare "typedef struct tarn_block { uint8_t *data; uint64_t size; uint32_t sealed; uint32_t kind; } tarn_block_t;"
 declare "typedef struct tarn_error { int code; uint64_t needed, available; char message[384]; } tarn_error_t;"
 declare "int tarn_block_map(tarn_block_t *b, tarn_error_t *err);"
+declare "void tarn_block_prefetch(tarn_block_t *b);"
 declare "void tarn_block_seal(tarn_block_t *b);"
 declare "void tarn_block_unmap_later(tarn_block_t *b);"
 declare "uint64_t tarn_hash64(const void *bytes, size_t size);"
@@ -35,6 +36,9 @@ end
 
 -- How far into a block a pointer points, in bytes.
 function block.offset(b, pointer) return tonumber(ffi.cast("const char *", pointer) - ffi.cast("const char *", b.data)) end
+
+-- It is mapped from a file of another format, and will be read.
+function block.prefetch(b) C.tarn_block_prefetch(b) end
 
 -- From here on nobody writes it.
 function block.seal(b) C.tarn_block_seal(b) end

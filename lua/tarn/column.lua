@@ -24,6 +24,7 @@
 --   c:lower(value, i, j)     in a column that is sorted between i and j (default 1, #c): the first index whose element is not below value,
 --                            else j + 1
 --   c:upper(value, i, j)     the same, of the first element above value
+--   c:sorted()               are they in order?
 --   c:argsort(rows, down)    rows (default 1..#c) in the order of their elements, stable: an array of uint32_t. So a composite key is
 --                            sorted by its last column first: a:argsort(b:argsort()). down: largest first
 --   c:group(codes)           -> codes, first: an array of uint32_t with the number of each row's group, from 1 in order of appearance;
@@ -200,6 +201,14 @@ end
 
 function common:lower(value, i, j) return bisect(self, value, i, j, false) end
 function common:upper(value, i, j) return bisect(self, value, i, j, true) end
+
+function common:sorted()
+  column.check(self, nil, "column:sorted")
+  for i = 1, self.n - 1 do
+    if self:compare(i, i + 1) > 0 then return false end
+  end
+  return true
+end
 
 function common:argsort(rows, down)
   column.check(self, nil, "column:argsort")

@@ -35,6 +35,7 @@ uint64_t tarn_column_map_keys(uint64_t *keys, const uint32_t *map, uint64_t map_
 void tarn_column_sort(uint64_t *keys, uint32_t *rows, uint64_t *more_keys, uint32_t *more_rows, uint64_t count, bool down);
 void tarn_column_sort_ties(const tarn_text_t *t, const uint64_t *keys, uint32_t *rows, uint32_t *more_rows, uint64_t count, bool down);
 void tarn_column_missing_last(uint32_t *rows, uint32_t *more_rows, uint64_t count, const uint8_t *valid, uint64_t valid_at);
+bool tarn_column_number_ascends(char kind, const void *numbers, uint32_t element_bytes, uint64_t n);
 uint64_t tarn_column_number_search(char kind, const void *numbers, uint64_t from, uint64_t to, double value, bool above);
 uint64_t tarn_column_text_search(const tarn_text_t *t, uint64_t from, uint64_t to, const void *bytes, uint64_t size, bool above);
 uint64_t tarn_column_group(const tarn_group_t *g, uint32_t *codes, uint32_t *first, uint32_t *missing);

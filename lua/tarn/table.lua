@@ -133,15 +133,9 @@ local function descends(columns, i)
   return false
 end
 
-local function one_is_sorted(c, n)
-  for i = 1, n - 1 do
-    if c:compare(i, i + 1) > 0 then return false end
-  end
-  return true
-end
-
 local function is_sorted(columns, n)
-  if #columns == 1 then return one_is_sorted(columns[1], n) end
+  if #columns == 0 then return true end
+  if #columns == 1 then return columns[1]:sorted() end
   for i = 1, n - 1 do
     if descends(columns, i) then return false end
   end

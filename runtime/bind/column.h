@@ -94,7 +94,11 @@ void tarn_column_sort_ties(const tarn_text_t *t, const uint64_t *keys, uint32_t 
 void tarn_column_missing_last(uint32_t *rows, uint32_t *more_rows, uint64_t count,
                               const uint8_t *valid, uint64_t valid_at);
 
-/* ---- looking up (column_search.c): in from..to - 1 (from 0), which is in order ---- */
+/* ---- what is in order (column_search.c) ---- */
+
+/* Is no number above the next? */
+bool tarn_column_number_ascends(char kind, const void *numbers, uint32_t element_bytes, uint64_t n);
+/* The searches are in from..to - 1 (from 0), which is in order. */
 
 /* The first number that is not below value, or with `above` the first above it; to when there is none. Between 64-bit integers: for values
  * below 2^53 in size. */

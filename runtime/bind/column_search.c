@@ -1,4 +1,4 @@
-/* Looking up in columns that are in order, by halves. */
+/* Columns that are in order: are they, and looking up in them by halves. */
 #include <string.h>
 
 #include "bind/column-private.h"
@@ -40,6 +40,24 @@ uint64_t tarn_column_number_search(char kind, const void *numbers, uint64_t from
     }
   }
   return from;
+}
+
+bool tarn_column_number_ascends(char kind, const void *numbers, uint32_t element_bytes,
+                                uint64_t n) {
+  enum { STEP = 512 };
+  uint64_t keys[STEP], last = 0;
+  const char *at = numbers;
+  for (uint64_t done = 0; done < n;) {
+    uint64_t count = n - done < STEP ? n - done : STEP;
+    tarn_column_number_keys(keys, kind, at, NULL, count);
+    bool ascends = keys[0] >= last;
+    for (uint64_t k = 1; k < count; k++) { ascends &= keys[k] >= keys[k - 1]; }
+    if (!ascends) { return false; }
+    last = keys[count - 1];
+    done += count;
+    at += count * element_bytes;
+  }
+  return true;
 }
 
 uint64_t tarn_column_text_search(const tarn_text_t *t, uint64_t from, uint64_t to,

@@ -93,6 +93,7 @@ typedef struct tarn__block {
   bool covered;
   bool kept;    /* a segment that stays in memory though it is on disk too, until it is evicted */
   bool front;   /* in a saved file: a front */
+  bool quiet;   /* in a file of another format: not to be prefetched yet */
   bool detach;  /* in a saved file: a front to be marked detached when it is fetched */
   bool drop;    /* heap piece, evicted while mapped: free it when it is unmapped */
   bool counted; /* scratch, within one critical section */

@@ -247,6 +247,9 @@ void tarn_pool_close_raw(tarn_pool_t *pool, tarn_raw_file_t *f); /* its blocks l
  * as offset is, else to 64. TARN_ECORRUPT when the file has no such range; TARN_EIO, TARN_ENOMEM. */
 int tarn_pool_raw_block(tarn_pool_t *pool, tarn_raw_file_t *f, uint64_t offset, uint64_t size,
                         tarn_block_t **out, tarn_error_t *err);
+/* Such a block, which is mapped, will be read: begin to fetch it from the disk. Call it when all that is wanted has been mapped: mapping waits
+ * for what is being fetched. */
+void tarn_block_prefetch(tarn_block_t *b);
 
 /* ---- budget and figures ---- */
 

@@ -222,7 +222,8 @@ void tarn__look_off_locked(tarn__block_t *b) {
 
 /* Its bytes come from a file, or from another process, and have not been looked at. */
 static bool unsure(const tarn__block_t *b) {
-  return b->maps > 0 && (b->fmap || b->covered) && !b->checked && b->pub.sealed != 0;
+  bool foreign = (b->fmap || b->covered) && b->pub.sealed != 0;
+  return b->maps > 0 && foreign && !b->checked && !b->quiet;
 }
 
 static int verify_locked(tarn__block_t *b, tarn_error_t *err) {
@@ -248,6 +249,14 @@ int tarn__block_sound_locked(tarn__block_t *b, tarn_error_t *err) {
   if (at_once && !verifiable && !b->unsummed) { return 0; }
   if (at_once && verifiable) { return verify_locked(b, err); }
   return tarn__look_at_locked(b) || !verifiable ? 0 : verify_locked(b, err);
+}
+
+void tarn_block_prefetch(tarn_block_t *pub) {
+  tarn__block_t *b = tarn__block(pub);
+  tarn__pool_lock(b->pool);
+  b->quiet = false;
+  (void)tarn__block_sound_locked(b, NULL); /* it has no sum that could be wrong */
+  tarn__pool_unlock(b->pool);
 }
 
 int tarn__block_verified_locked(tarn__block_t *b, uint32_t flags, tarn_error_t *err) {

@@ -413,6 +413,7 @@ int tarn_pool_raw_block(tarn_pool_t *pool, tarn_raw_file_t *f, uint64_t offset, 
   }
   tarn__pool_lock(pool);
   f->refs++;
+  b->quiet = true;
   tarn__block_link_locked(b);
   int rc = tarn__block_map_locked(b, TARN_BLOCK_WAIT, NULL, err);
   if (rc != 0) { tarn__block_unref_locked(b); }

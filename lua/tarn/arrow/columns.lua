@@ -29,7 +29,9 @@ end
 -- A block with the first bytes of one source: the file's own where it can be.
 local function block_of(r, s, nbytes, align)
   if s.at and nbytes >= MAP_MIN and s.at % align == 0 then
-    return ffi.cast("tarn_block_t *", core.raw_block(r.file, s.at, nbytes))
+    local b = ffi.cast("tarn_block_t *", core.raw_block(r.file, s.at, nbytes))
+    r.mapped[#r.mapped + 1] = b
+    return b
   end
   if s.hold then return block.share(s.hold.block) end
   local b = block.new(nbytes, false)
@@ -385,6 +387,7 @@ return function(path, names)
   local r = reader.open(path)
   local columns = {}
   for i, field in ipairs(choose(r, names)) do columns[i] = { field.name, read_column(r, r.batches, field) } end
-  r.whole.flags = 0 -- until here it has kept the bytes
+  block.drop(r.whole) -- until here it has kept the bytes
+  for _, b in ipairs(r.mapped) do block.prefetch(b) end
   return columns, r.schema.metadata
 end

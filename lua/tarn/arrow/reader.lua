@@ -9,7 +9,8 @@ local format = require "tarn.arrow.format"
 
 local PREFIX = 8 -- before a message: the continuation mark and the size of its metadata
 
--- A reader: {path, file, size, p (its first byte), whole (what keeps p), batches, dictionaries (id -> versions), schema}
+-- A reader: {path, file, size, p (its first byte), whole (what keeps p), mapped (blocks of columns), schema, batches,
+-- dictionaries (id -> versions)}
 local Reader = {}
 Reader.__index = Reader
 
@@ -210,7 +211,8 @@ end
 ---@return table r
 local function open(path)
   local file, size = core.raw_open(path)
-  local r = setmetatable({ path = path, file = file, size = size, batches = {}, dictionaries = {}, whole = block.hold() }, Reader)
+  local r = { path = path, file = file, size = size, batches = {}, dictionaries = {}, mapped = {}, whole = block.hold() }
+  setmetatable(r, Reader)
   r.whole.block = ffi.cast("tarn_block_t *", core.raw_block(file, 0, size))
   r.p = ffi.cast("const uint8_t *", r.whole.block.data)
   if size >= 8 and ffi.string(r.p, #format.MAGIC) == format.MAGIC then
