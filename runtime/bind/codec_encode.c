@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/utf8.h"
 #include "bind/codec-private.h"
 
 enum { SLOTS_A_LEVEL = 8 };
@@ -82,34 +83,10 @@ static inline int encode_number(tarn__encoder_t *e, double d) {
   return done(e, tarn_mp_write_double(&e->out, d));
 }
 
-/* Whether bytes are UTF-8 as Unicode has it: no surrogates, nothing overlong. */
-static bool is_utf8(const uint8_t *s, size_t n) {
-  const uint8_t *end = s + n;
-  while (s < end) {
-    uint64_t word;
-    if (end - s >= 8 && (memcpy(&word, s, 8), !(word & 0x8080808080808080u))) {
-      s += 8;
-      continue;
-    }
-    unsigned c = *s++;
-    if (c < 0x80) { continue; }
-    unsigned more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
-    if (c < 0xc2 || c > 0xf4 || (size_t)(end - s) < more) { return false; }
-    unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
-    unsigned high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-    if (*s < low || *s > high) { return false; }
-    for (unsigned i = 1; i < more; i++) {
-      if ((s[i] & 0xc0) != 0x80) { return false; }
-    }
-    s += more;
-  }
-  return true;
-}
-
 static inline int encode_string(tarn__encoder_t *e, lua_State *L, int index) {
   size_t length;
   const char *s = lua_tolstring(L, index, &length);
-  bool text = is_utf8((const uint8_t *)s, length);
+  bool text = tarn_utf8_valid((const uint8_t *)s, length);
   return done(e,
               text ? tarn_mp_write_str(&e->out, s, length) : tarn_mp_write_bin(&e->out, s, length));
 }
