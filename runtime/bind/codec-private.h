@@ -24,15 +24,16 @@
 
 /* References into the registry; LUA_NOREF where the Lua side has not set them yet. */
 typedef struct tarn__codec {
-  int module_names;    /* weak table: a module's table -> its NAME payload, a string */
+  int module_names; /* weak table: a module's table -> its NAME payload, a string; the metatable that a serializer is for -> the serializer */
   int function_names;  /* the same for functions found in modules */
   int metatable_names; /* the same for metatables found as a module or in one */
   int refresh_names;   /* fn(): bring the three up to date */
-  int resolve_name;    /* fn(module, key, may_load) -> object */
+  int resolve_name;    /* fn(module, key, may_load, from) -> object */
   int by_metatable;    /* weak table: metatable -> serializer */
   int by_ctype;        /* table: ctype id -> serializer */
   int match; /* fn(x) -> serializer or nil; asks `matches` and, for a cdata, the registered ctypes */
-  int find;  /* fn(name, version, hash, may_load) -> serializer or nil */
+  int find;  /* fn(name, version, hash, may_load, from) -> serializer or nil; loads it if need be */
+  int offer; /* fn(serializer): values of it leave for the first time: let other processes load it */
   int read;  /* fn(mmread, inp) -> value */
   int describe;      /* fn(cdata) -> its type in words, its ctype id */
   int int64, uint64; /* cdata int64_t[1], uint64_t[1], through which 64-bit cdata are made */
@@ -44,6 +45,7 @@ typedef struct tarn__codec {
   const void *globals; /* the main globals' table */
   int idle_encoder, idle_decoder; /* registry slots */
   int none;                       /* an empty table: the environment of an idle state */
+  uint32_t received_from;         /* the process that the next image to be decoded came from */
   bool names_changed;             /* package.loaded has had a new entry */
   uint64_t loaded_signature;      /* of package.loaded when the names were brought up to date */
   uint64_t bloom[TARN__BLOOM_BITS / 64]; /* over the addresses in module_names */
@@ -56,7 +58,9 @@ enum {
   TARN__SER_HASH, /* 8 bytes */
   TARN__SER_WRITE,
   TARN__SER_READ,
-  TARN__SER_SIZE
+  TARN__SER_SIZE,     /* or false */
+  TARN__SER_OFFERED,  /* true once it has been offered */
+  TARN__SER_TYPE_NAME /* the NAME payload of its metatable; false: that has a name of its own */
 };
 
 tarn__codec_t *tarn__codec_of(lua_State *L);
@@ -68,6 +72,8 @@ bool tarn__codec_lookup(lua_State *L, int ref, int index);
 uint32_t tarn__codec_ctype(lua_State *L, const tarn__codec_t *c, int index);
 void tarn__codec_push_int64(lua_State *L, tarn__codec_t *c, int64_t v);
 void tarn__codec_push_uint64(lua_State *L, tarn__codec_t *c, uint64_t v);
+/* Let other processes load the serializer at index, which bytes are about to refer to. */
+void tarn__codec_offer(lua_State *L, const tarn__codec_t *c, int index);
 /* The serializer for the table or cdata at index: pushes it, or false and nothing. */
 bool tarn__codec_serializer(lua_State *L, const tarn__codec_t *c, int index);
 
@@ -200,6 +206,7 @@ typedef struct tarn__decoder {
   tarn_block_t **blocks; /* for bytes: made at first use, each retained and mapped; owned */
   uint64_t *offsets;     /* of the blocks in bytes; owned */
   uint32_t flags, depth;
+  uint32_t from; /* the process that the bytes came from; 0: not known */
   uint32_t made;
   int self, made_index; /* stack indices in the running C function's frame */
   uint32_t reading;     /* calls of mmread under way */

@@ -40,7 +40,9 @@ static uint64_t loaded_signature(lua_State *L, bool *loading) {
       sum += (uint64_t)(uintptr_t)lua_topointer(L, -1) * 0x9E3779B97F4A7C15u ^
              (uint64_t)(uintptr_t)lua_topointer(L, -2);
       count++;
-      *loading |= lua_islightuserdata(L, -1); /* what require puts there meanwhile */
+      int type =
+          lua_type(L, -1); /* require puts a mark there meanwhile; no module is one of these */
+      *loading |= type == LUA_TNUMBER || type == LUA_TLIGHTUSERDATA;
       lua_pop(L, 1);
     }
   }
@@ -73,9 +75,11 @@ void tarn__codec_refresh_names(lua_State *L, tarn__codec_t *c, bool force) {
   c->loaded_signature = signature;
 }
 
-/* core.names_changed(): package.loaded has a new entry. */
+/* core.names_changed(other): package.loaded has a new entry; other: something else has a new name. */
 static int codec_names_changed(lua_State *L) {
-  tarn__codec_of(L)->names_changed = true;
+  tarn__codec_t *c = tarn__codec_of(L);
+  c->names_changed = true;
+  if (lua_toboolean(L, 1)) { c->loaded_signature = 0; }
   return 0;
 }
 
@@ -197,6 +201,20 @@ bool tarn__codec_serializer(lua_State *L, const tarn__codec_t *c, int index) {
   return false;
 }
 
+void tarn__codec_offer(lua_State *L, const tarn__codec_t *c, int index) {
+  lua_rawgeti(L, index, TARN__SER_OFFERED);
+  bool offered = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  if (offered || c->offer == LUA_NOREF) { return; }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, c->offer);
+  lua_pushvalue(L, index);
+  lua_call(L, 1, 0);
+}
+
+void tarn_codec_received_from(lua_State *L, uint32_t pid) {
+  tarn__codec_of(L)->received_from = pid;
+}
+
 /* ---- the Lua side's tables and functions ---- */
 
 static void set_hook(lua_State *L, int hooks, const char *name, int *ref) {
@@ -241,6 +259,7 @@ static int codec_set_hooks(lua_State *L) {
                {"by_ctype", &c->by_ctype},
                {"match", &c->match},
                {"find", &c->find},
+               {"offer", &c->offer},
                {"read", &c->read},
                {"describe", &c->describe}};
   for (size_t i = 0; i < sizeof hooks / sizeof hooks[0]; i++) {
@@ -274,7 +293,7 @@ static void new_codec(lua_State *L) {
   memset(c, 0, sizeof *c);
   c->module_names = c->function_names = c->metatable_names = LUA_NOREF;
   c->refresh_names = c->resolve_name = c->by_metatable = c->by_ctype = LUA_NOREF;
-  c->match = c->find = c->read = c->describe = c->int64 = c->uint64 = LUA_NOREF;
+  c->match = c->find = c->offer = c->read = c->describe = c->int64 = c->uint64 = LUA_NOREF;
   c->idle_encoder = reserve_slot(L);
   c->idle_decoder = reserve_slot(L);
   lua_newtable(L);

@@ -454,8 +454,13 @@ static int encode_with_metatable(tarn__encoder_t *e, lua_State *L, int index) {
   return rc ? rc : tarn__encode_close(e, mark);
 }
 
+/* What the tables of names have is at the top of the stack: a payload, or the serializer whose metatable the value is. */
 static int encode_name(tarn__encoder_t *e, lua_State *L) {
   size_t length;
+  if (lua_istable(L, -1)) {
+    tarn__codec_offer(L, e->codec, lua_gettop(L));
+    lua_rawgeti(L, -1, TARN__SER_TYPE_NAME);
+  }
   const char *name = lua_tolstring(L, -1, &length);
   int rc = tarn_mp_write_ext_header(&e->out, TARN_EXT_NAME, length);
   if (!rc) { rc = tarn_buf_append(&e->out, name, length); }

@@ -225,6 +225,16 @@ describe("codec: what travels by name", function()
     package.loaded["spec.codec_late"] = nil
   end)
 
+  it("includes a module during whose loading something was encoded", function()
+    package.preload["spec.codec_encodes"] = function()
+      core.encode { {} }
+      return {}
+    end
+    local module = require "spec.codec_encodes"
+    assert.is_true(rawequal(module, back(module)))
+    package.loaded["spec.codec_encodes"], package.preload["spec.codec_encodes"] = nil, nil
+  end)
+
   it("excludes the script's own global functions: they travel by value", function()
     rawset(_G, "spec_codec_global", function() return 42 end)
     local f = back(_G.spec_codec_global)
