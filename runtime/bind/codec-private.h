@@ -41,7 +41,7 @@ typedef struct tarn__codec {
   uint64_t *uint64_at;
   uint32_t int64_id, uint64_id; /* ctype ids */
   bool peek;           /* the ctype id may be read from a cdata's header (verified by the hooks) */
-  bool peek_tables;    /* the same for the sizes of a table's parts */
+  bool peek_tables;    /* tables and strings may be read as peek.h has them */
   const void *globals; /* the main globals' table */
   int idle_encoder, idle_decoder; /* registry slots */
   int none;                       /* an empty table: the environment of an idle state */
@@ -105,6 +105,24 @@ bool tarn__seen_put(tarn__seen_t *s, const void *key, uint32_t value, uint32_t *
 void tarn__seen_clear(tarn__seen_t *s);
 void tarn__seen_release(tarn__seen_t *s);
 
+/* The same for tables, of which there may be very many: numbers by address, in pages, so that tables which lie side by side are found side by
+ * side. Two tables lie at least 32 bytes apart: they have 64 themselves. */
+enum { TARN__PAGE_SHIFT = 12, TARN__GRAIN_SHIFT = 5, TARN__PAGE_GRAINS = 128 };
+typedef uint32_t tarn__page_t[TARN__PAGE_GRAINS]; /* number + 1; 0: not met */
+typedef struct tarn__tables {
+  tarn__seen_t index;  /* address of a page's first byte -> its place in pages */
+  tarn__page_t *pages; /* owned */
+  uint32_t count, capacity;
+  uintptr_t last; /* the page looked up last: address >> TARN__PAGE_SHIFT; 0: none */
+  uint32_t last_page;
+} tarn__tables_t;
+
+/* *number: the one kept for table; or, where there is none, keep number `fresh`. False: out of memory. */
+bool tarn__tables_put(tarn__tables_t *t, const void *table, uint32_t fresh, uint32_t *number,
+                      bool *again);
+void tarn__tables_clear(tarn__tables_t *t);
+void tarn__tables_release(tarn__tables_t *t);
+
 /* ---- what went wrong ---- */
 
 #define TARN__PATH_MAX 480
@@ -141,9 +159,10 @@ static inline void tarn__block_give(tarn_block_t *b) {
 /* ---- encoding ---- */
 
 typedef struct tarn__encoder {
-  tarn__codec_t *codec; /* borrowed */
-  tarn_buf_t out;       /* the skeleton */
-  tarn__seen_t seen;    /* tables, functions, typed values; upvalues; DRefs; blocks */
+  tarn__codec_t *codec;  /* borrowed */
+  tarn_buf_t out;        /* the skeleton */
+  tarn__tables_t tables; /* tables met */
+  tarn__seen_t seen;     /* functions, typed values that are no tables; upvalues; DRefs; blocks */
   uint32_t made, upvalue_count;
   uint32_t depth;
   bool backrefs;
@@ -170,11 +189,21 @@ void tarn__encoder_release(tarn__encoder_t *e);
 /* Write the value at (absolute) index. */
 int tarn__encode_value(tarn__encoder_t *e, lua_State *L, int index);
 int tarn__encode_function(tarn__encoder_t *e, lua_State *L, int index);
+int tarn__encode_table(tarn__encoder_t *e, lua_State *L, int index);
+/* What a table holds, by lua_next; the table itself has been numbered. */
+int tarn__encode_walk(tarn__encoder_t *e, lua_State *L, int index);
+int tarn__encode_changed(tarn__encoder_t *e); /* a table, meanwhile */
+/* The key at key_index is the step of the path that failed. */
+void tarn__encode_step_key(tarn__encoder_t *e, lua_State *L, int key_index);
+/* What travels by name: the payload, or the serializer whose metatable it is, is at the top of the stack. */
+int tarn__encode_name(tarn__encoder_t *e, lua_State *L);
+/* As Unicode has it: no surrogates, nothing overlong. */
+bool tarn__is_utf8(const uint8_t *s, size_t n);
 /* The value at index with the serializer at the top of the stack (popped). */
 int tarn__encode_typed(tarn__encoder_t *e, lua_State *L, int index);
 /* The environment of the encoder, pushed; made at first use. */
 void tarn__encoder_environment(tarn__encoder_t *e, lua_State *L);
-/* A table, function or typed value: *again when it was met before (then the back-reference has been written). */
+/* A function or typed value: *again when it was met before (then the back-reference has been written). */
 int tarn__encode_identity(tarn__encoder_t *e, const void *address, bool *again);
 /* Write an ext whose length is not known yet; *mark goes to close. */
 int tarn__encode_open(tarn__encoder_t *e, int8_t type, size_t *mark);

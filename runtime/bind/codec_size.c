@@ -40,6 +40,15 @@ static bool met(walk_t *w, lua_State *L, const void *address) {
   return !is_new;
 }
 
+static bool met_table(walk_t *w, lua_State *L, const void *address) {
+  uint32_t number;
+  bool again;
+  if (!tarn__tables_put(&w->state->tables, address, 0, &number, &again)) {
+    luaL_error(L, "not enough memory");
+  }
+  return again;
+}
+
 static void add_value(walk_t *w, lua_State *L, int index, uint32_t depth);
 
 static uint64_t power_of_two(uint64_t n) {
@@ -116,7 +125,7 @@ static bool add_typed(walk_t *w, lua_State *L, int index) {
 
 static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
   if (depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 10) ||
-      met(w, L, lua_topointer(L, index))) {
+      met_table(w, L, lua_topointer(L, index))) {
     return;
   }
   if (tarn__codec_lookup(L, w->state->codec->module_names, index)) {

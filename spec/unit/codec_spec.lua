@@ -134,6 +134,55 @@ describe("codec: tables", function()
     assert.are.equal("key", c[c])
   end)
 
+  it("that a serializer changes while they are being written are refused, or written as they are then", function()
+    local t, change
+    local Changer = {}
+    require "tarn.serializer" {
+      name = "spec_changer", type = Changer,
+      mmwrite = function(out)
+        change(t)
+        out:value(true)
+      end,
+      mmread = function(inp) return { inp:value() } end,
+    }
+    local function encode(into, fn)
+      t, change = into, fn
+      return pcall(core.encode, t)
+    end
+    local function grow(x) for i = 1, 100 do x["key" .. i] = i end end
+    local function vanish(x) x[3], x.b, x.c = nil, nil, nil end
+    local changer = setmetatable({}, Changer)
+    for _, peek in ipairs { true, false } do
+      core.set_hooks { peek = peek }
+      for _, fn in ipairs { grow, vanish } do
+        for _, into in ipairs { { 1, changer, 3 }, { a = changer, b = 2, c = 3 }, { 1, 2, 3, a = changer, b = 4, c = 5 } } do
+          local ok, e = encode(into, fn)
+          if ok then core.decode(e) else assert.are.equal("NotSerializable", e.kind, tostring(e)) end
+        end
+      end
+    end
+    core.set_hooks { peek = true }
+    local ok, s = encode({ 1, changer, 3 }, function(x) x[3] = "changed" end)
+    assert.is_true(ok)
+    assert.are.equal("changed", core.decode(s)[3])
+    local e
+    ok, e = encode({ 1, changer, 3 }, function(x) x[3] = nil end)
+    assert.is_false(ok)
+    assert.is_truthy(e.message:find("a table changed while it was being encoded", 1, true), e.message)
+  end)
+
+  it("that are weak, with a metatable that has a name, keep what is alive", function()
+    local Weak = { __mode = "v" }
+    package.loaded["spec.codec_weak"] = Weak
+    local kept = {}
+    local t = setmetatable({ a = kept, b = {} }, Weak)
+    for _ = 1, 20 do
+      t.b = {}
+      assert.is_table(back { kept, t }[2].a)
+    end
+    package.loaded["spec.codec_weak"] = nil
+  end)
+
   it("nest to the bound and not deeper, both ways", function()
     local function nested(n)
       local t = {}
@@ -458,14 +507,21 @@ describe("codec: random values", function()
     return a == b
   end
 
-  it("come back the same", function()
+  it("come back the same, by either way in which tables are read, and both write the same values", function()
     package.loaded["spec.codec_random"] = Class
     local seed = tonumber(os.getenv("TARN_SEED")) or os.time()
     math.randomseed(seed)
     local value = generator(math.random)
     for round = 1, 1500 do
       local x = value()
-      assert.is_true(same(x, back(x), {}), ("seed %d, round %d"):format(seed, round))
+      local by_peeking = core.encode(x)
+      core.set_hooks { peek = false }
+      local by_api = core.encode(x)
+      core.set_hooks { peek = true }
+      local where = ("seed %d, round %d"):format(seed, round)
+      assert.are.equal(#by_api, #by_peeking, where)
+      assert.is_true(same(x, core.decode(by_peeking), {}), where)
+      assert.is_true(same(x, core.decode(by_api), {}), where)
     end
     package.loaded["spec.codec_random"] = nil
   end)
