@@ -128,7 +128,7 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   tarn__pool_unlock(pool);
   void *at = many ? MAP_FAILED : tarn__sys_mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
   if (at == MAP_FAILED) {
-    tarn_free(b);
+    tarn__block_discard(b);
     return tarn_error_set(err, TARN_ENOMEM, "another process's memory cannot be mapped");
   }
   mind(at, length);
@@ -163,7 +163,7 @@ void tarn__borrowed_dead_locked(tarn__block_t *b) {
   pool->records -= sizeof *b;
   pool->borrowed -= b->pub.size;
   m->block = NULL;
-  tarn_free(b);
+  tarn__block_discard_locked(b);
   tarn_list_push_back(&pool->gone, &m->link);
   pthread_cond_signal(&pool->work);
   tarn__pool_changed_locked(pool);

@@ -194,7 +194,7 @@ bool tarn__lent_late_locked(tarn_pool_t *pool) {
 }
 
 void tarn__lent_orphan_locked(tarn_value_t *v) {
-  if (!tarn_list_empty(&v->objects)) { return; }
+  if (v->object) { return; }
   (void)tarn__visitor_enter_locked(v->pool, v); /* without memory for it, it just stays */
 }
 

@@ -2,6 +2,7 @@
  * is ever written through to the file; what is small, and the front, is read. A saved file belongs to the user: it is never
  * written nor deleted here. No descriptor is kept: a piece is fetched by opening the path again, and only from a file that is
  * still the one that was looked at. Any thread. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -272,7 +273,7 @@ static tarn_value_t *new_value(tarn_pool_t *pool, const look_t *k) {
     v->size = end; /* front, padding and blocks: as good as their sum */
     return v;
   }
-  for (uint32_t i = 0; i <= count; i++) { tarn_free(v->pieces[i]); }
+  for (uint32_t i = 0; i <= count; i++) { tarn__block_discard(v->pieces[i]); }
   tarn_free(v);
   return NULL;
 }
@@ -334,36 +335,23 @@ int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error
   while ((o = tarn__object_find_locked(pool, id)) != NULL && o->evicting) {
     tarn__pool_wait_locked(pool);
   }
-  if (!o) {
-    tarn__pool_unlock(pool);
-    return tarn_error_set(err, TARN_ENOENT, "no object %" PRIu64, id);
+  int rc = o ? 0 : tarn_error_set(err, TARN_ENOENT, "no object %" PRIu64, id);
+  assert(!v->object);
+  if (rc == 0) {
+    tarn__lru_remove(pool, o);
+    tarn__object_empty_locked(pool, o);
+    (void)tarn__object_become_locked(o, v, NULL); /* v is no other's: nothing is taken */
+    tarn__lru_touch(pool, o);
+    tarn__pool_changed_locked(pool);
   }
-  if (o->cold && tarn__object_thaw_locked(pool, o) != 0) {
-    tarn__pool_unlock(pool);
-    return tarn_error_set(err, TARN_ENOMEM, "no memory for a value's record");
-  }
-  tarn__lru_remove(pool, o);
-  tarn_value_t *old = o->value;
-  if (old) {
-    tarn_list_remove(&o->value_link);
-    if (old->loans > 0) { tarn__lent_orphan_locked(old); }
-  } else {
-    pool->live -= o->live_size;
-    o->live_size = 0;
-    o->pinned = false;
-  }
-  tarn__object_become_locked(o, v);
-  tarn__lru_touch(pool, o);
-  if (old) { tarn__value_unhold_locked(old); }
-  tarn__pool_changed_locked(pool);
   tarn__pool_unlock(pool);
-  return 0;
+  return rc;
 }
 
 int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
-  const tarn__block_t *front = o && o->value ? o->value->pieces[0] : NULL;
+  const tarn__block_t *front = o && o->form == TARN__VALUE ? o->value->pieces[0] : NULL;
   int rc = front && front->saved && strlen(front->saved->path) < size ? 0 : TARN_ENOENT;
   if (rc == 0) { memcpy(path, front->saved->path, strlen(front->saved->path) + 1); }
   tarn__pool_unlock(pool);

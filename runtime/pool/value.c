@@ -15,7 +15,6 @@ tarn_value_t *tarn__value_new(tarn_pool_t *pool, uint32_t count) {
   if (!v) { return NULL; }
   v->pool = pool;
   v->count = count;
-  tarn_list_init(&v->objects);
   return v;
 }
 
@@ -26,7 +25,7 @@ int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
   tarn__block_t *f = tarn__block_new(pool, front_size, TARN__KIND_HEAP);
   if (!v || !f) {
     tarn_free(v);
-    tarn_free(f);
+    tarn__block_discard(f);
     return tarn_error_set(err, TARN_ENOMEM, "no memory for a value of %u blocks", block_count);
   }
   v->refs = 1;
@@ -53,6 +52,19 @@ int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
   tarn__pool_unlock(pool);
   *out = v;
   return 0;
+}
+
+tarn_value_t *tarn__value_twin_locked(tarn_value_t *v) {
+  tarn_value_t *twin = tarn__value_new(v->pool, v->count);
+  if (!twin) { return NULL; }
+  for (uint32_t i = 0; i < v->count; i++) {
+    twin->pieces[i] = v->pieces[i];
+    tarn__block_ref_locked(v->pieces[i]);
+  }
+  twin->size = v->size;
+  v->pool->records += tarn__value_record_size(twin);
+  v->pool->value_count++;
+  return twin;
 }
 
 void tarn__value_hold_locked(tarn_value_t *v) { v->holds++; }
@@ -88,10 +100,9 @@ void tarn_value_release(tarn_value_t *v) {
   if (--v->refs == 0) {
     for (uint32_t i = 0; i < v->count; i++) { tarn__block_unmap_locked(v->pieces[i]); }
   }
-  tarn_list_t *l = v->objects.next;
-  tarn__object_t *o = l == &v->objects ? NULL : TARN_CONTAINER(l, tarn__object_t, value_link);
+  tarn__object_t *o = v->object;
   tarn__value_unhold_locked(v);
-  if (o) { tarn__object_freeze_locked(pool, o); } /* it may have been evicted while it was read */
+  if (o) { tarn__small_freeze_locked(pool, o); }
   tarn__pool_unlock(pool);
 }
 

@@ -2,6 +2,8 @@
 local ffi = require("ffi")
 local C = require("spec.helper.c")
 local bytes = require("spec.helper.bytes")
+local posix = require("spec.helper.posix")
+local process = require("spec.helper.process")
 
 for _, declaration in ipairs({
   "typedef struct tarn_pool tarn_pool_t;",
@@ -54,6 +56,7 @@ for _, declaration in ipairs({
     void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize, const uint64_t *max_disksize);
     void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out);]],
   "int tarn__pool_check(tarn_pool_t *pool);",
+  "bool tarn__pool_idle(tarn_pool_t *pool);",
   "int usleep(unsigned us);",
   "void *memset(void *s, int c, size_t n);",
   "int memcmp(const void *a, const void *b, size_t n);",
@@ -121,13 +124,10 @@ end
 
 --- Until evictions under way have ended (their objects' extents included).
 function Pool:quiet()
-  local before
-  for _ = 1, 500 do
-    local s = self:stats()
-    local now = s.evictions .. " " .. s.resident_bytes .. " " .. s.disk_bytes .. " " .. s.spill_written_bytes
-    if now == before then return end
-    before = now
-    ffi.C.usleep(20000)
+  local deadline = posix.now() + 60 * process.patience
+  while not C.tarn__pool_idle(self.pool) do
+    assert(posix.now() < deadline, "the spill thread is not done")
+    ffi.C.usleep(1000)
   end
 end
 
@@ -221,6 +221,18 @@ end
 
 function Pool:evict(id) return C.tarn_pool_evict(self.pool, id, self.err) end
 function Pool:delete(id) return C.tarn_pool_delete(self.pool, id) end
+
+--- The path of the spill file among this process's descriptors, once there is one.
+function Pool:spill_path()
+  pcall(ffi.cdef, "ssize_t readlink(const char *path, char *out, size_t size);")
+  local link = ffi.new("char[4096]")
+  for fd = 3, 200 do
+    local path = "/proc/self/fd/" .. fd
+    local n = tonumber(ffi.C.readlink(path, link, 4096))
+    if n > 0 and ffi.string(link, n):find(self.dir, 1, true) then return path end
+  end
+  error("the spill file is not among this process's descriptors")
+end
 
 --- Was this built with the seams that make system calls fail?
 function M.faults() return (pcall(function()
