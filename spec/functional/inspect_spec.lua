@@ -31,7 +31,8 @@ describe("tarn inspect", function()
 
   it("shows scalars, and long things in short", function()
     for _, case in ipairs { { 5, "number", "5" }, { "text", "string, 4 bytes", '"text"' },
-      { ("y"):rep(1000), "string, 1000 bytes", "(1000 bytes)" }, { {}, "table, 0 elements, 0 other keys", "{}" }, { tarn.array("float", { shape = { 100, 75 } }), "100x75", "0, 0, 0" } } do
+      { ("y"):rep(1000), "string, 1000 bytes", "(1000 bytes)" },
+      { {}, "table, 0 elements, 0 other keys", "{}" }, { tarn.array("float", { shape = { 100, 75 } }), "100x75", "0, 0, 0" } } do
       tarn.save(path, case[1])
       local run = inspect(path)
       assert.equal(0, run.code)
