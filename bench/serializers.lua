@@ -174,7 +174,8 @@ local function doubles(c)
   opening(c, "1e7 doubles", a, same)
   local list = {}
   for i = 1, 1e6 do list[i] = i + 0.25 end
-  plain(c, "1e6 doubles in a plain table", "doubles", list, function(t) return #t == 1e6 and t[1e6] == 1e6 + 0.25 end, { write = {}, read = {} })
+  local function whole(t) return #t == 1e6 and t[1e6] == 1e6 + 0.25 end
+  plain(c, "1e6 doubles in a plain table", "doubles", list, whole, { write = {}, read = {} })
 end
 
 case.run("serializers", "writing and reading values, in one process", function(c)
