@@ -183,7 +183,8 @@ local function complete(t)
   return t
 end
 
--- Text -> type: {text (canonical), ctype, const_ctype (of the same layout: what is const of it is so throughout), size, align, struct (true for structs), floats}. Raises a text.
+-- Text -> type: {text (canonical), ctype, const_ctype (of the same layout: const throughout), size, align, struct (true for structs),
+-- floats}. Raises a text.
 local function of(text)
   local t = spelled[text]
   if not t then

@@ -55,8 +55,8 @@ end)
 
 describe("a sealed array", function()
   local NESTED = "struct { double v[3]; struct { int32_t q[2][2]; float f; } n[2]; bool b; }"
-  local declarations = { "double", "float", "int8_t", "uint8_t", "int16_t", "uint16_t", "int32_t", "uint32_t", "int64_t", "uint64_t", "bool",
-    "struct { int32_t x; float y; }", "struct { double v[75]; }", NESTED }
+  local declarations = { "double", "float", "int8_t", "uint8_t", "int16_t", "uint16_t", "int32_t", "uint32_t", "int64_t", "uint64_t",
+    "bool", "struct { int32_t x; float y; }", "struct { double v[75]; }", NESTED }
 
   -- Every way to write into the elements of a that the language has.
   local function writes(a, declaration)
