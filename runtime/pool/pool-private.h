@@ -194,6 +194,7 @@ struct tarn_pool {
   uint64_t wanted_bytes; /* of the wanted live ones */
   uint64_t demand;       /* of the threads that wait for room */
   uint64_t lua_need;     /* most that a call wanted that got TARN_ENEEDLUA */
+  bool lua_owed;         /* one has got it, and no live object has been given out since */
 
   /* The spill thread. */
   pthread_t thread;

@@ -52,6 +52,8 @@ typedef struct tarn_pool_config {
   /* A watched object was deleted, for whatever reason. As on_drop_live. */
   void (*on_deleted)(void *user, uint64_t id);
   void *user;
+  uint64_t
+      lend_patience_ns; /* how long who waits for room counts on memory that holders are to give back; 0: a second */
 } tarn_pool_config_t;
 
 int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
@@ -119,7 +121,8 @@ int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint
 /* A live object has been encoded: from here on it is v. TARN_ENOENT when it has been deleted meanwhile. Never for lack of room: the
  * live size is given back, and what is over budget is evicted next. */
 int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
-/* The next live object in order of eviction while there is no room: 1 with *id, 0 when none is wanted. Lua thread. */
+/* The next live object in order of eviction while there is no room: 1 with *id, 0 when none is wanted. After TARN_ENEEDLUA it gives at least one: what
+ * that call has let go of is no room for it when it comes again. Lua thread. */
 int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id);
 /* That live object cannot be encoded (NotSerializable): it is pinned in memory, no victim any more. */
 void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id);

@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "base/machine.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
+#include "base/sys.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -72,7 +72,7 @@ static bool populate(const uint8_t *at, uint64_t size) {
 static void sum_saved(look_t *k, uint64_t size) {
   for (uint64_t done = 0; done < size;) {
     uint64_t left = size - done, at = k->block->disk_offset + k->done + done;
-    ssize_t n = tarn__sys_pread(k->fd, k->buffer, left < BUFFER_BYTES ? left : BUFFER_BYTES, at);
+    ssize_t n = tarn_sys_pread(k->fd, k->buffer, left < BUFFER_BYTES ? left : BUFFER_BYTES, at);
     if (n <= 0) {
       k->rc = TARN_EIO;
       return;

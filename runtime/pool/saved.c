@@ -8,12 +8,11 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "image/file.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
 
 enum { IMAGE_FIXED_BYTES = 32, SIZE_BYTES = 8 };
 
@@ -37,7 +36,7 @@ static int read_all(int fd, void *bytes, uint64_t size, uint64_t offset, const c
                     tarn_error_t *err) {
   uint8_t *at = bytes;
   while (size > 0) {
-    ssize_t n = tarn__sys_pread(fd, at, size < (1u << 30) ? (size_t)size : 1u << 30, offset);
+    ssize_t n = tarn_sys_pread(fd, at, size < (1u << 30) ? (size_t)size : 1u << 30, offset);
     if (n < 0) { return tarn_error_errno(err, errno, "%s: cannot read", path); }
     if (n == 0) {
       return tarn_error_set(err, TARN_EIO, "%s: it ends before its byte %" PRIu64, path,
@@ -52,11 +51,11 @@ static int read_all(int fd, void *bytes, uint64_t size, uint64_t offset, const c
 
 /* A descriptor and what the file is now. */
 static int open_file(const char *path, int *fd, tarn_saved_identity_t *id, tarn_error_t *err) {
-  int f = tarn__sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* a fifo must not stall us */
+  int f = tarn_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* a fifo must not stall us */
   if (f < 0) { return tarn_error_errno(err, errno, "%s: cannot open", path); }
   struct stat st;
   int rc = 0;
-  if (fstat(f, &st) != 0) {
+  if (tarn_sys_fstat(f, &st) != 0) {
     rc = tarn_error_errno(err, errno, "%s: cannot read", path);
   } else if (!S_ISREG(st.st_mode)) {
     rc = tarn_error_set(err, TARN_EIO, "%s: not a regular file", path);
@@ -147,7 +146,7 @@ static int map_piece(tarn__block_t *b, int fd, uint8_t **map, bool *checked, tar
   uint64_t start = b->disk_offset & ~(uint64_t)(TARN__PAGE - 1);
   uint64_t length = b->disk_offset - start + b->pub.size;
   int prot = b->detach ? PROT_READ | PROT_WRITE : PROT_READ; /* private: the mark is ours alone */
-  uint8_t *base = tarn__sys_mmap(NULL, length, prot, MAP_PRIVATE, fd, start);
+  uint8_t *base = tarn_sys_mmap(NULL, length, prot, MAP_PRIVATE, fd, start);
   if (base == MAP_FAILED) {
     return tarn_error_errno(err, errno, "%s: cannot map %" PRIu64 " bytes", b->saved->path, length);
   }
@@ -159,7 +158,7 @@ static int map_piece(tarn__block_t *b, int fd, uint8_t **map, bool *checked, tar
     (void)mprotect(base, length, PROT_READ);
   }
   if (rc != 0) {
-    tarn__sys_munmap(base, length);
+    tarn_sys_munmap(base, length);
     return rc;
   }
   *map = at;
