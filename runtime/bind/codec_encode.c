@@ -197,7 +197,7 @@ int tarn__encode_ref(tarn__encoder_t *e, lua_State *L, int index, tarn_ref_t *re
   }
   if (is_new) {
     e->refs[e->ref_count++] = (tarn_image_ref_t){ref->owner, ref->id};
-    tarn_ref_exported(L, ref);
+    tarn_ref_exported(L, index);
   }
   size_t mark;
   int rc = tarn__encode_open(e, TARN_EXT_DREF, &mark);
@@ -444,8 +444,7 @@ static bool is_module(tarn__encoder_t *e, lua_State *L, int index, const void *a
     tarn__codec_refresh_names(L, e->codec, false);
     e->names_checked = true;
   }
-  uint32_t bit = tarn__codec_bloom(address);
-  return e->codec->bloom[bit / 64] >> bit % 64 & 1 &&
+  return tarn__codec_maybe_module(e->codec, address) &&
          tarn__codec_lookup(L, e->codec->module_names, index);
 }
 

@@ -15,24 +15,33 @@ enum {
   UPVALUE_BYTES = 48,
   PROTOTYPE_BYTES = 104, /* and about what string.dump gives */
   CDATA_BYTES = 16,
-  USERDATA_BYTES = 40,
-  RECENT = 512
+  USERDATA_BYTES = 40
 };
 
 typedef struct walk {
   tarn__encoder_t *state; /* borrowed: for its set of addresses, and its names */
   uint64_t bytes;
   bool typed;
-  const void *recent[RECENT]; /* addresses of strings */
+  uint64_t mark; /* of this walk, in the codec's recent strings */
 } walk_t;
 
 static void add_string(walk_t *w, lua_State *L, int index) {
   size_t length;
   const char *s = lua_tolstring(L, index, &length);
-  const void **slot = &w->recent[((uintptr_t)s >> 4) % RECENT];
-  if (*slot == s) { return; }
-  *slot = s;
+  uint64_t key = (uintptr_t)s ^ w->mark;
+  uint64_t *slot = &w->state->codec->recent[((uintptr_t)s >> 4) % TARN__RECENT];
+  if (*slot == key) { return; }
+  *slot = key;
   w->bytes += STRING_BYTES + ((length + 4) & ~(size_t)3);
+}
+
+/* Addresses of user space have 47 bits: the rest of a recent string's key tells the walk that met it. */
+static uint64_t next_mark(tarn__codec_t *c) {
+  if (++c->walks == 1 << 16) {
+    memset(c->recent, 0, sizeof c->recent);
+    c->walks = 1;
+  }
+  return (uint64_t)c->walks << 48;
 }
 
 static bool met(walk_t *w, lua_State *L, const void *address) {
@@ -97,7 +106,8 @@ static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
       met(w, L, lua_topointer(L, index))) {
     return;
   }
-  if (tarn__codec_lookup(L, w->state->codec->module_names, index)) {
+  if (tarn__codec_maybe_module(w->state->codec, lua_topointer(L, index)) &&
+      tarn__codec_lookup(L, w->state->codec->module_names, index)) {
     lua_pop(L, 1);
     return;
   }
@@ -194,9 +204,7 @@ uint64_t tarn_codec_approx_size(lua_State *L, int index, bool *typed) {
   *typed = false;
   if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER) { return SLOT_BYTES; }
   tarn__encoder_t *state = tarn__encoder_begin(L);
-  walk_t w;
-  memset(&w, 0, sizeof w);
-  w.state = state;
+  walk_t w = {.state = state, .mark = next_mark(state->codec)};
   add_value(&w, L, index, 0);
   tarn__encoder_end(L, state, state->self);
   lua_pop(L, 1);

@@ -95,21 +95,24 @@ void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
 
 int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id,
                        tarn_error_t *err) {
-  tarn__object_t *o = tarn__object_new(pool, flags);
-  if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
-  o->live_size = size;
-  uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof *o;
+  uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof(tarn__object_t);
   tarn__pool_lock(pool);
   int rc = tarn__room_reserve_locked(pool, need, flags, err);
   if (rc == 0) {
     pool->reserved -= need;
-    rc = tarn__object_enter_locked(pool, o, err);
+    tarn__object_t *o = tarn__object_new_locked(pool, flags);
+    if (o) {
+      o->live_size = size;
+      rc = tarn__object_enter_locked(pool, o, err);
+      if (rc != 0) { tarn__slab_give(&pool->slab, o); }
+    } else {
+      rc = tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record");
+    }
+    if (rc == 0) {
+      pool->live += size;
+      *id = o->id;
+    }
   }
-  if (rc == 0) {
-    pool->live += size;
-    *id = o->id;
-  }
-  if (rc != 0) { tarn__slab_give(&pool->slab, o); }
   tarn__pool_unlock(pool);
   return rc;
 }
