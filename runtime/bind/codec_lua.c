@@ -15,7 +15,9 @@
 #include "base/alloc.h"
 #include "bind/codec-private.h"
 
-enum { KEPT_BYTES = 64 << 10 };
+/* The buffer is kept for the next call up to the first: memory touched for the first time costs several times what writing to it does. Up to the
+ * second a front is copied out of it, so that it can be. */
+enum { KEPT_BYTES = 8 << 20, COPIED_BYTES = 64 << 10 };
 static const size_t limit_bytes = (size_t)1 << 46;
 
 /* ---- the encoder's life ---- */
@@ -54,6 +56,7 @@ void tarn__encoder_end(lua_State *L, tarn__encoder_t *e, int index) {
   if (e->out.capacity > KEPT_BYTES) { tarn_buf_release(&e->out); }
   tarn_buf_clear(&e->out);
   tarn__seen_clear(&e->seen);
+  tarn__tables_clear(&e->tables);
   e->made = e->upvalue_count = e->depth = 0;
   e->backrefs = e->names_checked = false;
   e->writing = e->written = 0;
@@ -72,6 +75,7 @@ void tarn__encoder_release(tarn__encoder_t *e) {
   release_blocks(e);
   tarn_buf_release(&e->out);
   tarn__seen_release(&e->seen);
+  tarn__tables_release(&e->tables);
   tarn_free(e->serializers);
   tarn_free(e->refs);
   tarn_free(e->blocks);
@@ -127,7 +131,7 @@ static int take_front(tarn__encoder_t *e, uint8_t **front, size_t *size) {
     }
     from = &composed;
   }
-  if (from == &e->out && from->size <= KEPT_BYTES) {
+  if (from == &e->out && from->size <= COPIED_BYTES) {
     uint8_t *copy = tarn_malloc(from->size);
     if (!copy) { return TARN_ENOMEM; }
     memcpy(copy, from->data, from->size);

@@ -53,6 +53,15 @@ static bool met(walk_t *w, lua_State *L, const void *address) {
   return !is_new;
 }
 
+static bool met_table(walk_t *w, lua_State *L, const void *address) {
+  uint32_t number;
+  bool again;
+  if (!tarn__tables_put(&w->state->tables, address, 0, &number, &again)) {
+    luaL_error(L, "not enough memory");
+  }
+  return again;
+}
+
 static void add_value(walk_t *w, lua_State *L, int index, uint32_t depth);
 
 static uint64_t power_of_two(uint64_t n) {
@@ -86,24 +95,50 @@ static void add_table_itself(walk_t *w, lua_State *L, int index, uint32_t depth)
   w->bytes += table_bytes(w, L, index, count);
 }
 
+static void fail(walk_t *w, lua_State *L) {
+  tarn__failure_push(L, &w->state->failure, w->state->self);
+  tarn__encoder_end(L, w->state, w->state->self);
+  lua_error(L);
+}
+
+/* What a serializer's approx_size gave is at the top of the stack. */
+static uint64_t check_size(walk_t *w, lua_State *L, int serializer) {
+  double size = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : -1;
+  if (size >= 0 && size < TARN__INTEGER_MAX) { return (uint64_t)size; }
+  lua_rawgeti(L, serializer, TARN__SER_NAME);
+  const char *text = lua_type(L, -2) == LUA_TNUMBER ? lua_tostring(L, -2) : luaL_typename(L, -2);
+  tarn__failure_set(&w->state->failure, TARN__NOT_SERIALIZABLE,
+                    "serializer '%.80s': approx_size gave %s, not a size in bytes",
+                    lua_tostring(L, -1), text);
+  fail(w, L);
+  return 0;
+}
+
 /* What the serializer at the top of the stack says; popped. Without approx_size, a table's own walk. */
 static bool add_typed(walk_t *w, lua_State *L, int index) {
-  lua_rawgeti(L, -1, TARN__SER_SIZE);
+  int serializer = lua_gettop(L);
+  lua_rawgeti(L, serializer, TARN__SER_SIZE);
   if (!lua_isfunction(L, -1)) {
     lua_pop(L, 2);
     return false;
   }
   lua_pushvalue(L, index);
-  lua_call(L, 1, 1);
-  double size = lua_tonumber(L, -1);
-  if (size > 0 && size < TARN__INTEGER_MAX) { w->bytes += (uint64_t)size; }
-  lua_pop(L, 2);
+  if (lua_pcall(L, 1, 1, 0)) {
+    lua_rawgeti(L, serializer, TARN__SER_NAME);
+    lua_insert(L, -2);
+    tarn__encoder_environment(w->state, L);
+    lua_pop(L, 1);
+    tarn__failure_catch(L, &w->state->failure, w->state->self, lua_tostring(L, -2), "approx_size");
+    fail(w, L);
+  }
+  w->bytes += check_size(w, L, serializer);
+  lua_settop(L, serializer - 1);
   return true;
 }
 
 static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
   if (depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 10) ||
-      met(w, L, lua_topointer(L, index))) {
+      met_table(w, L, lua_topointer(L, index))) {
     return;
   }
   if (tarn__codec_maybe_module(w->state->codec, lua_topointer(L, index)) &&
