@@ -32,10 +32,13 @@ typedef struct fetched {
 
 static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
   if (tarn_hash64(bytes, b->pub.size) == b->hash) { return 0; }
-  return tarn_error_set(err, TARN_ECORRUPT,
-                        "%" PRIu64 " bytes at %" PRIu64
-                        " of the spill file in %s are not what was written",
-                        b->pub.size, b->disk_offset, b->pool->spill.dir);
+  const char *dir = b->pool->spill.dir;
+  int rc = tarn_error_set(err, TARN_ECORRUPT,
+                          "%" PRIu64 " bytes at %" PRIu64
+                          " of the spill file in %s are not what was written",
+                          b->pub.size, b->disk_offset, dir);
+  (void)tarn_error_path(err, dir);
+  return rc;
 }
 
 /* Whole pages, wherever in them the bytes begin. */
@@ -59,7 +62,9 @@ static int fetch(tarn__block_t *b, bool writable, fetched_t *out, tarn_error_t *
   }
   out->mem = tarn_aligned(64, (b->pub.size + 63) & ~(uint64_t)63);
   if (!out->mem) {
-    return tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+    rc = tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+    (void)tarn_error_bytes(err, b->pub.size, 0);
+    return rc;
   }
   rc = tarn__spill_read(spill, out->mem, b->pub.size, b->disk_offset, err);
   if (rc == 0) { rc = verify(b, out->mem, err); }

@@ -163,9 +163,12 @@ static int map_piece(tarn__block_t *b, int fd, uint8_t **map, tarn_error_t *err)
 int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error_t *err) {
   int fd;
   int rc = reopen(b->saved, &fd, err);
-  if (rc != 0) { return rc; }
-  rc = b->disk_size > 0 ? map_piece(b, fd, map, err) : read_piece(b, fd, mem, err);
-  close(fd);
+  if (rc == 0) {
+    rc = b->disk_size > 0 ? map_piece(b, fd, map, err) : read_piece(b, fd, mem, err);
+    close(fd);
+  }
+  if (rc == TARN_ENOMEM) { (void)tarn_error_bytes(err, b->pub.size, 0); }
+  if (rc != 0) { (void)tarn_error_path(err, b->saved->path); }
   return rc;
 }
 

@@ -28,8 +28,8 @@ typedef struct tarn__spill {
 int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes);
 void tarn__spill_close(tarn__spill_t *s); /* the file is gone with its last descriptor */
 
-/* Makes the directory and the file if that has not been done. Any thread. */
-int tarn__spill_open(tarn__spill_t *s, tarn_error_t *err);
+/* Makes the directory and the file if that has not been done. need: bytes that are to be written, for messages. Any thread. */
+int tarn__spill_open(tarn__spill_t *s, uint64_t need, tarn_error_t *err);
 
 /* locked: an extent of size bytes (a multiple of the page). fresh (in): only from holes, so that it
  * reads as zeros; *reserved (out): space is allocated already. TARN_EDISKFULL beyond max. */

@@ -214,7 +214,7 @@ static int write_heap(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
 }
 
 static int write_batch(tarn_pool_t *pool, batch_t *t, bool *taken, tarn_error_t *err) {
-  int rc = tarn__spill_open(&pool->spill, err);
+  int rc = tarn__spill_open(&pool->spill, t->bytes, err);
   if (rc != 0) { return rc; }
   if (!tarn_list_empty(&t->small)) {
     t->pack = tarn_calloc(1, sizeof *t->pack);

@@ -33,6 +33,7 @@ typedef struct tarn_conn {
   bool paused;            /* too much of it waits for Lua: not read from */
   uint64_t taken_at;      /* s->takes when `waiting_bytes` was last reset */
   uint64_t waiting_bytes; /* of its requests and notifications that Lua has not taken yet */
+  tarn_error_t refusal;   /* of the bulk message that is being passed over */
   bool collected;         /* and Lua has been asked to collect its garbage for it */
   tarn_peer_t *peer;
 } tarn_conn_t;
@@ -135,7 +136,7 @@ tarn_event_t *tarn__event_create(tarn_event_kind_t kind); /* null: out of memory
 void tarn__event_post(tarn_service_t *s, tarn_event_t *e);
 /* A response that is an error, made here; pid: the process that the error is about. */
 void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err);
-/* [any] The image of an error, as every process sends it: {kind, message, needed, available}. */
+/* [any] The image of an error, as every process sends it: {kind, message, pid, needed, available, path}. */
 int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out);
 
 /* bytes more of this connection wait for Lua: beyond a bound it is not read from until Lua has taken what there is. */
