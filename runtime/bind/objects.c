@@ -279,9 +279,9 @@ tarn_value_t *tarn__object_value(lua_State *L, uint64_t id, uint32_t flags) {
   return v;
 }
 
-tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
+tarn_value_t *tarn_object_export(lua_State *L, uint64_t id, uint32_t flags) {
   tarn_error_t err = {0};
-  tarn_value_t *v = tarn__object_value(L, id, 0);
+  tarn_value_t *v = tarn__object_value(L, id, flags);
   if (v == NULL) { tarn__object_check(L, encode_live(L, id, &v, &err), &err, id); }
   return v;
 }
@@ -372,7 +372,7 @@ static int pool_get(lua_State *L) {
   uint64_t id = tarn__object_own_id(L);
   tarn_error_t err = {0};
   if (table_get(L, &live_key, id) || table_get(L, &cache_key, id)) {
-    tarn__object_check(L, tarn_pool_touch(b->pool, id), &err, id);
+    tarn__object_check(L, tarn_pool_touch(b->pool, id, &err), &err, id);
     return 1;
   }
   tarn_value_t **box = tarn__value_box(L); /* decoding may raise */
@@ -418,7 +418,7 @@ static int pool_evict(lua_State *L) {
   tarn_error_t err = {0};
   int rc = tarn_pool_evict(b->pool, id, &err);
   if (rc == TARN_ENEEDLUA) {
-    tarn_value_release(tarn_object_export(L, id));
+    tarn_value_release(tarn_object_export(L, id, 0));
     rc = tarn_pool_evict(b->pool, id, &err);
   }
   tarn__object_check(L, rc, &err, id);

@@ -8,9 +8,16 @@
 #include <stdint.h>
 #include "base/err.h"
 #include "base/list.h"
+#include "base/sys.h"
 #include "pool/range-private.h"
 
 #define TARN__PAGE 4096u
+/* Addresses taken at once, for memory and for the spill file. */
+#ifdef TARN_UNDER_TSAN
+#define TARN__RESERVE_BYTES ((uint64_t)16 << 30) /* its shadow of a terabyte is too much */
+#else
+#define TARN__RESERVE_BYTES ((uint64_t)1 << 40)
+#endif
 #define TARN__SLICE                                                                                \
   ((uint64_t)16 << 20) /* longest range for one mmap or punch: they stall others' page faults */
 #define TARN__CLASSES 256u
