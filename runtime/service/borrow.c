@@ -349,6 +349,7 @@ void tarn__borrow_moved(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r) 
 
 void tarn__borrow_forget(tarn_service_t *s, uint32_t pid) {
   lender_t *l = tarn_map_remove(&s->lenders, pid);
+  tarn_pool_borrow_forget(s->pool, pid);
   if (l == NULL) { return; }
   close_lender(l); /* what is mapped stays mapped */
   tarn_free(l);

@@ -416,6 +416,7 @@ static void on_up(void *user, tarn_peer_t *peer) {
     if (m->conn == NULL) { m->conn = c; }
     if (m->address[0] != '\0') { tarn_peer_set_address(peer, m->address); }
   }
+  tarn__lend_conn_up(s, c);
 }
 
 /* Less is queued to that process than before. */
@@ -441,6 +442,7 @@ static void on_down(void *user, tarn_peer_t *peer, const tarn_error_t *reason) {
     drained(s, c->pid); /* who waits to send may try again, and is told how it stands */
     tarn__member_down(s, m, reason->message);
   }
+  if (c->pid != 0) { tarn__lend_conn_down(s, c); }
   tarn_free(c);
 }
 

@@ -124,6 +124,7 @@ struct tarn_service {
   tarn_map_t holders; /* pid -> whom we have lent to */
   tarn_map_t lenders; /* pid -> whose bytes we map */
   tarn_map_t fetches; /* msgid -> a message whose value could not be mapped */
+  tarn_list_t hungry; /* lend.c: fetches from us that wait for room */
   uint8_t lend_token[TARN_LEND_TOKEN];
   uint64_t collect_ns; /* when Lua was asked to collect its garbage because an owner wants room */
   atomic_uint_fast64_t mapped_in_bytes, mapped_in_count;
@@ -171,11 +172,15 @@ bool tarn__lend_same_host(tarn_service_t *s, const tarn_conn_t *c);
 /* Append v as a loan, in place of its bin. False: it is to be sent, and b is as it was. */
 bool tarn__lend_append(tarn_service_t *s, tarn_conn_t *c, const tarn_value_t *v, tarn_buf_t *b,
                        uint64_t *loan);
-/* A value that we have lent, for who could not map it (unable: nor ever will). One reference. */
-int tarn__lend_fetch(tarn_service_t *s, tarn_conn_t *c, uint64_t loan, bool unable,
-                     tarn_value_t **v, tarn_error_t *err);
 void tarn__lend_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
                        tarn_mp_reader_t *params);
+/* A connection to a process has ended, or there is one again: what was told by it may be lost. */
+void tarn__lend_conn_down(tarn_service_t *s, const tarn_conn_t *c);
+void tarn__lend_conn_up(tarn_service_t *s, const tarn_conn_t *c);
+/* Answer a lend.fetch: at once, or when there is room to load the value. */
+void tarn__lend_serve_fetch(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, uint64_t loan,
+                            bool unable);
+void tarn__lend_retry(tarn_service_t *s); /* there may be room now */
 void tarn__lend_open(tarn_service_t *s);
 void tarn__lend_close(tarn_service_t *s); /* s->handles tells when it is done */
 
