@@ -56,10 +56,10 @@ function M.new(opts)
   self.sets, self.views, self.loans, self.files = { {}, {} }, {}, {}, {}
   self.dir, self.count = os.tmpname(), 0
   os.remove(self.dir)
-  self.buffers = { pool.bytes.buf(), pool.bytes.buf() } -- on_drop_live makes them grow, which nobody looks at
+  self.semaphore = pool.semaphore() -- for callbacks, which nobody waits for here
   self.pools = {}
   for i = 1, 2 do
-    local p = pool.new(opts.memory, { disk = opts.disk, user = self.buffers[i], patience = 1e6 })
+    local p = pool.new(opts.memory, { disk = opts.disk, semaphore = self.semaphore, patience = 1e6 })
     p.encode_wanted = function() make_room(p, self.sets[i]) end
     self.pools[i] = p
   end

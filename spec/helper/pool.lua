@@ -92,17 +92,42 @@ function M.spill_dir()
   return name .. ".spill/deeper"
 end
 
---- opts: disk, dir, patience (of lending, ns), user (a tarn_buf_t: on_room clears it, on_drop_live reserves id bytes in it: no callback
--- enters Lua).
+-- Callbacks come on any thread, so none enters Lua. A semaphore: on_room and on_drop_live post it.
+for _, declaration in ipairs({ "typedef union spec_semaphore { char bytes[32]; long align; } spec_semaphore;",
+  "int sem_init(spec_semaphore *s, int shared, unsigned value);", "int sem_post(spec_semaphore *s);",
+  "int sem_trywait(spec_semaphore *s);" }) do
+  pcall(ffi.cdef, declaration)
+end
+
+function M.semaphore()
+  local s = ffi.new("spec_semaphore")
+  assert(ffi.C.sem_init(s, 0, 0) == 0)
+  return s
+end
+
+--- Was it posted within five seconds?
+function M.posted(semaphore)
+  for _ = 1, 5000 do
+    if ffi.C.sem_trywait(semaphore) == 0 then return true end
+    ffi.C.usleep(1000)
+  end
+  return false
+end
+
+--- opts: disk, dir, patience (of lending, ns), semaphore (see above), user (a tarn_buf_t: on_drop_live reserves id bytes in it; only
+-- where this thread alone drops).
 function M.new(memory, opts)
   opts = opts or {}
   local self = setmetatable({ err = ffi.new("tarn_error_t"), dir = opts.dir or M.spill_dir() }, Pool)
   local config = ffi.new("tarn_pool_config_t", { max_memsize = memory, max_disksize = opts.disk or 0xffffffffffffffffULL })
   config.spill_dir = self.dir
   config.lend_patience_ns = opts.patience or 0
-  if opts.user then
+  if opts.semaphore then
+    config.user = opts.semaphore
+    config.on_room = ffi.cast("void (*)(void *)", ffi.C.sem_post)
+    config.on_drop_live = ffi.cast("void (*)(void *, uint64_t)", ffi.C.sem_post)
+  elseif opts.user then
     config.user = opts.user
-    config.on_room = ffi.cast("void (*)(void *)", C.tarn_buf_clear)
     config.on_drop_live = ffi.cast("void (*)(void *, uint64_t)", C.tarn_buf_reserve)
   end
   local out = ffi.new("tarn_pool_t *[1]")
