@@ -128,8 +128,8 @@ typedef struct tarn__room_try {
 bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *err);
 /* Store v (one reference, taken over) making room as need be: its id. Raises PoolFull, DiskFull, IOError. */
 uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags);
-/* Export: the value of object id, encoded now if it is live. Raises KeyError, NotSerializable. One reference, the caller's. */
-tarn_value_t *tarn_object_export(lua_State *L, uint64_t id);
+/* Export: the value of object id, encoded now if it is live. flags: of tarn_pool_get. Raises KeyError, NotSerializable, Corrupt. One reference, the caller's. */
+tarn_value_t *tarn_object_export(lua_State *L, uint64_t id, uint32_t flags);
 
 /* ---- messages (messages.c), processes (processes.c) ---- */
 void tarn_messages_open(lua_State *L);

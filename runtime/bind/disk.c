@@ -50,11 +50,11 @@ static int file_identity(lua_State *L) {
   return 1;
 }
 
-/* Push a box with the object's value; nothing is touched, nothing counted. */
+/* Push a box with the object's value, verified; nothing is touched, nothing counted. */
 static tarn_value_t **peek(lua_State *L, uint64_t id) {
   tarn_value_t **box = tarn__value_box(L);
   tarn_error_t err = {0};
-  *box = tarn__object_value(L, id, TARN_GET_QUIET);
+  *box = tarn__object_value(L, id, TARN_GET_QUIET | TARN_GET_VERIFIED);
   if (*box == NULL) { tarn__object_check(L, TARN_ENOENT, &err, id); } /* deleted a moment ago */
   return box;
 }
@@ -93,7 +93,7 @@ static int file_move(lua_State *L) {
   const char *path = tarn__file_check_path(L, 2, "the file");
   lua_settop(L, 2);
   tarn_value_t **old = tarn__value_box(L);
-  *old = tarn_object_export(L, id);
+  *old = tarn_object_export(L, id, TARN_GET_VERIFIED);
   (void)tarn__file_write(L, path, false, NULL, *old);
   tarn_value_t **moved = tarn__file_open(L, path, false, NULL);
   tarn_error_t err = {0};
@@ -134,11 +134,11 @@ static int file_get(lua_State *L) {
   lua_settop(L, 3);
   tarn_error_t err = {0};
   if (cached && tarn__object_push_cached(L, id)) {
-    tarn__object_check(L, tarn_pool_touch(tarn_bind_of(L)->pool, id), &err, id);
+    tarn__object_check(L, tarn_pool_touch(tarn_bind_of(L)->pool, id, &err), &err, id);
     return 1;
   }
   tarn_value_t **box = tarn__value_box(L);
-  *box = tarn_object_export(L, id);
+  *box = tarn_object_export(L, id, 0);
   tarn__file_push(L, path, *box, may_code);
   if (cached) { tarn__object_cache(L, id, -1); }
   tarn__value_box_clear(box);
@@ -171,7 +171,7 @@ static int pool_copy(lua_State *L) {
   tarn_error_t err = {0};
   int rc = tarn_pool_copy(b->pool, id, &err);
   if (rc == TARN_ENEEDLUA) {
-    tarn_value_release(tarn_object_export(L, id));
+    tarn_value_release(tarn_object_export(L, id, 0));
     err = (tarn_error_t){0};
     rc = tarn_pool_copy(b->pool, id, &err);
   }

@@ -307,7 +307,7 @@ static int serve_get(lua_State *L) {
   } else {
     id = (uint64_t)luaL_checknumber(L, 1);
   }
-  tarn_payload_t p = {.value = tarn_object_export(L, id)};
+  tarn_payload_t p = {.value = tarn_object_export(L, id, TARN_GET_VERIFIED)};
   (void)tarn_service_reply(tarn_bind_of(L)->service, e->token, e->msgid, true, e->foreign, p);
   return 0;
 }

@@ -277,9 +277,9 @@ tarn_value_t *tarn__object_value(lua_State *L, uint64_t id, uint32_t flags) {
   return v;
 }
 
-tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
+tarn_value_t *tarn_object_export(lua_State *L, uint64_t id, uint32_t flags) {
   tarn_error_t err = {0};
-  tarn_value_t *v = tarn__object_value(L, id, 0);
+  tarn_value_t *v = tarn__object_value(L, id, flags);
   if (v == NULL) { tarn__object_check(L, encode_live(L, id, &v, &err), &err, id); }
   return v;
 }
@@ -364,7 +364,10 @@ static int pool_set(lua_State *L) {
 /* Push the value of object id, which is ours. */
 static int push_own_value(lua_State *L, tarn_bind_t *b, uint64_t id) {
   if (tarn__anchor_push(L, &b->anchors, id) || push_cached(L, b, id)) {
-    if (tarn_pool_touch(b->pool, id) != 0) { raise_missing(L, id); }
+    tarn_error_t err;
+    err.code = 0;
+    int rc = tarn_pool_touch(b->pool, id, &err);
+    if (rc != 0) { tarn__object_check(L, rc, &err, id); }
     return 1;
   }
   tarn_value_t **box = tarn__value_box(L); /* decoding may raise */
@@ -423,7 +426,7 @@ static int pool_evict(lua_State *L) {
   tarn_error_t err = {0};
   int rc = tarn_pool_evict(b->pool, id, &err);
   if (rc == TARN_ENEEDLUA) {
-    tarn_value_release(tarn_object_export(L, id));
+    tarn_value_release(tarn_object_export(L, id, 0));
     rc = tarn_pool_evict(b->pool, id, &err);
   }
   tarn__object_check(L, rc, &err, id);

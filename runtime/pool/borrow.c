@@ -12,7 +12,6 @@
 #include "pool/pool-private.h"
 #include "pool/sys-private.h"
 
-#define BORROWED_MAX 16384u /* mappings; a process has about 65,000 */
 #define LENDER_BITS 24
 
 struct tarn__borrowed {
@@ -124,11 +123,11 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   tarn__block_t *b = tarn__block_new(pool, size, TARN__KIND_BORROWED);
   if (!b) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a block's record"); }
   tarn__pool_lock(pool);
-  bool many = pool->borrowed_count >= BORROWED_MAX;
+  bool many = pool->borrowed_count >= TARN__BORROWED_MAX;
   tarn__pool_unlock(pool);
   void *at = many ? MAP_FAILED : tarn__sys_mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
   if (at == MAP_FAILED) {
-    tarn_free(b);
+    tarn__block_discard(b);
     return tarn_error_set(err, TARN_ENOMEM, "another process's memory cannot be mapped");
   }
   mind(at, length);
@@ -145,6 +144,7 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   pool->borrowed += size;
   pool->borrowed_count++;
   tarn__block_link_locked(b);
+  (void)tarn__block_sound_locked(b, err); /* has it prefetched */
   tarn__pool_unlock(pool);
   *out = &b->pub;
   return 0;
@@ -163,7 +163,7 @@ void tarn__borrowed_dead_locked(tarn__block_t *b) {
   pool->records -= sizeof *b;
   pool->borrowed -= b->pub.size;
   m->block = NULL;
-  tarn_free(b);
+  tarn__block_discard_locked(b);
   tarn_list_push_back(&pool->gone, &m->link);
   pthread_cond_signal(&pool->work);
   tarn__pool_changed_locked(pool);

@@ -14,8 +14,8 @@ enum { TRIM_MIN = 256 << 10 };
 #define FAILURE_FRESH_NS ((uint64_t)1000000000)
 
 uint64_t tarn__budget_used(const tarn_pool_t *pool) {
-  return pool->live + pool->heap + pool->records +
-         pool->objects.capacity * sizeof(tarn_map_slot_t) + pool->segments + pool->memory.cached +
+  return pool->live + pool->heap + pool->records + pool->objects.bytes +
+         (pool->slabs.chunks - pool->slabs.records) + pool->segments + pool->memory.cached +
          pool->punching + pool->reserved;
 }
 

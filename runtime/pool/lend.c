@@ -194,7 +194,7 @@ bool tarn__lent_late_locked(tarn_pool_t *pool) {
 }
 
 void tarn__lent_orphan_locked(tarn_value_t *v) {
-  if (!tarn_list_empty(&v->objects)) { return; }
+  if (v->object) { return; }
   (void)tarn__visitor_enter_locked(v->pool, v); /* without memory for it, it just stays */
 }
 
@@ -313,6 +313,10 @@ int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn
     tarn_value_t *found = l->value;
     tarn__value_hold_locked(found);
     rc = tarn__value_open_locked(found, 0, err);
+    if (rc == 0) {
+      rc = tarn__value_sound_locked(found, TARN_GET_VERIFIED | TARN_BLOCK_WAIT, err);
+      if (rc != 0) { tarn__value_close_locked(found); }
+    }
     tarn__value_unhold_locked(found);
     if (rc == 0) { *v = found; }
   }

@@ -2,6 +2,7 @@
  * is ever written through to the file; what is small, and the front, is read. A saved file belongs to the user: it is never
  * written nor deleted here. No descriptor is kept: a piece is fetched by opening the path again, and only from a file that is
  * still the one that was looked at. Any thread. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,9 +14,6 @@
 #include "image/file.h"
 #include "pool/pool-private.h"
 #include "pool/sys-private.h"
-
-/* Larger mapped blocks are verified when that is asked for: reading all of them first is what mapping is to avoid. */
-#define VERIFY_BYTES ((uint64_t)1 << 20)
 
 enum { IMAGE_FIXED_BYTES = 32, SIZE_BYTES = 8 };
 
@@ -29,6 +27,8 @@ struct tarn__saved {
 void tarn__saved_unref_locked(tarn__saved_t *f) {
   if (--f->refs == 0) { tarn_free(f); }
 }
+
+const char *tarn__saved_path(const tarn__saved_t *f) { return f->path; }
 
 /* ---- opening ---- */
 
@@ -98,7 +98,7 @@ int tarn_saved_identify(const char *path, tarn_saved_identity_t *out, tarn_error
 }
 
 /* The same file as when it was opened first; its header is not looked at again. */
-static int reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
+int tarn__saved_reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
   tarn_saved_identity_t now;
   int rc = open_file(f->path, fd, &now, err);
   if (rc != 0) { return rc; }
@@ -115,10 +115,13 @@ static int reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
 
 /* ---- fetching a piece ---- */
 
-static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
-  if (tarn_hash64(bytes, b->pub.size) == b->hash) { return 0; }
+int tarn__saved_mismatch(const tarn__block_t *b, tarn_error_t *err) {
   return tarn_error_set(err, TARN_ECORRUPT, "%s: wrong checksum of %" PRIu64 " bytes at %" PRIu64,
                         b->saved->path, b->pub.size, b->disk_offset);
+}
+
+static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
+  return tarn_hash64(bytes, b->pub.size) == b->hash ? 0 : tarn__saved_mismatch(b, err);
 }
 
 static int read_piece(tarn__block_t *b, int fd, uint8_t **mem, tarn_error_t *err) {
@@ -138,7 +141,7 @@ static int read_piece(tarn__block_t *b, int fd, uint8_t **mem, tarn_error_t *err
   return 0;
 }
 
-static int map_piece(tarn__block_t *b, int fd, uint8_t **map, tarn_error_t *err) {
+static int map_piece(tarn__block_t *b, int fd, uint8_t **map, bool *checked, tarn_error_t *err) {
   uint64_t start = b->disk_offset & ~(uint64_t)(TARN__PAGE - 1);
   uint64_t length = b->disk_offset - start + b->pub.size;
   int prot = b->detach ? PROT_READ | PROT_WRITE : PROT_READ; /* private: the mark is ours alone */
@@ -147,8 +150,8 @@ static int map_piece(tarn__block_t *b, int fd, uint8_t **map, tarn_error_t *err)
     return tarn_error_errno(err, errno, "%s: cannot map %" PRIu64 " bytes", b->saved->path, length);
   }
   uint8_t *at = base + (b->disk_offset - start);
-  bool check = b->detach || b->front || b->pub.size <= VERIFY_BYTES || b->saved->verify;
-  int rc = check ? verify(b, at, err) : 0;
+  *checked = b->detach || b->front || b->pub.size <= TARN__VERIFY_AT_ONCE_BYTES || b->saved->verify;
+  int rc = *checked ? verify(b, at, err) : 0;
   if (rc == 0 && b->detach) {
     tarn_image_set_detached(at, b->pub.size, true);
     (void)mprotect(base, length, PROT_READ);
@@ -161,11 +164,20 @@ static int map_piece(tarn__block_t *b, int fd, uint8_t **map, tarn_error_t *err)
   return 0;
 }
 
-int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error_t *err) {
+int tarn__saved_map(tarn__block_t *b, uint8_t **map, bool *checked, tarn_error_t *err) {
   int fd;
-  int rc = reopen(b->saved, &fd, err);
+  int rc = tarn__saved_reopen(b->saved, &fd, err);
   if (rc != 0) { return rc; }
-  rc = b->disk_size > 0 ? map_piece(b, fd, map, err) : read_piece(b, fd, mem, err);
+  rc = map_piece(b, fd, map, checked, err);
+  close(fd);
+  return rc;
+}
+
+int tarn__saved_read(tarn__block_t *b, uint8_t **mem, tarn_error_t *err) {
+  int fd;
+  int rc = tarn__saved_reopen(b->saved, &fd, err);
+  if (rc != 0) { return rc; }
+  rc = read_piece(b, fd, mem, err);
   close(fd);
   return rc;
 }
@@ -272,7 +284,7 @@ static tarn_value_t *new_value(tarn_pool_t *pool, const look_t *k) {
     v->size = end; /* front, padding and blocks: as good as their sum */
     return v;
   }
-  for (uint32_t i = 0; i <= count; i++) { tarn_free(v->pieces[i]); }
+  for (uint32_t i = 0; i <= count; i++) { tarn__block_discard(v->pieces[i]); }
   tarn_free(v);
   return NULL;
 }
@@ -334,36 +346,23 @@ int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error
   while ((o = tarn__object_find_locked(pool, id)) != NULL && o->evicting) {
     tarn__pool_wait_locked(pool);
   }
-  if (!o) {
-    tarn__pool_unlock(pool);
-    return tarn_error_set(err, TARN_ENOENT, "no object %" PRIu64, id);
+  int rc = o ? 0 : tarn_error_set(err, TARN_ENOENT, "no object %" PRIu64, id);
+  assert(!v->object);
+  if (rc == 0) {
+    tarn__lru_remove(pool, o);
+    tarn__object_empty_locked(pool, o);
+    (void)tarn__object_become_locked(o, v, NULL); /* v is no other's: nothing is taken */
+    tarn__lru_touch(pool, o);
+    tarn__pool_changed_locked(pool);
   }
-  if (o->cold && tarn__object_thaw_locked(pool, o) != 0) {
-    tarn__pool_unlock(pool);
-    return tarn_error_set(err, TARN_ENOMEM, "no memory for a value's record");
-  }
-  tarn__lru_remove(pool, o);
-  tarn_value_t *old = o->value;
-  if (old) {
-    tarn_list_remove(&o->value_link);
-    if (old->loans > 0) { tarn__lent_orphan_locked(old); }
-  } else {
-    pool->live -= o->live_size;
-    o->live_size = 0;
-    o->pinned = false;
-  }
-  tarn__object_become_locked(o, v);
-  tarn__lru_touch(pool, o);
-  if (old) { tarn__value_unhold_locked(old); }
-  tarn__pool_changed_locked(pool);
   tarn__pool_unlock(pool);
-  return 0;
+  return rc;
 }
 
 int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
-  const tarn__block_t *front = o && o->value ? o->value->pieces[0] : NULL;
+  const tarn__block_t *front = o && o->form == TARN__VALUE ? o->value->pieces[0] : NULL;
   int rc = front && front->saved && strlen(front->saved->path) < size ? 0 : TARN_ENOENT;
   if (rc == 0) { memcpy(path, front->saved->path, strlen(front->saved->path) + 1); }
   tarn__pool_unlock(pool);

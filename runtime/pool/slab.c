@@ -1,4 +1,4 @@
-/* A slab: chunks of 64 KiB, aligned so that a record finds its chunk; free records of a chunk are
+/* A slab: chunks of 32 KiB (more would be a mapping of its own for the C library), aligned so that a record finds its chunk; free records of a chunk are
  * linked through themselves. */
 #include "pool/slab-private.h"
 
@@ -6,7 +6,7 @@
 #include <string.h>
 #include "base/alloc.h"
 
-enum { CHUNK = 64 << 10 };
+enum { CHUNK = 32 << 10 };
 
 typedef struct chunk {
   tarn_list_t link; /* in slab->partial, while there is room */
@@ -19,8 +19,9 @@ static uint32_t capacity(const tarn__slab_t *s) {
   return (uint32_t)((CHUNK - sizeof(chunk_t)) / s->size);
 }
 
-void tarn__slab_init(tarn__slab_t *s, size_t record_size) {
+void tarn__slab_init(tarn__slab_t *s, size_t record_size, tarn__slab_totals_t *totals) {
   s->size = (record_size + 15) & ~(size_t)15;
+  s->totals = totals;
   tarn_list_init(&s->partial);
 }
 
@@ -30,6 +31,7 @@ void *tarn__slab_take(tarn__slab_t *s) {
     if (!c) { return NULL; }
     *c = (chunk_t){.fresh = capacity(s)};
     tarn_list_push_back(&s->partial, &c->link);
+    s->totals->chunks += CHUNK;
   }
   chunk_t *c = TARN_CONTAINER(s->partial.next, chunk_t, link);
   void *record = c->free;
@@ -40,6 +42,7 @@ void *tarn__slab_take(tarn__slab_t *s) {
     c->fresh--;
   }
   c->used++;
+  s->totals->records += s->size;
   if (!c->free && c->fresh == 0) { tarn_list_remove(&c->link); }
   memset(record, 0, s->size);
   return record;
@@ -48,9 +51,11 @@ void *tarn__slab_take(tarn__slab_t *s) {
 void tarn__slab_give(tarn__slab_t *s, void *record) {
   chunk_t *c = (chunk_t *)((uintptr_t)record & ~(uintptr_t)(CHUNK - 1));
   bool was_full = !c->free && c->fresh == 0;
+  s->totals->records -= s->size;
   if (--c->used == 0) {
     tarn_list_remove(&c->link);
     tarn_free(c);
+    s->totals->chunks -= CHUNK;
     return;
   }
   memcpy(record, &c->free, sizeof c->free);

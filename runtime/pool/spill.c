@@ -3,7 +3,11 @@
  * Freed extents are reused while the disk is busy and punched when the spill thread is idle. Writes
  * go through a second descriptor with O_DIRECT where the file system takes it: faster, and memory
  * is really freed; the page cache that the first descriptor reads through stays coherent, the
- * kernel drops what is overwritten. Locking: see the header. */
+ * kernel drops what is overwritten. Locking: see the header.
+ *
+ * The whole file is mapped for reading, once: its window, longer than the file will be. So an extent is read back by adding its offset to an
+ * address, without a system call, and however many are in use they take one of the process's 65,530 mappings. Where there are no
+ * addresses for a window (RLIMIT_AS) each is mapped on its own. */
 #include "pool/spill-private.h"
 
 #include <errno.h>
@@ -34,6 +38,7 @@ int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes) {
 }
 
 void tarn__spill_close(tarn__spill_t *s) {
+  if (s->window) { tarn__sys_munmap(s->window, TARN__RESERVE_BYTES); }
   if (s->fd >= 0) { close(s->fd); }
   if (s->direct_fd >= 0) { close(s->direct_fd); }
   tarn__ranges_clear(&s->warm);
@@ -82,6 +87,11 @@ static int open_unlinked(const char *dir) {
   return fd;
 }
 
+static void mind(void *at, uint64_t size) {
+  (void)madvise(at, size, MADV_DONTFORK);
+  (void)madvise(at, size, MADV_DONTDUMP);
+}
+
 static int open_file(tarn__spill_t *s, tarn_error_t *err) {
   bool made;
   int why = make_dirs(s->dir, &made);
@@ -98,6 +108,12 @@ static int open_file(tarn__spill_t *s, tarn_error_t *err) {
   /* A directory that we made has nobody else's files in it; the anonymous file does not need it any
    * more. */
   if (made) { (void)rmdir(s->dir); }
+  void *at =
+      tarn__sys_mmap(NULL, TARN__RESERVE_BYTES, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  if (at != MAP_FAILED) {
+    mind(at, TARN__RESERVE_BYTES);
+    s->window = at;
+  }
   __atomic_store_n(&s->fd, fd, __ATOMIC_RELEASE);
   return 0;
 }
@@ -212,10 +228,10 @@ int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t o
   for (int i = 0; i < count; i++) { total += iov[i].iov_len; }
   uint64_t left = total;
   while (left > 0) {
-    bool direct = s->direct && aligned(iov, count, offset);
+    bool direct = __atomic_load_n(&s->direct, __ATOMIC_RELAXED) && aligned(iov, count, offset);
     ssize_t n = tarn__sys_pwritev(direct ? s->direct_fd : s->fd, iov, count, offset);
     if (n < 0 && direct && errno == EINVAL) {
-      s->direct = false;
+      __atomic_store_n(&s->direct, false, __ATOMIC_RELAXED);
       continue;
     }
     if (n <= 0) { return full(s, n < 0 ? errno : ENOSPC, total, err); }
@@ -252,13 +268,29 @@ int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offs
 
 int tarn__spill_map(tarn__spill_t *s, uint64_t offset, uint64_t size, bool writable, uint8_t **out,
                     tarn_error_t *err) {
+  if (s->window && !writable && offset + size <= TARN__RESERVE_BYTES) {
+    *out = s->window + offset;
+    return 0;
+  }
   int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
   void *at = tarn__sys_mmap(NULL, size, prot, MAP_SHARED, s->fd, offset);
   if (at == MAP_FAILED) {
     return tarn_error_errno(err, errno, "mapping %" PRIu64 " bytes of the spill file in %s", size,
                             s->dir);
   }
-  (void)madvise(at, size, MADV_DONTFORK);
+  mind(at, size);
   *out = at;
   return 0;
+}
+
+void tarn__spill_unmap(tarn__spill_t *s, uint8_t *at, uint64_t size) {
+  bool in_window = tarn__spill_in_window(s, at);
+  for (uint64_t done = 0; done < size; done += TARN__SLICE) {
+    uint64_t part = size - done < TARN__SLICE ? size - done : TARN__SLICE;
+    if (in_window) { /* the pages, not the addresses */
+      (void)madvise(at + done, part, MADV_DONTNEED);
+    } else {
+      (void)tarn__sys_munmap(at + done, part);
+    }
+  }
 }

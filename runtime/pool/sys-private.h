@@ -17,6 +17,13 @@
 #define TARN__TSAN 1
 #endif
 
+/* Addresses taken at once, for memory and for the spill file. */
+#ifdef TARN__TSAN
+#define TARN__RESERVE_BYTES ((uint64_t)16 << 30) /* its shadow of a terabyte is too much */
+#else
+#define TARN__RESERVE_BYTES ((uint64_t)1 << 40)
+#endif
+
 void *tarn__sys_mmap(void *at, size_t size, int prot, int flags, int fd,
                      uint64_t offset); /* MAP_FAILED + errno */
 int tarn__sys_munmap(void *at, size_t size);

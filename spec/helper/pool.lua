@@ -2,6 +2,8 @@
 local ffi = require("ffi")
 local C = require("spec.helper.c")
 local bytes = require("spec.helper.bytes")
+local posix = require("spec.helper.posix")
+local process = require("spec.helper.process")
 
 for _, declaration in ipairs({
   "typedef struct tarn_pool tarn_pool_t;",
@@ -45,7 +47,7 @@ for _, declaration in ipairs({
     int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id);
     void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id);
     int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v, tarn_error_t *err);
-    int tarn_pool_touch(tarn_pool_t *pool, uint64_t id);
+    int tarn_pool_touch(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);
     int tarn_pool_delete(tarn_pool_t *pool, uint64_t id);
     int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag);
     int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes);
@@ -54,6 +56,7 @@ for _, declaration in ipairs({
     void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize, const uint64_t *max_disksize);
     void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out);]],
   "int tarn__pool_check(tarn_pool_t *pool);",
+  "bool tarn__pool_idle(tarn_pool_t *pool);",
   "int usleep(unsigned us);",
   "void *memset(void *s, int c, size_t n);",
   "int memcmp(const void *a, const void *b, size_t n);",
@@ -119,15 +122,21 @@ function Pool:stats()
   return setmetatable({}, { __index = function(_, name) return tonumber(s[name]) end })
 end
 
+--- Until its figures are as condition(stats) wants them.
+function Pool:becomes(condition)
+  for _ = 1, 10000 do
+    if condition(self:stats()) then return end
+    ffi.C.usleep(2000)
+  end
+  error("the pool's figures do not become what is waited for", 2)
+end
+
 --- Until evictions under way have ended (their objects' extents included).
 function Pool:quiet()
-  local before
-  for _ = 1, 500 do
-    local s = self:stats()
-    local now = s.evictions .. " " .. s.resident_bytes .. " " .. s.disk_bytes .. " " .. s.spill_written_bytes
-    if now == before then return end
-    before = now
-    ffi.C.usleep(20000)
+  local deadline = posix.now() + 60 * process.patience
+  while not C.tarn__pool_idle(self.pool) do
+    assert(posix.now() < deadline, "the spill thread is not done")
+    ffi.C.usleep(1000)
   end
 end
 

@@ -144,8 +144,7 @@ describe("a pool", function()
     local ids = {}
     for i = 1, 7 do ids[i] = assert(p:set({ tag = i, MiB })) end
     C.tarn_pool_set_limits(p.pool, ffi.new("uint64_t[1]", 3 * MiB), nil)
-    p:quiet()
-    assert.is_true(p:stats().resident_bytes <= 3 * MiB)
+    p:becomes(function(s) return s.resident_bytes <= 3 * MiB end)
     for i = 1, 7 do assert(p:has(ids[i], { tag = i, MiB })) end
   end)
 

@@ -1,6 +1,7 @@
 local ffi = require("ffi")
 local C = require("spec.helper.c")
 local pool = require("spec.helper.pool")
+local posix = require("spec.helper.posix")
 local KiB, MiB = pool.KiB, pool.MiB
 
 describe("spilling", function()
@@ -179,14 +180,7 @@ describe("spilling", function()
     local id, other = assert(p:set({ tag = 1, front = 300 })), assert(p:set({ tag = 2, front = 300 }))
     assert.equal(0, p:evict(id))
     assert.equal(0, p:evict(other))
-    pcall(ffi.cdef, "ssize_t readlink(const char *path, char *out, size_t size);")
-    local link, file = ffi.new("char[4096]"), nil
-    for fd = 3, 200 do
-      local path = "/proc/self/fd/" .. fd
-      local n = tonumber(ffi.C.readlink(path, link, 4096))
-      if n > 0 and ffi.string(link, n):find(p.dir, 1, true) then file = file or assert(io.open(path, "r+b")) end
-    end
-    assert(file, "the spill file is not among this process's descriptors")
+    local file = assert(io.open(posix.open_file("self", p.dir), "r+b"))
     file:seek("set", 150) -- the first pack is the first thing in the file
     file:write("other bytes")
     file:close()
@@ -241,6 +235,7 @@ describe("spilling", function()
 
   it("keeps the memory of a view that the file cannot be mapped over", function()
     p = pool.new(4 * MiB)
+    assert.equal(0, p:evict(assert(p:set({ tag = 3, front = 100 })))) -- has the file opened
     local what = { tag = 1, 2 * MiB }
     local id = assert(p:set(what))
     local v = assert(p:get(id))
@@ -250,6 +245,34 @@ describe("spilling", function()
     pool.verify(v, what)
     C.tarn_value_release(v)
     assert.equal(0, p:stats().resident_bytes)
+    assert(p:has(id, what))
+  end)
+
+  it("maps each block on its own where there are no addresses for the whole file, and reads it where it cannot be mapped", function()
+    p = pool.new(16 * MiB)
+    C.tarn_fault_at(MMAP, 1, 1, 12)
+    local what = { tag = 1, 2 * MiB, 70 * KiB, 3 * MiB }
+    local id = assert(p:set(what))
+    assert.equal(0, p:evict(id))
+    assert(p:has(id, what))
+    assert.is_true(p:stats().resident_bytes < KiB)
+    C.tarn_fault_at(MMAP, 1, 1000, 12)
+    local v = assert(p:get(id))
+    pool.verify(v, what)
+    assert.is_true(p:stats().resident_bytes >= 5 * MiB)
+    p:check()
+    C.tarn_value_release(v)
+    assert.is_true(p:stats().resident_bytes < KiB)
+    -- within the budget, like anything else
+    local more = assert(p:set({ tag = 2, front = 7 * MiB })) -- cannot be evicted while it is read
+    local w = assert(p:get(more))
+    local lower = 9 * MiB
+    C.tarn_pool_set_limits(p.pool, ffi.new("uint64_t[1]", lower), nil)
+    local _, rc = p:get(id)
+    assert.equal(pool.EPOOLFULL, rc)
+    C.tarn_value_release(w)
+    assert(p:has(id, what))
+    C.tarn_fault_at(0, 0, 0, 0)
     assert(p:has(id, what))
   end)
 
