@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "bind/file-private.h"
 
 static int raise_errno(lua_State *L, const char *path, const char *what) {
@@ -103,7 +104,9 @@ static int file_move(lua_State *L) {
   } /* views of it may be in use: they can be evicted as before */
   tarn__value_box_clear(old);
   tarn__value_box_clear(moved);
-  if (rc != 0) { unlink(path); } /* deleted meanwhile: nobody has seen this file yet */
+  if (rc != 0) {
+    (void)tarn_sys_unlink(path);
+  } /* deleted meanwhile: nobody has seen this file yet */
   tarn__object_check(L, rc, &err, id);
   return 0;
 }
@@ -150,9 +153,9 @@ static int file_delete(lua_State *L) {
   static const char magic[] = "\x89TARN\r\n\x1a";
   const char *path = tarn__file_check_path(L, 1, "the file");
   char first[8] = {0};
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  int fd = tarn_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
   if (fd < 0) { return raise_errno(L, path, "cannot open"); }
-  ssize_t n = read(fd, first, sizeof first);
+  ssize_t n = tarn_sys_pread(fd, first, sizeof first, 0);
   close(fd);
   if (n < 0) { return raise_errno(L, path, "cannot read"); }
   if (n != sizeof first || memcmp(first, magic, sizeof first) != 0) {
@@ -160,7 +163,7 @@ static int file_delete(lua_State *L) {
     tarn_error_set(&err, TARN_ECORRUPT, "not a tarn file: it is left alone");
     return tarn__file_raise(L, path, &err);
   }
-  if (unlink(path) != 0) { return raise_errno(L, path, "cannot remove"); }
+  if (tarn_sys_unlink(path) != 0) { return raise_errno(L, path, "cannot remove"); }
   return 0;
 }
 

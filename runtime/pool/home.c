@@ -6,8 +6,8 @@
 
 #include <inttypes.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "image/file.h"
-#include "pool/sys-private.h"
 
 bool tarn__block_resident(const tarn__block_t *b) { return b->mem || b->seg || b->fmap; }
 

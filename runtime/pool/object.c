@@ -216,7 +216,9 @@ int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id) {
   tarn__evict_plan_locked(pool, pool->lua_need);
   uint64_t wanted = tarn__budget_used(pool) + pool->lua_need + pool->demand;
   uint64_t coming = pool->pending + pool->leaving + pool->punching + pool->memory.cached;
-  if (wanted > coming + pool->max_memsize && !tarn_list_empty(&pool->wanted)) {
+  bool short_of = wanted > coming + pool->max_memsize || pool->lua_owed;
+  pool->lua_owed = false;
+  if (short_of && !tarn_list_empty(&pool->wanted)) {
     *id = TARN_CONTAINER(pool->wanted.next, tarn__object_t, link)->id;
     found = 1;
   } else {
@@ -332,7 +334,7 @@ int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes) {
 
 /* Nothing of v is left to be written, and what was is out of memory or goes when it is unmapped. */
 static bool is_out(const tarn__object_t *o) {
-  if (o->evicting) { return false; }
+  if (o->evicting || o->form != TARN__VALUE) { return false; }
   for (uint32_t i = 0; i < o->value->count; i++) {
     const tarn__block_t *b = o->value->pieces[i];
     if (b->pub.kind == TARN__KIND_BORROWED || tarn__lent_leaving(b)) { continue; }
@@ -342,11 +344,11 @@ static bool is_out(const tarn__object_t *o) {
 }
 
 /* Everything of v is on disk. */
-static bool is_written(const tarn_value_t *v) {
-  for (uint32_t i = 0; i < v->count; i++) {
-    if (!v->pieces[i]->on_disk) { return false; }
+static bool is_written(const tarn__object_t *o) {
+  for (uint32_t i = 0; o->form == TARN__VALUE && i < o->value->count; i++) {
+    if (!o->value->pieces[i]->on_disk) { return false; }
   }
-  return true;
+  return o->form == TARN__VALUE;
 }
 
 /* A small object that is in its pack has nothing to be written: out of memory with it, unless it is read or to be kept. True: done. */
@@ -368,7 +370,6 @@ static int write_out(tarn_pool_t *pool, uint64_t id, bool keep, tarn_error_t *er
   uint64_t failures = pool->failures;
   for (;;) {
     tarn__object_t *o = tarn__object_find_locked(pool, id);
-    bool value = o && o->form == TARN__VALUE;
     if (!o) {
       rc = tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
     } else if (o->form == TARN__LIVE) {
@@ -376,9 +377,9 @@ static int write_out(tarn_pool_t *pool, uint64_t id, bool keep, tarn_error_t *er
                           (unsigned long long)id);
     } else if (small_is_out_locked(pool, o, keep)) {
       break;
-    } else if (value && keep && !o->evicting && is_written(o->value)) {
+    } else if (keep && !o->evicting && is_written(o)) {
       break;
-    } else if ((value && is_out(o)) || (begun && !o->evicting && failures == pool->failures)) {
+    } else if (is_out(o) || (begun && !o->evicting && failures == pool->failures)) {
       break; /* out; or as far out as its readers allow: it is on disk */
     } else if (!o->evicting && failures != pool->failures) {
       rc = pool->failure.code;

@@ -6,8 +6,8 @@
 #include <signal.h>
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
 
 static int init_sync(tarn_pool_t *pool) {
   pthread_condattr_t attr;
@@ -35,6 +35,7 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   if (!pool) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a pool"); }
   pool->config = *config;
   pool->config.spill_dir = NULL; /* the spill file has its copy */
+  if (config->lend_patience_ns == 0) { pool->config.lend_patience_ns = 1000000000; }
   pool->max_memsize = config->max_memsize;
   tarn__index_init(&pool->objects);
   tarn_map_init(&pool->loans);

@@ -52,6 +52,8 @@ typedef struct tarn_pool_config {
   /* A watched object was deleted, for whatever reason. As on_drop_live. */
   void (*on_deleted)(void *user, uint64_t id);
   void *user;
+  uint64_t
+      lend_patience_ns; /* how long who waits for room counts on memory that holders are to give back; 0: a second */
 } tarn_pool_config_t;
 
 int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
@@ -119,7 +121,8 @@ int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint
 /* A live object has been encoded: from here on it is v. TARN_ENOENT when it has been deleted meanwhile. Never for lack of room: the
  * live size is given back, and what is over budget is evicted next. */
 int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
-/* The next live object in order of eviction while there is no room: 1 with *id, 0 when none is wanted. Lua thread. */
+/* The next live object in order of eviction while there is no room: 1 with *id, 0 when none is wanted. After TARN_ENEEDLUA it gives at least one: what
+ * that call has let go of is no room for it when it comes again. Lua thread. */
 int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id);
 /* That live object cannot be encoded (NotSerializable): it is pinned in memory, no victim any more. */
 void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id);
@@ -235,6 +238,21 @@ int tarn_pool_open_saved(tarn_pool_t *pool, const char *path, uint32_t flags,
 int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
 /* The path of the saved file that the object is in. TARN_ENOENT: in none, or it does not fit into size. */
 int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size);
+
+/* A file of another format, of the user's too: its ranges as blocks, mapped or read as those of a saved file are, but without checksums.
+ * The same rule holds: the file must be the one that was opened, else TARN_EIO. */
+typedef struct tarn__saved tarn_raw_file_t;
+/* One reference, the caller's. TARN_EIO, TARN_ENOMEM. The message begins with the path. */
+int tarn_pool_open_raw(tarn_pool_t *pool, const char *path, tarn_raw_file_t **out,
+                       uint64_t *size_bytes, tarn_error_t *err);
+void tarn_pool_close_raw(tarn_pool_t *pool, tarn_raw_file_t *f); /* its blocks live on */
+/* A sealed block, with one reference and one mapping, both the caller's. Where it is mapped (TARN_POOL_MAP_MIN and more) its address is aligned
+ * as offset is, else to 64. TARN_ECORRUPT when the file has no such range; TARN_EIO, TARN_ENOMEM. */
+int tarn_pool_raw_block(tarn_pool_t *pool, tarn_raw_file_t *f, uint64_t offset, uint64_t size,
+                        tarn_block_t **out, tarn_error_t *err);
+/* Such a block, which is mapped, will be read: begin to fetch it from the disk. Call it when all that is wanted has been mapped: mapping waits
+ * for what is being fetched. */
+void tarn_block_prefetch(tarn_block_t *b);
 
 /* ---- budget and figures ---- */
 

@@ -9,7 +9,14 @@
 #include <sys/uio.h>
 #include "base/err.h"
 #include "pool/range-private.h"
-#include "pool/sys-private.h"
+#include "base/sys.h"
+
+/* Addresses taken at once, for memory and for the spill file. */
+#ifdef TARN_UNDER_TSAN
+#define TARN__RESERVE_BYTES ((uint64_t)16 << 30) /* its shadow of a terabyte is too much */
+#else
+#define TARN__RESERVE_BYTES ((uint64_t)1 << 40)
+#endif
 
 typedef struct tarn__spill {
   pthread_mutex_t open_lock; /* one thread opens */

@@ -128,6 +128,8 @@ struct tarn_service {
   atomic_uint_fast64_t mapped_in_bytes, mapped_in_count;
   tarn_map_t congested; /* pid -> not null: too much is queued to it. Under out_mutex */
   atomic_uint congested_count;
+  struct tarn_offer *offers; /* owned; under offers_mutex */
+  pthread_mutex_t offers_mutex;
 };
 
 /* events.c */
@@ -204,6 +206,11 @@ void tarn__bulk_retry_all(tarn_service_t *s);
  * message, or null (borrowed). msgid: null for a notification. */
 int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const char *method,
                 const uint8_t *params, size_t size, tarn_value_t *value);
+
+/* offers.c */
+/* The image of what is offered under name, or nil. */
+int tarn__offer_write(tarn_service_t *s, const uint8_t *name, size_t length, tarn_buf_t *out);
+void tarn__offers_free(tarn_service_t *s);
 
 /* members.c */
 tarn_member_t *tarn__member_get(tarn_service_t *s, uint32_t id);
