@@ -19,6 +19,7 @@
 #define TARN__TCDATA 10                      /* lua_type of a cdata in LuaJIT */
 #define TARN__INTEGER_MAX 9007199254740992.0 /* 2^53: up to here a double is an exact integer */
 #define TARN__BLOOM_BITS 4096u
+#define TARN__RECENT 512u
 
 /* ---- the codec of one Lua state (codec.c) ---- */
 
@@ -49,6 +50,8 @@ typedef struct tarn__codec {
   bool names_changed;             /* package.loaded has had a new entry */
   uint64_t loaded_signature;      /* of package.loaded when the names were brought up to date */
   uint64_t bloom[TARN__BLOOM_BITS / 64]; /* over the addresses in module_names */
+  uint64_t recent[TARN__RECENT]; /* strings met a moment ago, and by which walk (codec_size.c) */
+  uint32_t walks;
 } tarn__codec_t;
 
 /* A serializer's Lua table keeps in 1..6 what C needs: */
@@ -85,6 +88,11 @@ bool tarn__codec_table_room(const tarn__codec_t *c, const void *table, tarn__tab
 
 static inline uint32_t tarn__codec_bloom(const void *p) {
   return (uint32_t)(((uint64_t)(uintptr_t)p * 0x9E3779B97F4A7C15u) >> 52) & (TARN__BLOOM_BITS - 1);
+}
+/* False: the table at that address is no module that has a name. */
+static inline bool tarn__codec_maybe_module(const tarn__codec_t *c, const void *p) {
+  uint32_t bit = tarn__codec_bloom(p);
+  return c->bloom[bit / 64] >> bit % 64 & 1;
 }
 
 /* ---- addresses already met (codec_seen.c) ---- */

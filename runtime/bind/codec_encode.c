@@ -193,7 +193,7 @@ int tarn__encode_ref(tarn__encoder_t *e, lua_State *L, int index, tarn_ref_t *re
   }
   if (is_new) {
     e->refs[e->ref_count++] = (tarn_image_ref_t){ref->owner, ref->id};
-    tarn_ref_exported(L, ref);
+    tarn_ref_exported(L, index);
   }
   size_t mark;
   int rc = tarn__encode_open(e, TARN_EXT_DREF, &mark);

@@ -11,24 +11,33 @@ enum {
   NODE_BYTES = 24,
   STRING_BYTES = 32, /* with its slot in the table of strings; then the bytes and a zero, in 4s */
   FUNCTION_BYTES = 256, /* closure and bytecode, roughly */
-  CDATA_BYTES = 32,
-  RECENT = 512
+  CDATA_BYTES = 32
 };
 
 typedef struct walk {
   tarn__encoder_t *state; /* borrowed: for its set of addresses, and its names */
   uint64_t bytes;
   bool typed;
-  const void *recent[RECENT]; /* addresses of strings */
+  uint64_t mark; /* of this walk, in the codec's recent strings */
 } walk_t;
 
 static void add_string(walk_t *w, lua_State *L, int index) {
   size_t length;
   const char *s = lua_tolstring(L, index, &length);
-  const void **slot = &w->recent[((uintptr_t)s >> 4) % RECENT];
-  if (*slot == s) { return; }
-  *slot = s;
+  uint64_t key = (uintptr_t)s ^ w->mark;
+  uint64_t *slot = &w->state->codec->recent[((uintptr_t)s >> 4) % TARN__RECENT];
+  if (*slot == key) { return; }
+  *slot = key;
   w->bytes += STRING_BYTES + ((length + 4) & ~(size_t)3);
+}
+
+/* Addresses of user space have 47 bits: the rest of a recent string's key tells the walk that met it. */
+static uint64_t next_mark(tarn__codec_t *c) {
+  if (++c->walks == 1 << 16) {
+    memset(c->recent, 0, sizeof c->recent);
+    c->walks = 1;
+  }
+  return (uint64_t)c->walks << 48;
 }
 
 static bool met(walk_t *w, lua_State *L, const void *address) {
@@ -128,7 +137,8 @@ static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
       met_table(w, L, lua_topointer(L, index))) {
     return;
   }
-  if (tarn__codec_lookup(L, w->state->codec->module_names, index)) {
+  if (tarn__codec_maybe_module(w->state->codec, lua_topointer(L, index)) &&
+      tarn__codec_lookup(L, w->state->codec->module_names, index)) {
     lua_pop(L, 1);
     return;
   }
@@ -196,9 +206,7 @@ uint64_t tarn_codec_approx_size(lua_State *L, int index, bool *typed) {
   *typed = false;
   if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER) { return SLOT_BYTES; }
   tarn__encoder_t *state = tarn__encoder_begin(L);
-  walk_t w;
-  memset(&w, 0, sizeof w);
-  w.state = state;
+  walk_t w = {.state = state, .mark = next_mark(state->codec)};
   add_value(&w, L, index, 0);
   tarn__encoder_end(L, state, state->self);
   lua_pop(L, 1);

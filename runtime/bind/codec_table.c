@@ -79,11 +79,6 @@ static int write_leaf(tarn__encoder_t *e, const tarn__table_t *t, const shape_t 
   return rc;
 }
 
-static inline bool may_be_module(const tarn__encoder_t *e, const void *address) {
-  uint32_t bit = tarn__codec_bloom(address);
-  return e->codec->bloom[bit / 64] >> bit % 64 & 1;
-}
-
 static int identify(tarn__encoder_t *e, const void *table, bool *again) {
   uint32_t number;
   if (!tarn__tables_put(&e->tables, table, e->made, &number, again)) {
@@ -100,8 +95,8 @@ static int identify(tarn__encoder_t *e, const void *table, bool *again) {
 /* The table at that address, which is not on the stack: NO_SCALAR, and nothing has been done, when it must be. */
 static int encode_leaf(tarn__encoder_t *e, const tarn__table_t *t) {
   shape_t s;
-  if (t->metatable || may_be_module(e, t) || e->depth >= TARN_IMAGE_MAX_DEPTH || !look(t, &s) ||
-      !s.leaf) {
+  if (t->metatable || tarn__codec_maybe_module(e->codec, t) || e->depth >= TARN_IMAGE_MAX_DEPTH ||
+      !look(t, &s) || !s.leaf) {
     return NO_SCALAR;
   }
   bool again;
@@ -258,7 +253,8 @@ int tarn__encode_table(tarn__encoder_t *e, lua_State *L, int index) {
     tarn__codec_refresh_names(L, e->codec, false);
     e->names_checked = true;
   }
-  if (may_be_module(e, address) && tarn__codec_lookup(L, e->codec->module_names, index)) {
+  if (tarn__codec_maybe_module(e->codec, address) &&
+      tarn__codec_lookup(L, e->codec->module_names, index)) {
     return tarn__encode_name(e, L);
   }
   bool again;

@@ -125,6 +125,7 @@ int tarn__encode_block(tarn__encoder_t *e, tarn_block_t *b) {
                                TARN_IMAGE_MAX_BLOCKS);
     }
     int rc = tarn_block_map(b, &err);
+    if (!rc && (rc = tarn_block_verify(b, &err)) != 0) { tarn_block_unmap(b); }
     if (rc) { return tarn__failure_set(&e->failure, rc, "%s", err.message); }
     tarn_block_retain(b);
     e->blocks[e->block_count++] = b;

@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/sys.h"
 #include "bind/codec-private.h"
 #include "image/file.h"
 
@@ -35,7 +36,7 @@ typedef struct job {
 
 static void clear(job_t *j) {
   if (j->fd >= 0) { close(j->fd); }
-  if (j->temporary) { unlink(j->temporary); }
+  if (j->temporary) { tarn_sys_unlink(j->temporary); }
   tarn_free(j->directory);
   tarn_free(j->temporary);
   tarn_free(j->data);
@@ -155,8 +156,7 @@ static bool write_all(job_t *j, const void *bytes, size_t size) {
   j->file_size += size;
   while (size) {
     size_t n = size < (16u << 20) ? size : 16u << 20;
-    ssize_t done = write(j->fd, at, n);
-    if (done < 0 && errno == EINTR) { continue; }
+    ssize_t done = tarn_sys_write(j->fd, at, n);
     if (done < 0) { return false; }
     at += done;
     size -= (size_t)done;
@@ -222,12 +222,12 @@ static char *temporary_name(const char *path) {
 /* A file in the same directory: without a name where the file system can. */
 static bool open_file(job_t *j, const char *path) {
   if (!split(j, path)) { return false; }
-  j->fd = open(j->directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+  j->fd = tarn_sys_open(j->directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
   if (j->fd < 0) {
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) { return false; }
     char *name = temporary_name(path);
     if (!name) { return false; }
-    j->fd = mkostemp(name, O_CLOEXEC);
+    j->fd = tarn_sys_mkostemp(name, O_CLOEXEC);
     if (j->fd < 0) {
       tarn_free(name);
       return false;
@@ -242,7 +242,7 @@ static bool open_file(job_t *j, const char *path) {
 static bool give_name(const job_t *j, const char *name) {
   char self[48];
   snprintf(self, sizeof self, "/proc/self/fd/%d", j->fd);
-  return linkat(AT_FDCWD, self, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0;
+  return tarn_sys_link(self, name, AT_SYMLINK_FOLLOW) == 0;
 }
 
 static bool give_temporary_name(job_t *j, const char *path) {
@@ -265,10 +265,10 @@ static bool give_temporary_name(job_t *j, const char *path) {
 static bool put_in_place(job_t *j, const char *path, bool replace) {
   if (!replace) {
     if (!j->temporary) { return give_name(j, path); }
-    return link(j->temporary, path) == 0; /* its other name goes with the job */
+    return tarn_sys_link(j->temporary, path, 0) == 0; /* its other name goes with the job */
   }
   if (!j->temporary && !give_temporary_name(j, path)) { return false; }
-  if (rename(j->temporary, path) != 0) { return false; }
+  if (tarn_sys_rename(j->temporary, path) != 0) { return false; }
   tarn_free(j->temporary);
   j->temporary = NULL;
   return true;
@@ -276,9 +276,9 @@ static bool put_in_place(job_t *j, const char *path, bool replace) {
 
 /* So that the name itself is on the disk. Some file systems refuse it: then it is as good as it gets. */
 static void sync_directory(const job_t *j) {
-  int fd = open(j->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int fd = tarn_sys_open(j->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   if (fd < 0) { return; }
-  fsync(fd);
+  (void)tarn_sys_fsync(fd);
   close(fd);
 }
 
@@ -292,7 +292,7 @@ uint64_t tarn__file_write(lua_State *L, const char *path, bool replace, const ta
   }
   take_parts(L, j, path, e, v);
   if (!open_file(j, path)) { raise_errno(L, j, path, "cannot create a file"); }
-  if (!write_image(j) || fsync(j->fd) != 0) { raise_errno(L, j, path, "cannot write"); }
+  if (!write_image(j) || tarn_sys_fsync(j->fd) != 0) { raise_errno(L, j, path, "cannot write"); }
   if (!put_in_place(j, path, replace)) { raise_errno(L, j, path, "cannot put it in place"); }
   sync_directory(j);
   uint64_t size = j->file_size;

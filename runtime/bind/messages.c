@@ -329,7 +329,7 @@ static int serve_get(lua_State *L) {
   } else {
     id = (uint64_t)luaL_checknumber(L, 1);
   }
-  tarn_payload_t p = {.value = tarn_object_export(L, id)};
+  tarn_payload_t p = {.value = tarn_object_export(L, id, TARN_GET_VERIFIED)};
   (void)tarn_service_reply(tarn_bind_of(L)->service, e->token, e->msgid, true, e->foreign, p);
   return 0;
 }
@@ -347,11 +347,11 @@ static uint32_t bulk_flags(const tarn_event_t *e) {
 }
 
 /* Push the ref to the value in e's payload, stored here: [flags, value's image], or [value] of a foreign client. */
-static void store_payload(lua_State *L, tarn_bind_t *b, tarn_event_t *e) {
+static void store_payload(lua_State *L, tarn_event_t *e) {
   if (e->value != NULL) { /* as it is: what serializers it needs does not matter here */
     tarn_value_retain(e->value);
     uint64_t id = tarn_object_store(L, e->value, TARN_BLOCK_WAIT | bulk_flags(e) << 8);
-    tarn_ref_push(L, tarn_service_id(b->service), id, tarn_value_size(e->value));
+    tarn_ref_push_new(L, id, tarn_value_size(e->value));
     return;
   }
   lua_getglobal(L, "require");
@@ -380,8 +380,8 @@ static int serve_set(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   tarn_event_t *e = b->current;
   lua_settop(L, 0);
-  store_payload(L, b, e);
-  tarn_ref_test(L, -1)->private_here = false;
+  store_payload(L, e);
+  tarn_ref_exported(L, lua_gettop(L));
   if (e->foreign) {
     lua_getfield(L, -1, "key");
     lua_insert(L, -2);

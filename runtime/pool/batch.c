@@ -15,7 +15,6 @@ enum {
   STAGE_BYTES = 2 << 20,
   RECORDS_BYTES = 2 << 20, /* of a pack of records */
   COPY_BYTES = 128 << 10,  /* under the mutex at a time */
-  IOV_MAX_BATCH = 256,
   PIECE_ALIGN = 16
 };
 
@@ -129,25 +128,6 @@ static void place(tarn_list_t *pieces, uint64_t offset) {
   }
 }
 
-static int write_segments(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
-  struct iovec iov[IOV_MAX_BATCH];
-  int count = 0, rc = 0;
-  uint64_t at = t->offset, size = 0;
-  for (tarn_list_t *l = t->segments.next; l != &t->segments && rc == 0; l = l->next) {
-    tarn__block_t *b = TARN_CONTAINER(l, tarn__block_t, write_link);
-    uint64_t length = tarn__page_round(b->pub.size);
-    iov[count++] = (struct iovec){pool->memory.base + b->seg->offset, length};
-    size += length;
-    if (count == IOV_MAX_BATCH || l->next == &t->segments) {
-      rc = tarn__spill_write(&pool->spill, iov, count, at, err);
-      at += size;
-      size = 0;
-      count = 0;
-    }
-  }
-  return rc;
-}
-
 static int stream_flush(stream_t *s, tarn_error_t *err) {
   size_t whole = (s->fill + TARN__PAGE - 1) & ~(size_t)(TARN__PAGE - 1);
   if (whole == 0) { return 0; }
@@ -188,7 +168,7 @@ static int stream_pieces(stream_t *s, tarn_list_t *pieces, tarn_error_t *err) {
   int rc = 0;
   for (tarn_list_t *l = pieces->next; l != pieces && rc == 0; l = l->next) {
     tarn__block_t *b = TARN_CONTAINER(l, tarn__block_t, write_link);
-    b->hash = tarn_hash64(b->mem, b->pub.size);
+    b->hash = tarn__sum(b->mem, b->pub.size, 0);
     rc = stream_put(s, b->disk_offset, b->mem, b->pub.size, err);
   }
   return rc;
@@ -242,7 +222,7 @@ static int write_batch(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
   place(&t->segments, t->offset);
   place(&t->large, t->offset + t->segment_bytes);
   place(&t->small, t->offset + t->segment_bytes + t->large_bytes);
-  rc = write_segments(pool, t, err);
+  rc = tarn__segments_write(pool, &t->segments, t->segment_bytes, err);
   if (rc == 0) { rc = write_heap(pool, t, err); }
   return rc != 0 ? rc : write_records(pool, t, err);
 }

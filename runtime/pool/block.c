@@ -69,6 +69,7 @@ void tarn__block_unref_locked(tarn__block_t *b) {
   }
   assert(b->maps == 0 && !b->fmap && !b->busy && !b->covered && !b->lent);
   tarn_list_remove(&b->link);
+  tarn_list_remove(&b->write_link);
   pool->records -= sizeof *b;
   if (b->parker) { tarn__lru_unpark(pool, b); }
   if (b->mem) { tarn__block_free_mem_locked(b); }
@@ -176,7 +177,8 @@ static int create_in_file(tarn_pool_t *pool, tarn__block_t *b, tarn_error_t *err
   if (rc == 0) {
     b->disk_offset = offset;
     b->disk_size = size;
-    b->on_disk = true;
+    b->on_disk = b->unsummed = true;
+    pool->mappings++;
     pool->spilled += b->pub.size;
     hand_out_locked(b);
   } else {
@@ -229,7 +231,7 @@ void tarn_block_release(tarn_block_t *pub) {
 int tarn_block_map(tarn_block_t *pub, tarn_error_t *err) {
   tarn__block_t *b = tarn__block(pub);
   tarn__pool_lock(b->pool);
-  int rc = tarn__block_map_locked(b, NULL, err);
+  int rc = tarn__block_map_locked(b, TARN_BLOCK_WAIT, NULL, err);
   tarn__pool_unlock(b->pool);
   return rc;
 }
@@ -269,4 +271,12 @@ void tarn_block_seal(tarn_block_t *pub) {
   tarn__pool_lock(b->pool);
   if (b->pub.sealed == 0) { b->pub.sealed = 1; }
   tarn__pool_unlock(b->pool);
+}
+
+int tarn_block_verify(tarn_block_t *pub, tarn_error_t *err) {
+  tarn__block_t *b = tarn__block(pub);
+  tarn__pool_lock(b->pool);
+  int rc = tarn__block_verified_locked(b, TARN_BLOCK_WAIT, err);
+  tarn__pool_unlock(b->pool);
+  return rc;
 }

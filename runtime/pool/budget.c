@@ -95,6 +95,7 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
   uint64_t coming = pool->pending + pool->leaving + pool->punching;
   if (coming < shortage && !tarn_list_empty(&pool->wanted)) {
     if (pool->lua_need < need) { pool->lua_need = need; }
+    pool->lua_owed = true;
     return come_back(pool, TARN_ENEEDLUA, err);
   }
   if (coming == 0) { return refuse(pool, need, err); }

@@ -6,16 +6,14 @@
  *   - Extents go with their block, and a loan keeps its blocks.
  *   - A segment is vacated (punched, recycled) only while no piece of it is in memory or told; home.c asks tarn__lent_in_memory
  *     at the two places where that can begin. A piece leaves that state by its holder's word, or by its holder's end.
- * A block whose vacating waits for holders is "leaving". After PATIENCE_NS its bytes are no longer counted upon by who waits for room.
+ * A block whose vacating waits for holders is "leaving". After lend_patience_ns its bytes are no longer counted upon by who waits for room.
  * The pool's mutex is held throughout, but for the public calls. */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
-
-#define PATIENCE_NS ((uint64_t)1000000000)
 
 typedef enum { NOT_LENT, IN_MEMORY, TOLD, IN_FILE } where_t;
 
@@ -71,11 +69,15 @@ int tarn_pool_lend_source(tarn_pool_t *pool, const uint8_t *token, tarn_lend_sou
   tarn__pool_unlock(pool);
   out->spill_fd = __atomic_load_n(&pool->spill.fd, __ATOMIC_ACQUIRE);
   if (rc != 0) { return rc; }
-  if (fstat(out->memory_fd, &st) != 0) { return tarn_error_errno(err, errno, "the pool's memory"); }
+  if (tarn_sys_fstat(out->memory_fd, &st) != 0) {
+    return tarn_error_errno(err, errno, "the pool's memory");
+  }
   out->memory_dev = st.st_dev;
   out->memory_ino = st.st_ino;
   if (out->spill_fd < 0) { return 0; }
-  if (fstat(out->spill_fd, &st) != 0) { return tarn_error_errno(err, errno, "the spill file"); }
+  if (tarn_sys_fstat(out->spill_fd, &st) != 0) {
+    return tarn_error_errno(err, errno, "the spill file");
+  }
   out->spill_dev = st.st_dev;
   out->spill_ino = st.st_ino;
   return 0;
@@ -178,7 +180,7 @@ bool tarn__lent_settle_locked(tarn_pool_t *pool) {
 bool tarn__lent_late_locked(tarn_pool_t *pool) {
   if (tarn_list_empty(&pool->leavers)) { return false; }
   tarn__lent_t *lent = TARN_CONTAINER(pool->leavers.next, tarn__lent_t, link);
-  if (tarn_clock_ns() - lent->since_ns < PATIENCE_NS) { return false; }
+  if (tarn_clock_ns() - lent->since_ns < pool->config.lend_patience_ns) { return false; }
   tarn_list_remove(&lent->link);
   tarn_list_push_back(&pool->late, &lent->link);
   pool->leaving -= lent->coming;
@@ -313,6 +315,10 @@ int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn
     tarn_value_t *found = l->value;
     tarn__value_hold_locked(found);
     rc = tarn__value_open_locked(found, 0, err);
+    if (rc == 0) {
+      rc = tarn__value_sound_locked(found, TARN_GET_VERIFIED | TARN_BLOCK_WAIT, err);
+      if (rc != 0) { tarn__value_close_locked(found); }
+    }
     tarn__value_unhold_locked(found);
     if (rc == 0) { *v = found; }
   }

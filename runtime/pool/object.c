@@ -95,21 +95,24 @@ void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
 
 int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id,
                        tarn_error_t *err) {
-  tarn__object_t *o = tarn__object_new(pool, flags);
-  if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
-  o->live_size = size;
-  uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof *o;
+  uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof(tarn__object_t);
   tarn__pool_lock(pool);
   int rc = tarn__room_reserve_locked(pool, need, flags, err);
   if (rc == 0) {
     pool->reserved -= need;
-    rc = tarn__object_enter_locked(pool, o, err);
+    tarn__object_t *o = tarn__object_new_locked(pool, flags);
+    if (o) {
+      o->live_size = size;
+      rc = tarn__object_enter_locked(pool, o, err);
+      if (rc != 0) { tarn__slab_give(&pool->slab, o); }
+    } else {
+      rc = tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record");
+    }
+    if (rc == 0) {
+      pool->live += size;
+      *id = o->id;
+    }
   }
-  if (rc == 0) {
-    pool->live += size;
-    *id = o->id;
-  }
-  if (rc != 0) { tarn__slab_give(&pool->slab, o); }
   tarn__pool_unlock(pool);
   return rc;
 }
@@ -213,7 +216,9 @@ int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id) {
   tarn__evict_plan_locked(pool, pool->lua_need);
   uint64_t wanted = tarn__budget_used(pool) + pool->lua_need + pool->demand;
   uint64_t coming = pool->pending + pool->leaving + pool->punching + pool->memory.cached;
-  if (wanted > coming + pool->max_memsize && !tarn_list_empty(&pool->wanted)) {
+  bool short_of = wanted > coming + pool->max_memsize || pool->lua_owed;
+  pool->lua_owed = false;
+  if (short_of && !tarn_list_empty(&pool->wanted)) {
     *id = TARN_CONTAINER(pool->wanted.next, tarn__object_t, link)->id;
     found = 1;
   } else {
@@ -243,11 +248,19 @@ static void touch_locked(tarn_pool_t *pool, tarn__object_t *o) {
   if (!o->evicting && !o->pinned && !out_of_memory(o)) { tarn__lru_touch(pool, o); }
 }
 
+/* A saved file's errors name the file; the spill file's, whose it is. */
+static int named(int rc, uint64_t id, const tarn_value_t *v, tarn_error_t *err) {
+  if (rc != TARN_ECORRUPT || !err || v->pieces[0]->saved) { return rc; }
+  tarn_error_t why = *err;
+  return tarn_error_set(err, rc, "object %llu: %.340s", (unsigned long long)id, why.message);
+}
+
 /* o's value, opened for a reader. Lets go. */
 static int open_locked(tarn__object_t *o, uint32_t flags, tarn_value_t **v, tarn_error_t *err) {
   tarn_value_t *found = o->value;
+  uint64_t id = o->id;
   tarn__value_hold_locked(found); /* the object may be deleted while its pieces are fetched */
-  int rc = tarn__value_open_locked(found, flags, err);
+  int rc = named(tarn__value_open_locked(found, flags, err), id, found, err);
   tarn__value_unhold_locked(found);
   if (rc == 0) { *v = found; }
   return rc;
@@ -273,12 +286,19 @@ int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t *
   return rc;
 }
 
-int tarn_pool_touch(tarn_pool_t *pool, uint64_t id) {
+int tarn_pool_touch(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
+  int rc = o ? 0 : TARN_ENOENT;
   if (o) { touch_locked(pool, o); }
+  if (o && o->form == TARN__VALUE) {
+    tarn_value_t *v = o->value;
+    tarn__value_hold_locked(v);
+    rc = named(tarn__value_sound_locked(v, 0, err), id, v, err);
+    tarn__value_unhold_locked(v);
+  }
   tarn__pool_unlock(pool);
-  return o ? 0 : TARN_ENOENT;
+  return rc;
 }
 
 int tarn_pool_delete(tarn_pool_t *pool, uint64_t id) {
@@ -314,7 +334,7 @@ int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes) {
 
 /* Nothing of v is left to be written, and what was is out of memory or goes when it is unmapped. */
 static bool is_out(const tarn__object_t *o) {
-  if (o->evicting) { return false; }
+  if (o->evicting || o->form != TARN__VALUE) { return false; }
   for (uint32_t i = 0; i < o->value->count; i++) {
     const tarn__block_t *b = o->value->pieces[i];
     if (b->pub.kind == TARN__KIND_BORROWED || tarn__lent_leaving(b)) { continue; }
@@ -324,11 +344,11 @@ static bool is_out(const tarn__object_t *o) {
 }
 
 /* Everything of v is on disk. */
-static bool is_written(const tarn_value_t *v) {
-  for (uint32_t i = 0; i < v->count; i++) {
-    if (!v->pieces[i]->on_disk) { return false; }
+static bool is_written(const tarn__object_t *o) {
+  for (uint32_t i = 0; o->form == TARN__VALUE && i < o->value->count; i++) {
+    if (!o->value->pieces[i]->on_disk) { return false; }
   }
-  return true;
+  return o->form == TARN__VALUE;
 }
 
 /* A small object that is in its pack has nothing to be written: out of memory with it, unless it is read or to be kept. True: done. */
@@ -350,7 +370,6 @@ static int write_out(tarn_pool_t *pool, uint64_t id, bool keep, tarn_error_t *er
   uint64_t failures = pool->failures;
   for (;;) {
     tarn__object_t *o = tarn__object_find_locked(pool, id);
-    bool value = o && o->form == TARN__VALUE;
     if (!o) {
       rc = tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
     } else if (o->form == TARN__LIVE) {
@@ -358,9 +377,9 @@ static int write_out(tarn_pool_t *pool, uint64_t id, bool keep, tarn_error_t *er
                           (unsigned long long)id);
     } else if (small_is_out_locked(pool, o, keep)) {
       break;
-    } else if (value && keep && !o->evicting && is_written(o->value)) {
+    } else if (keep && !o->evicting && is_written(o)) {
       break;
-    } else if ((value && is_out(o)) || (begun && !o->evicting && failures == pool->failures)) {
+    } else if (is_out(o) || (begun && !o->evicting && failures == pool->failures)) {
       break; /* out; or as far out as its readers allow: it is on disk */
     } else if (!o->evicting && failures != pool->failures) {
       rc = pool->failure.code;

@@ -8,7 +8,9 @@
 #include <assert.h>
 #include <pthread.h>
 #include "base/list.h"
+#include "base/log.h"
 #include "base/map.h"
+#include "image/file.h"
 #include "pool/index-private.h"
 #include "pool/pool.h"
 #include "pool/segment-private.h"
@@ -21,6 +23,12 @@ enum {
   TARN__KIND_FILE = 2,
   TARN__KIND_BORROWED = 3 /* fmap is another process's file, as long as there are references */
 };
+
+/* A process has 65,530 mappings. What is mapped from a saved file takes one, a borrowed block too, and a segment that the spill file was
+ * mapped over takes two when its neighbours do not happen to merge with it. The rest is for whatever else the process does. */
+#define TARN__MAPPINGS_MAX 10240u
+#define TARN__BORROWED_MAX 16384u
+#define TARN__COVERED_MAX 14336u
 
 /* Many small pieces in one extent of the spill file, given back when the last of them dies. They are pieces of values, found by
  * their blocks, or records of small objects (pack.c), which say whose they are, so that what is left of a mostly dead pack can be moved. */
@@ -46,6 +54,7 @@ typedef struct tarn__packs {
 typedef struct tarn__lent tarn__lent_t;
 typedef struct tarn__borrowed tarn__borrowed_t;
 typedef struct tarn__saved tarn__saved_t; /* a user's file (saved.c) */
+typedef struct tarn__hand tarn__hand_t;   /* a second thread that writes (writer.c) */
 
 /* A block, or the front of a value. Where its bytes are:
  *   mem          heap (kind HEAP)
@@ -70,10 +79,10 @@ typedef struct tarn__block {
       *saved; /* a reference: its place on disk is in a user's file, not in the spill file */
   tarn__pack_t *pack;              /* when on disk in a pack; else the extent is our own */
   uint64_t disk_offset, disk_size; /* where on_disk; disk_size 0 in a pack */
-  uint64_t hash;                   /* of a heap piece on disk, or any in a saved file */
-  tarn__object_t *visitor;         /* the visiting value that it belongs to (visitor.c) */
-  tarn__object_t *parker;          /* waits for this piece to be unmapped */
-  tarn_list_t write_link;          /* in a batch of the spill thread */
+  uint64_t hash; /* on disk: the checksum of its bytes (tarn__sum; XXH3 in a saved file) */
+  tarn__object_t *visitor; /* the visiting value that it belongs to (visitor.c) */
+  tarn__object_t *parker;  /* waits for this piece to be unmapped */
+  tarn_list_t write_link;  /* in a batch of the spill thread, or in pool->looks */
   union {
     tarn__lent_t *lent;         /* owned; null: not lent */
     tarn__borrowed_t *borrowed; /* kind BORROWED */
@@ -87,6 +96,12 @@ typedef struct tarn__block {
   bool detach;  /* in a saved file: a front to be marked detached when it is fetched */
   bool drop;    /* heap piece, evicted while mapped: free it when it is unmapped */
   bool counted; /* scratch, within one critical section */
+  /* prefetch.c */
+  bool looking;    /* the prefetching thread is at it, and has a mapping */
+  bool checked;    /* what is mapped from a file has been verified since it was mapped */
+  bool unsummed;   /* built in the file: hash is not known yet */
+  bool corrupt;    /* for good: its bytes on disk are not what was written */
+  bool unreadable; /* the last try to verify it could not read it */
 } tarn__block_t;
 
 struct tarn_value {
@@ -178,11 +193,13 @@ struct tarn_pool {
   uint64_t wanted_bytes; /* of the wanted live ones */
   uint64_t demand;       /* of the threads that wait for room */
   uint64_t lua_need;     /* most that a call wanted that got TARN_ENEEDLUA */
+  bool lua_owed;         /* one has got it, and no live object has been given out since */
 
   /* The spill thread. */
   pthread_t thread;
   bool started, stopping;
   bool working;         /* it has let go of the mutex in the middle of something */
+  tarn__hand_t *hand;   /* owned; the spill thread's */
   tarn_list_t queue;    /* objects to evict */
   uint64_t failures;    /* counts failed batches */
   tarn_error_t failure; /* the last */
@@ -216,7 +233,15 @@ struct tarn_pool {
   uint64_t lent, borrowed; /* bytes of blocks */
   uint64_t borrowed_count;
 
-  uint64_t spilled; /* bytes of blocks on disk */
+  /* The prefetching thread (prefetch.c). */
+  pthread_t look_thread;
+  pthread_cond_t look;
+  bool look_started, look_stopping;
+  tarn_list_t looks;     /* blocks to be looked at */
+  uint32_t look_waiters; /* for what it finds */
+
+  uint64_t mappings, covered; /* blocks mapped on their own from a file; over their segment */
+  uint64_t spilled;           /* bytes of blocks on disk */
   uint64_t value_count;
   uint64_t visitors; /* objects that are nobody's */
   uint64_t sets, gets, deletes, evictions, spill_written, mapped_back;
@@ -225,6 +250,8 @@ struct tarn_pool {
 static inline tarn__block_t *tarn__block(tarn_block_t *b) { return (tarn__block_t *)(void *)b; }
 
 /* ---- pool.c ---- */
+int tarn__thread_start(pthread_t *thread, void *(*run)(void *),
+                       void *arg); /* one that takes no signals. TARN_ENOMEM */
 void tarn__pool_lock(tarn_pool_t *pool);
 void tarn__pool_unlock(tarn_pool_t *pool); /* then runs callbacks and frees what was put off */
 void tarn__pool_wait_locked(
@@ -295,9 +322,9 @@ void tarn__block_discard_locked(tarn__block_t *b);
 void tarn__block_link_locked(tarn__block_t *b);
 void tarn__block_ref_locked(tarn__block_t *b);
 void tarn__block_unref_locked(tarn__block_t *b);
-/* Lets go where the bytes must be fetched. credit: reserved bytes that it may use up; null allowed.
- */
-int tarn__block_map_locked(tarn__block_t *b, uint64_t *credit, tarn_error_t *err);
+/* Lets go where the bytes must be fetched or verified. flags: TARN_BLOCK_WAIT, should it need room. credit: reserved bytes that it may
+ * use up; null allowed. */
+int tarn__block_map_locked(tarn__block_t *b, uint32_t flags, uint64_t *credit, tarn_error_t *err);
 void tarn__block_unmap_locked(tarn__block_t *b); /* lets go where something must be unmapped */
 void tarn__block_vacate_locked(
     tarn__block_t *b); /* it is on disk: out of memory, as far as its mappings allow. Lets go */
@@ -315,6 +342,11 @@ void tarn__value_unhold_locked(tarn_value_t *v); /* may free it */
 int tarn__value_open_locked(tarn_value_t *v, uint32_t flags, tarn_error_t *err);
 /* Another value of the same pieces, with neither holds nor readers: so that each is one object at most. Null: no memory. */
 tarn_value_t *tarn__value_twin_locked(tarn_value_t *v);
+void tarn__value_close_locked(tarn_value_t *v); /* gives back a reader's reference. Lets go */
+/* Are its pieces, as far as they are mapped, what was written? The caller has a hold or a reference. flags: TARN_GET_VERIFIED, TARN_BLOCK_WAIT.
+ * Lets go. TARN_ECORRUPT, and the errors of tarn__block_verified_locked. */
+int tarn__value_sound_locked(tarn_value_t *v, uint32_t flags, tarn_error_t *err);
+
 size_t tarn__value_record_size(const tarn_value_t *v);
 tarn_value_t *tarn__value_new(tarn_pool_t *pool, uint32_t count); /* not counted; null: no memory */
 
@@ -415,8 +447,14 @@ void tarn__borrow_clear_locked(tarn_pool_t *pool); /* the pool ends */
 
 /* ---- saved.c ---- */
 void tarn__saved_unref_locked(tarn__saved_t *f);
-/* The mutex is not held; the caller has a reference to b. One of *mem and *map is set. */
-int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error_t *err);
+/* The mutex is not held; the caller has a reference to b. Its bytes in memory, verified; or mapped, *checked telling whether they
+ * have been verified. */
+int tarn__saved_read(tarn__block_t *b, uint8_t **mem, tarn_error_t *err);
+int tarn__saved_map(tarn__block_t *b, uint8_t **map, bool *checked, tarn_error_t *err);
+/* The file, if it is still the same that was opened first. */
+int tarn__saved_reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err);
+int tarn__saved_mismatch(const tarn__block_t *b, tarn_error_t *err); /* TARN_ECORRUPT, and why */
+const char *tarn__saved_path(const tarn__saved_t *f);
 
 /* ---- watch.c ---- */
 typedef struct tarn__watch {
@@ -438,6 +476,27 @@ int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, ui
 void tarn__extent_give_locked(tarn_pool_t *pool, uint64_t offset, uint64_t size);
 int tarn__spiller_start_locked(tarn_pool_t *pool); /* once; TARN_ENOMEM */
 void tarn__spiller_stop(tarn_pool_t *pool);
+
+/* ---- prefetch.c ---- */
+#define TARN__VERIFY_AT_ONCE_BYTES ((uint64_t)1 << 20)
+/* b has just been mapped: is it what was written? Verifies what is small (lets go), has the rest looked at. TARN_ECORRUPT. */
+int tarn__block_sound_locked(tarn__block_t *b, tarn_error_t *err);
+/* The same, when all of it has been verified. TARN_EAGAIN without TARN_BLOCK_WAIT, TARN_EIO. Lets go. */
+int tarn__block_verified_locked(tarn__block_t *b, uint32_t flags, tarn_error_t *err);
+int tarn__block_mismatch(const tarn__block_t *b, tarn_error_t *err); /* TARN_ECORRUPT, and why */
+bool tarn__look_at_locked(tarn__block_t *b);                         /* false: it will not be */
+void tarn__look_off_locked(tarn__block_t *b);                        /* it is not mapped any more */
+void tarn__look_stop(tarn_pool_t *pool);
+
+/* ---- writer.c ---- */
+#define TARN__SUM_SLICE ((uint64_t)2 << 20)
+/* The checksum of a block in the spill file is the sum of its slices', so that they can be computed in any order. This is the part of
+ * size bytes from an offset on, a multiple of the slice. Of one slice it is the hash of its bytes. */
+uint64_t tarn__sum(const uint8_t *bytes, uint64_t size, uint64_t from);
+/* Spill thread: writes segments, bytes in all, that lie one after the other in their extent, and adds up their hashes (0 before). */
+int tarn__segments_write(tarn_pool_t *pool, tarn_list_t *segments, uint64_t bytes,
+                         tarn_error_t *err);
+void tarn__hand_stop(tarn_pool_t *pool);
 
 /* ---- stats.c ---- */
 /* For specs: 0 when every sum is what the parts say, else the number of the check that failed. */

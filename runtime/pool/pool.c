@@ -3,16 +3,11 @@
  * go. */
 #include "pool/pool.h"
 
+#include <signal.h>
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
-
-#ifdef TARN__TSAN
-#define RESERVE_BYTES ((uint64_t)16 << 30) /* its shadow of a terabyte is too much */
-#else
-#define RESERVE_BYTES ((uint64_t)1 << 40)
-#endif
 
 static int init_sync(tarn_pool_t *pool) {
   pthread_condattr_t attr;
@@ -26,6 +21,11 @@ static int init_sync(tarn_pool_t *pool) {
     pthread_cond_destroy(&pool->changed);
     pthread_mutex_destroy(&pool->mutex);
   }
+  if (rc == 0 && (rc = pthread_cond_init(&pool->look, &attr)) != 0) {
+    pthread_cond_destroy(&pool->work);
+    pthread_cond_destroy(&pool->changed);
+    pthread_mutex_destroy(&pool->mutex);
+  }
   pthread_condattr_destroy(&attr);
   return rc == 0 ? 0 : TARN_ENOMEM;
 }
@@ -35,6 +35,7 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   if (!pool) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a pool"); }
   pool->config = *config;
   pool->config.spill_dir = NULL; /* the spill file has its copy */
+  if (config->lend_patience_ns == 0) { pool->config.lend_patience_ns = 1000000000; }
   pool->max_memsize = config->max_memsize;
   tarn__index_init(&pool->objects);
   tarn_map_init(&pool->loans);
@@ -47,10 +48,10 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
     tarn__slab_init(&pool->runs[i], (i + 1) * TARN__RUN_STEP, &pool->slabs);
   }
   tarn__packs_init(pool);
-  tarn_list_t *lists[] = {&pool->lru,     &pool->wanted, &pool->parked, &pool->limbo,
-                          &pool->blocks,  &pool->later,  &pool->queue,  &pool->dropped,
-                          &pool->leavers, &pool->late,   &pool->left,   &pool->moves,
-                          &pool->gone,    &pool->notes,  &pool->deleted};
+  tarn_list_t *lists[] = {&pool->lru,     &pool->wanted, &pool->parked,  &pool->limbo,
+                          &pool->blocks,  &pool->later,  &pool->queue,   &pool->dropped,
+                          &pool->leavers, &pool->late,   &pool->left,    &pool->moves,
+                          &pool->gone,    &pool->notes,  &pool->deleted, &pool->looks};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
   if (rc != 0) {
@@ -62,7 +63,7 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
     tarn_error_set(err, rc, "no memory for a pool");
     goto no_spill;
   }
-  rc = tarn__memory_open(&pool->memory, RESERVE_BYTES, err);
+  rc = tarn__memory_open(&pool->memory, TARN__RESERVE_BYTES, err);
   if (rc != 0) { goto no_memory; }
   *out = pool;
   return 0;
@@ -70,6 +71,7 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
 no_memory:
   tarn__spill_close(&pool->spill);
 no_spill:
+  pthread_cond_destroy(&pool->look);
   pthread_cond_destroy(&pool->work);
   pthread_cond_destroy(&pool->changed);
   pthread_mutex_destroy(&pool->mutex);
@@ -87,6 +89,7 @@ static void delete_all_locked(tarn_pool_t *pool) {
 
 void tarn_pool_destroy(tarn_pool_t *pool) {
   if (!pool) { return; }
+  tarn__look_stop(pool);
   tarn__spiller_stop(pool);
   tarn__pool_lock(pool);
   pool->config.on_drop_live = NULL;
@@ -108,6 +111,7 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   tarn__index_clear(&pool->objects);
   tarn__packs_clear(pool);
   tarn_map_clear(&pool->watches);
+  pthread_cond_destroy(&pool->look);
   pthread_cond_destroy(&pool->work);
   pthread_cond_destroy(&pool->changed);
   pthread_mutex_destroy(&pool->mutex);
@@ -120,6 +124,15 @@ void tarn_pool_clear(tarn_pool_t *pool) {
   if (pool->objects.count == 0) { tarn__index_clear(&pool->objects); }
   tarn__budget_trim_locked(pool, UINT64_MAX);
   tarn__pool_unlock(pool);
+}
+
+int tarn__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
+  sigset_t all, before;
+  sigfillset(&all); /* signals are for the host's threads */
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int rc = pthread_create(thread, NULL, run, arg);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return rc == 0 ? 0 : TARN_ENOMEM;
 }
 
 void tarn__pool_lock(tarn_pool_t *pool) { pthread_mutex_lock(&pool->mutex); }

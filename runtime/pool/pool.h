@@ -52,6 +52,8 @@ typedef struct tarn_pool_config {
   /* A watched object was deleted, for whatever reason. As on_drop_live. */
   void (*on_deleted)(void *user, uint64_t id);
   void *user;
+  uint64_t
+      lend_patience_ns; /* how long who waits for room counts on memory that holders are to give back; 0: a second */
 } tarn_pool_config_t;
 
 int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
@@ -80,6 +82,8 @@ void tarn_block_unmap(tarn_block_t *b);
 /* For finalizers: unmap at the next tarn_pool_boundary. Never blocks on anything but the mutex. */
 void tarn_block_unmap_later(tarn_block_t *b);
 void tarn_block_seal(tarn_block_t *b);
+/* For who copies a mapped block: until it has been verified, if it came from a file. TARN_ECORRUPT, TARN_EIO. */
+int tarn_block_verify(tarn_block_t *b, tarn_error_t *err);
 
 /* Lua thread, between tasks: do the unmappings that were put off. */
 void tarn_pool_boundary(tarn_pool_t *pool);
@@ -117,18 +121,26 @@ int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint
 /* A live object has been encoded: from here on it is v. TARN_ENOENT when it has been deleted meanwhile. Never for lack of room: the
  * live size is given back, and what is over budget is evicted next. */
 int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
-/* The next live object in order of eviction while there is no room: 1 with *id, 0 when none is wanted. Lua thread. */
+/* The next live object in order of eviction while there is no room: 1 with *id, 0 when none is wanted. After TARN_ENEEDLUA it gives at least one: what
+ * that call has let go of is no room for it when it comes again. Lua thread. */
 int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id);
 /* That live object cannot be encoded (NotSerializable): it is pinned in memory, no victim any more. */
 void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id);
 
-enum { TARN_GET_QUIET = 4 }; /* in flags: neither counted nor a touch */
+/* What comes from the spill file or a saved file is verified: blocks of up to 1 MiB before they are handed out, larger ones meanwhile, by a
+ * thread that prefetches them too. Once a mismatch has been found every get of the object is TARN_ECORRUPT. */
+enum {
+  TARN_GET_QUIET = 4, /* in flags: neither counted nor a touch */
+  TARN_GET_VERIFIED =
+      16 /* all of it verified first, for who copies it: waits for that; without TARN_BLOCK_WAIT it
+                           is TARN_EAGAIN where that would be needed */
+};
 /* Touches. *v = null for a live object, else a retained value with its blocks mapped (spilled ones from the spill file, small packed ones read
  * back into memory, which needs room: the errors of tarn_block_create). TARN_ENOENT. */
 int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v,
                   tarn_error_t *err);
-int tarn_pool_touch(tarn_pool_t *pool,
-                    uint64_t id); /* TARN_ENOENT; used when the Lua side has the value at hand */
+/* Used when the Lua side has the value at hand. TARN_ENOENT, TARN_ECORRUPT. */
+int tarn_pool_touch(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);
 int tarn_pool_delete(tarn_pool_t *pool, uint64_t id); /* TARN_ENOENT; readers' values live on */
 int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag);
 int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes);

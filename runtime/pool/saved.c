@@ -8,15 +8,11 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "image/file.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
-
-/* Larger mapped blocks are verified when that is asked for: reading all of them first is what mapping is to avoid. */
-#define VERIFY_BYTES ((uint64_t)1 << 20)
 
 enum { IMAGE_FIXED_BYTES = 32, SIZE_BYTES = 8 };
 
@@ -31,13 +27,15 @@ void tarn__saved_unref_locked(tarn__saved_t *f) {
   if (--f->refs == 0) { tarn_free(f); }
 }
 
+const char *tarn__saved_path(const tarn__saved_t *f) { return f->path; }
+
 /* ---- opening ---- */
 
 static int read_all(int fd, void *bytes, uint64_t size, uint64_t offset, const char *path,
                     tarn_error_t *err) {
   uint8_t *at = bytes;
   while (size > 0) {
-    ssize_t n = tarn__sys_pread(fd, at, size < (1u << 30) ? (size_t)size : 1u << 30, offset);
+    ssize_t n = tarn_sys_pread(fd, at, size < (1u << 30) ? (size_t)size : 1u << 30, offset);
     if (n < 0) { return tarn_error_errno(err, errno, "%s: cannot read", path); }
     if (n == 0) {
       return tarn_error_set(err, TARN_EIO, "%s: it ends before its byte %" PRIu64, path,
@@ -52,11 +50,11 @@ static int read_all(int fd, void *bytes, uint64_t size, uint64_t offset, const c
 
 /* A descriptor and what the file is now. */
 static int open_file(const char *path, int *fd, tarn_saved_identity_t *id, tarn_error_t *err) {
-  int f = tarn__sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* a fifo must not stall us */
+  int f = tarn_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* a fifo must not stall us */
   if (f < 0) { return tarn_error_errno(err, errno, "%s: cannot open", path); }
   struct stat st;
   int rc = 0;
-  if (fstat(f, &st) != 0) {
+  if (tarn_sys_fstat(f, &st) != 0) {
     rc = tarn_error_errno(err, errno, "%s: cannot read", path);
   } else if (!S_ISREG(st.st_mode)) {
     rc = tarn_error_set(err, TARN_EIO, "%s: not a regular file", path);
@@ -99,7 +97,7 @@ int tarn_saved_identify(const char *path, tarn_saved_identity_t *out, tarn_error
 }
 
 /* The same file as when it was opened first; its header is not looked at again. */
-static int reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
+int tarn__saved_reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
   tarn_saved_identity_t now;
   int rc = open_file(f->path, fd, &now, err);
   if (rc != 0) { return rc; }
@@ -116,10 +114,13 @@ static int reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
 
 /* ---- fetching a piece ---- */
 
-static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
-  if (tarn_hash64(bytes, b->pub.size) == b->hash) { return 0; }
+int tarn__saved_mismatch(const tarn__block_t *b, tarn_error_t *err) {
   return tarn_error_set(err, TARN_ECORRUPT, "%s: wrong checksum of %" PRIu64 " bytes at %" PRIu64,
                         b->saved->path, b->pub.size, b->disk_offset);
+}
+
+static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
+  return tarn_hash64(bytes, b->pub.size) == b->hash ? 0 : tarn__saved_mismatch(b, err);
 }
 
 static int read_piece(tarn__block_t *b, int fd, uint8_t **mem, tarn_error_t *err) {
@@ -139,34 +140,43 @@ static int read_piece(tarn__block_t *b, int fd, uint8_t **mem, tarn_error_t *err
   return 0;
 }
 
-static int map_piece(tarn__block_t *b, int fd, uint8_t **map, tarn_error_t *err) {
+static int map_piece(tarn__block_t *b, int fd, uint8_t **map, bool *checked, tarn_error_t *err) {
   uint64_t start = b->disk_offset & ~(uint64_t)(TARN__PAGE - 1);
   uint64_t length = b->disk_offset - start + b->pub.size;
   int prot = b->detach ? PROT_READ | PROT_WRITE : PROT_READ; /* private: the mark is ours alone */
-  uint8_t *base = tarn__sys_mmap(NULL, length, prot, MAP_PRIVATE, fd, start);
+  uint8_t *base = tarn_sys_mmap(NULL, length, prot, MAP_PRIVATE, fd, start);
   if (base == MAP_FAILED) {
     return tarn_error_errno(err, errno, "%s: cannot map %" PRIu64 " bytes", b->saved->path, length);
   }
   uint8_t *at = base + (b->disk_offset - start);
-  bool check = b->detach || b->front || b->pub.size <= VERIFY_BYTES || b->saved->verify;
-  int rc = check ? verify(b, at, err) : 0;
+  *checked = b->detach || b->front || b->pub.size <= TARN__VERIFY_AT_ONCE_BYTES || b->saved->verify;
+  int rc = *checked ? verify(b, at, err) : 0;
   if (rc == 0 && b->detach) {
     tarn_image_set_detached(at, b->pub.size, true);
     (void)mprotect(base, length, PROT_READ);
   }
   if (rc != 0) {
-    tarn__sys_munmap(base, length);
+    tarn_sys_munmap(base, length);
     return rc;
   }
   *map = at;
   return 0;
 }
 
-int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error_t *err) {
+int tarn__saved_map(tarn__block_t *b, uint8_t **map, bool *checked, tarn_error_t *err) {
   int fd;
-  int rc = reopen(b->saved, &fd, err);
+  int rc = tarn__saved_reopen(b->saved, &fd, err);
   if (rc != 0) { return rc; }
-  rc = b->disk_size > 0 ? map_piece(b, fd, map, err) : read_piece(b, fd, mem, err);
+  rc = map_piece(b, fd, map, checked, err);
+  close(fd);
+  return rc;
+}
+
+int tarn__saved_read(tarn__block_t *b, uint8_t **mem, tarn_error_t *err) {
+  int fd;
+  int rc = tarn__saved_reopen(b->saved, &fd, err);
+  if (rc != 0) { return rc; }
+  rc = read_piece(b, fd, mem, err);
   close(fd);
   return rc;
 }

@@ -3,7 +3,11 @@
  * Freed extents are reused while the disk is busy and punched when the spill thread is idle. Writes
  * go through a second descriptor with O_DIRECT where the file system takes it: faster, and memory
  * is really freed; the page cache that the first descriptor reads through stays coherent, the
- * kernel drops what is overwritten. Locking: see the header. */
+ * kernel drops what is overwritten. Locking: see the header.
+ *
+ * The whole file is mapped for reading, once: its window, longer than the file will be. So an extent is read back by adding its offset to an
+ * address, without a system call, and however many are in use they take one of the process's 65,530 mappings. Where there are no
+ * addresses for a window (RLIMIT_AS) each is mapped on its own. */
 #include "pool/spill-private.h"
 
 #include <errno.h>
@@ -17,8 +21,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "pool/segment-private.h"
-#include "pool/sys-private.h"
 
 int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes) {
   *s = (tarn__spill_t){.fd = -1, .direct_fd = -1, .max = max_bytes};
@@ -34,6 +38,7 @@ int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes) {
 }
 
 void tarn__spill_close(tarn__spill_t *s) {
+  if (s->window) { tarn_sys_munmap(s->window, TARN__RESERVE_BYTES); }
   if (s->fd >= 0) { close(s->fd); }
   if (s->direct_fd >= 0) { close(s->direct_fd); }
   tarn__ranges_clear(&s->warm);
@@ -49,7 +54,7 @@ static int make_dirs(char *path, bool *made) {
     if (*p != '/' && *p != '\0') { continue; }
     char end = *p;
     *p = '\0';
-    int rc = mkdir(path, 0700);
+    int rc = tarn_sys_mkdir(path, 0700);
     int why = errno;
     *p = end;
     if (rc != 0 && why != EEXIST) {
@@ -74,30 +79,44 @@ static int open_unlinked(const char *dir) {
     return -1;
   }
   snprintf(path, size, "%s/spill-XXXXXX", dir);
-  int fd = mkostemp(path, O_CLOEXEC);
-  if (fd >= 0) { unlink(path); }
+  int fd = tarn_sys_mkostemp(path, O_CLOEXEC);
   int why = errno;
+  if (fd >= 0 && tarn_sys_unlink(path) != 0) { /* it would be left behind */
+    why = errno;
+    close(fd);
+    fd = -1;
+  }
   tarn_free(path);
   errno = why;
   return fd;
+}
+
+static void mind(void *at, uint64_t size) {
+  (void)madvise(at, size, MADV_DONTFORK);
+  (void)madvise(at, size, MADV_DONTDUMP);
 }
 
 static int open_file(tarn__spill_t *s, tarn_error_t *err) {
   bool made;
   int why = make_dirs(s->dir, &made);
   if (why != 0) { return tarn_error_errno(err, why, "cannot make the spill directory %s", s->dir); }
-  int fd = tarn__sys_open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  int fd = tarn_sys_open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT)) {
     fd = open_unlinked(s->dir);
   }
   if (fd < 0) { return tarn_error_errno(err, errno, "cannot create a spill file in %s", s->dir); }
   char self[64];
   snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-  s->direct_fd = tarn__sys_open(self, O_RDWR | O_DIRECT | O_CLOEXEC, 0);
+  s->direct_fd = tarn_sys_open(self, O_RDWR | O_DIRECT | O_CLOEXEC, 0);
   s->direct = s->direct_fd >= 0;
   /* A directory that we made has nobody else's files in it; the anonymous file does not need it any
    * more. */
   if (made) { (void)rmdir(s->dir); }
+  void *at = tarn_sys_mmap(NULL, TARN__RESERVE_BYTES, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  if (at != MAP_FAILED) {
+    mind(at, TARN__RESERVE_BYTES);
+    s->window = at;
+  }
   __atomic_store_n(&s->fd, fd, __ATOMIC_RELEASE);
   return 0;
 }
@@ -165,7 +184,7 @@ static int full(tarn__spill_t *s, int sys_errno, uint64_t size, tarn_error_t *er
 }
 
 bool tarn__spill_punch(tarn__spill_t *s, uint64_t offset, uint64_t size) {
-  return tarn__sys_fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size) == 0;
+  return tarn_sys_fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size) == 0;
 }
 
 static int fill_with_zeros(tarn__spill_t *s, uint64_t offset, uint64_t size, tarn_error_t *err) {
@@ -176,7 +195,7 @@ static int fill_with_zeros(tarn__spill_t *s, uint64_t offset, uint64_t size, tar
   for (uint64_t done = 0; done < size && rc == 0;) {
     size_t part = size - done < CHUNK ? (size_t)(size - done) : CHUNK;
     struct iovec iov = {zeros, part};
-    ssize_t n = tarn__sys_pwritev(s->fd, &iov, 1, offset + done);
+    ssize_t n = tarn_sys_pwritev(s->fd, &iov, 1, offset + done);
     if (n <= 0) { rc = full(s, n < 0 ? errno : ENOSPC, size, err); }
     if (n > 0) { done += (uint64_t)n; }
   }
@@ -189,7 +208,7 @@ int tarn__spill_reserve(tarn__spill_t *s, uint64_t offset, uint64_t size, bool z
   bool fill = zeros;
   if (!__atomic_load_n(&s->no_fallocate, __ATOMIC_RELAXED)) {
     if (zeros && tarn__spill_punch(s, offset, size)) { fill = false; }
-    if (tarn__sys_fallocate(s->fd, 0, offset, size) != 0) {
+    if (tarn_sys_fallocate(s->fd, 0, offset, size) != 0) {
       if (errno != EOPNOTSUPP && errno != ENOSYS) { return full(s, errno, size, err); }
       /* What is written before it is mapped needs no reservation: the write tells that the disk is
        * full. */
@@ -212,10 +231,10 @@ int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t o
   for (int i = 0; i < count; i++) { total += iov[i].iov_len; }
   uint64_t left = total;
   while (left > 0) {
-    bool direct = s->direct && aligned(iov, count, offset);
-    ssize_t n = tarn__sys_pwritev(direct ? s->direct_fd : s->fd, iov, count, offset);
+    bool direct = __atomic_load_n(&s->direct, __ATOMIC_RELAXED) && aligned(iov, count, offset);
+    ssize_t n = tarn_sys_pwritev(direct ? s->direct_fd : s->fd, iov, count, offset);
     if (n < 0 && direct && errno == EINVAL) {
-      s->direct = false;
+      __atomic_store_n(&s->direct, false, __ATOMIC_RELAXED);
       continue;
     }
     if (n <= 0) { return full(s, n < 0 ? errno : ENOSPC, total, err); }
@@ -237,7 +256,7 @@ int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t o
 int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offset,
                      tarn_error_t *err) {
   for (uint64_t done = 0; done < size;) {
-    ssize_t n = tarn__sys_pread(s->fd, (uint8_t *)bytes + done, size - done, offset + done);
+    ssize_t n = tarn_sys_pread(s->fd, (uint8_t *)bytes + done, size - done, offset + done);
     if (n < 0) {
       return tarn_error_errno(err, errno, "reading %" PRIu64 " bytes from the spill file in %s",
                               size, s->dir);
@@ -252,13 +271,29 @@ int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offs
 
 int tarn__spill_map(tarn__spill_t *s, uint64_t offset, uint64_t size, bool writable, uint8_t **out,
                     tarn_error_t *err) {
+  if (s->window && !writable && offset + size <= TARN__RESERVE_BYTES) {
+    *out = s->window + offset;
+    return 0;
+  }
   int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  void *at = tarn__sys_mmap(NULL, size, prot, MAP_SHARED, s->fd, offset);
+  void *at = tarn_sys_mmap(NULL, size, prot, MAP_SHARED, s->fd, offset);
   if (at == MAP_FAILED) {
     return tarn_error_errno(err, errno, "mapping %" PRIu64 " bytes of the spill file in %s", size,
                             s->dir);
   }
-  (void)madvise(at, size, MADV_DONTFORK);
+  mind(at, size);
   *out = at;
   return 0;
+}
+
+void tarn__spill_unmap(tarn__spill_t *s, uint8_t *at, uint64_t size) {
+  bool in_window = tarn__spill_in_window(s, at);
+  for (uint64_t done = 0; done < size; done += TARN__SLICE) {
+    uint64_t part = size - done < TARN__SLICE ? size - done : TARN__SLICE;
+    if (in_window) { /* the pages, not the addresses */
+      (void)madvise(at + done, part, MADV_DONTNEED);
+    } else {
+      (void)tarn_sys_munmap(at + done, part);
+    }
+  }
 }

@@ -2,12 +2,10 @@
  * punches extents that were given back: when it is idle, or when there are too many of them. */
 #include <errno.h>
 #include <malloc.h>
-#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "image/file.h"
 #include "pool/pool-private.h"
 
 #define WARM_MAX                                                                                   \
@@ -130,12 +128,7 @@ static void *spiller_main(void *arg) {
 
 int tarn__spiller_start_locked(tarn_pool_t *pool) {
   if (pool->started) { return 0; }
-  sigset_t all, before;
-  sigfillset(&all); /* signals are for the host's threads */
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  int rc = pthread_create(&pool->thread, NULL, spiller_main, pool);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (rc != 0) { return TARN_ENOMEM; }
+  if (tarn__thread_start(&pool->thread, spiller_main, pool) != 0) { return TARN_ENOMEM; }
   pool->started = true;
   return 0;
 }
@@ -146,6 +139,7 @@ void tarn__spiller_stop(tarn_pool_t *pool) {
   pthread_cond_signal(&pool->work);
   tarn__pool_unlock(pool);
   if (pool->started) { pthread_join(pool->thread, NULL); }
+  tarn__hand_stop(pool);
   tarn__pool_lock(pool);
   while (!tarn_list_empty(&pool->queue)) {
     tarn__object_t *o = TARN_CONTAINER(pool->queue.next, tarn__object_t, link);

@@ -87,7 +87,8 @@ static int serve_pool_get(call_t *k) {
   }
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
-  int rc = tarn_pool_get(k->s->pool, id, 0, &v, &err);
+  uint32_t flags = tarn__lend_same_host(k->s, k->c) ? 0 : TARN_GET_VERIFIED;
+  int rc = tarn_pool_get(k->s->pool, id, flags, &v, &err);
   if (lua_may_help(rc) || (rc == 0 && v == NULL)) { return NEED_LUA; }
   if (rc != 0) {
     if (rc == TARN_ENOENT) {

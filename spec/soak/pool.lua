@@ -35,7 +35,7 @@ local function work(total, keep, first_seed)
     local ref = tarn.poolset(values.make(seed))
     local entry = { ref = ref, seed = seed, size = ref.size }
     made = made + entry.size
-    if seed % 100 == 0 and entry.size < GB / 20 then
+    if values.random(seed, 6) < 0.01 and entry.size < GB / 20 then
       long_lived[#long_lived + 1] = entry
     else
       list[#list + 1] = entry

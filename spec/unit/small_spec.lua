@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local C = require "spec.helper.c"
 local pool = require "spec.helper.pool"
+local posix = require "spec.helper.posix"
 local MiB, KiB = pool.MiB, pool.KiB
 
 pcall(ffi.cdef, "void tarn_alloc_fail_at(uint64_t countdown);")
@@ -141,7 +142,7 @@ describe("packs", function()
 
   -- What the spill file takes on disk, as the file system counts.
   local function blocks_on_disk()
-    local pipe = io.popen("stat -L -c '%b %B' /proc/" .. require("spec.helper.posix").getpid() .. p:spill_path():match("/fd/.*"))
+    local pipe = io.popen("stat -L -c '%b %B' " .. posix.open_file(posix.getpid(), p.dir))
     local count, unit = pipe:read("*n", "*n")
     pipe:close()
     return count * unit
@@ -184,7 +185,7 @@ describe("packs", function()
     local ids, what = {}, { tag = 9, front = 4000 }
     for i = 1, 16000 do ids[i] = assert(p:set(what)) end
     p:quiet()
-    local file = assert(io.open(p:spill_path(), "r+b"))
+    local file = assert(io.open(posix.open_file("self", p.dir), "r+b"))
     file:seek("set", 16 + 2000) -- in the first record of the file
     file:write("other bytes")
     file:close()
