@@ -62,6 +62,7 @@ static int open_core(lua_State *L) {
   tarn_objects_open(L);
   tarn__fileref_open(L);
   tarn__disk_open(L);
+  tarn__raw_open(L);
   if (tarn_bind_of(L)->service != NULL) {
     tarn_messages_open(L);
     tarn_processes_open(L);

@@ -145,5 +145,7 @@ int tarn__reply_failure(lua_State *L);
 /* A new block for Lua, making room as need be: encodes live values where only they are left. Raises PoolFull, DiskFull, IOError.
  * One reference and one mapping, the caller's: hand it at once to something that releases it. */
 tarn_block_t *tarn_bind_block_create(lua_State *L, uint64_t size, bool zero);
+/* The same for memory that is given back by hand: the collector, which will not find it, is not fed. */
+tarn_block_t *tarn_bind_scratch_create(lua_State *L, uint64_t size, bool zero);
 
 #endif

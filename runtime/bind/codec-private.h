@@ -205,8 +205,6 @@ int tarn__encode_changed(tarn__encoder_t *e); /* a table, meanwhile */
 void tarn__encode_step_key(tarn__encoder_t *e, lua_State *L, int key_index);
 /* What travels by name: the payload, or the serializer whose metatable it is, is at the top of the stack. */
 int tarn__encode_name(tarn__encoder_t *e, lua_State *L);
-/* As Unicode has it: no surrogates, nothing overlong. */
-bool tarn__is_utf8(const uint8_t *s, size_t n);
 /* The value at index with the serializer at the top of the stack (popped). */
 int tarn__encode_typed(tarn__encoder_t *e, lua_State *L, int index);
 /* The environment of the encoder, pushed; made at first use. */

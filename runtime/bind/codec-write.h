@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "bind/codec-private.h"
 
 static inline int tarn__done(tarn__encoder_t *e, int rc) {
@@ -46,7 +47,7 @@ static inline bool tarn__is_ascii(const uint8_t *s, size_t n) {
 /* A string: str when it is UTF-8, else bin. */
 static inline int tarn__encode_text(tarn__encoder_t *e, const char *s, size_t length) {
   bool text =
-      tarn__is_ascii((const uint8_t *)s, length) || tarn__is_utf8((const uint8_t *)s, length);
+      tarn__is_ascii((const uint8_t *)s, length) || tarn_utf8_valid((const uint8_t *)s, length);
   return tarn__done(e, text ? tarn_mp_write_str(&e->out, s, length)
                             : tarn_mp_write_bin(&e->out, s, length));
 }

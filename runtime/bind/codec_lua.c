@@ -4,7 +4,8 @@
  *   decode(s, opts) -> value       opts.code false: functions are refused
  *   approx_size(x) -> bytes, typed
  *   save(path, x), load(path, opts)     opts.code true: functions are allowed
- *   block_new(nbytes, zero) -> light userdata of a tarn_block_t with one mapping, the caller's (a mapping keeps the block)
+ *   block_new(nbytes, zero, scratch) -> light userdata of a tarn_block_t with one mapping, the caller's (a mapping keeps the block);
+ *                                  scratch: it is given back by hand, not by the collector
  *   set_hooks{...}                 see codec.c
  *   name_bytes(module, key) -> the payload of a NAME, for lua/tarn/names.lua
  *   raise(error)                   raise an error table with the position of the user's line in its message
@@ -285,7 +286,9 @@ static int core_block_new(lua_State *L) {
   if (!(size >= 0 && size <= TARN__INTEGER_MAX)) {
     return tarn_bind_raise_kind(L, TARN_EPOOLFULL, "no memory could ever hold %f bytes", size);
   }
-  tarn_block_t *b = tarn_bind_block_create(L, (uint64_t)size, lua_toboolean(L, 2));
+  bool zero = lua_toboolean(L, 2), scratch = lua_toboolean(L, 3);
+  tarn_block_t *b = scratch ? tarn_bind_scratch_create(L, (uint64_t)size, zero)
+                            : tarn_bind_block_create(L, (uint64_t)size, zero);
   tarn_block_release(b);
   lua_pushlightuserdata(L, b);
   return 1;

@@ -1,5 +1,6 @@
 /* How many bytes a value takes: one walk over tables, with LuaJIT's own sizes (GC64); typed values say theirs. A table is counted once, a
- * string that was met a moment ago too (the keys of records); modules and functions in them are not the value's. */
+ * string that was met a moment ago too (the keys of records), and an upvalue and the code that closures share; modules and functions in them
+ * are not the value's. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -9,9 +10,12 @@ enum {
   TABLE_BYTES = 64,
   SLOT_BYTES = 8,
   NODE_BYTES = 24,
-  STRING_BYTES = 32, /* with its slot in the table of strings; then the bytes and a zero, in 4s */
-  FUNCTION_BYTES = 256, /* closure and bytecode, roughly */
-  CDATA_BYTES = 32
+  STRING_BYTES = 32,  /* with its slot in the table of strings; then the bytes and a zero, in 4s */
+  CLOSURE_BYTES = 40, /* and a slot for each upvalue */
+  UPVALUE_BYTES = 48,
+  PROTOTYPE_BYTES = 104, /* and about what string.dump gives */
+  CDATA_BYTES = 16,
+  USERDATA_BYTES = 40
 };
 
 typedef struct walk {
@@ -152,6 +156,30 @@ static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
   add_table_itself(w, L, index, depth + 1);
 }
 
+static int count_bytes(lua_State *L, const void *bytes, size_t size, void *total) {
+  (void)L;
+  (void)bytes;
+  *(size_t *)total += size;
+  return 0;
+}
+
+/* A function's code, once for all closures of it, which are told by where it is defined; and the name of its chunk, which may be the whole text. */
+static void add_code(walk_t *w, lua_State *L, int index) {
+  lua_Debug where;
+  size_t size = 0;
+  lua_pushvalue(L, index);
+  lua_getinfo(L, ">S", &where);
+  if (where.linedefined < 0) { return; }
+  uintptr_t source = (uintptr_t)where.source;
+  uintptr_t lines = (uintptr_t)(uint32_t)where.linedefined << 40 ^
+                    (uintptr_t)(uint32_t)where.lastlinedefined << 52;
+  if (met(w, L, (const void *)(source ^ lines ^ 1))) { return; }
+  lua_pushvalue(L, index);
+  if (lua_dump(L, count_bytes, &size) == 0) { w->bytes += PROTOTYPE_BYTES + size; }
+  lua_pop(L, 1);
+  if (!met(w, L, where.source)) { w->bytes += STRING_BYTES + strlen(where.source); }
+}
+
 static void add_function(walk_t *w, lua_State *L, int index, uint32_t depth) {
   if (depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 10) ||
       met(w, L, lua_topointer(L, index))) {
@@ -161,9 +189,14 @@ static void add_function(walk_t *w, lua_State *L, int index, uint32_t depth) {
     lua_pop(L, 1);
     return;
   }
-  w->bytes += FUNCTION_BYTES;
+  w->bytes += CLOSURE_BYTES;
+  add_code(w, L, index);
   for (int i = 1; lua_getupvalue(L, index, i); i++) {
-    add_value(w, L, lua_gettop(L), depth + 1);
+    w->bytes += SLOT_BYTES;
+    if (!met(w, L, lua_upvalueid(L, index, i))) {
+      w->bytes += UPVALUE_BYTES;
+      add_value(w, L, lua_gettop(L), depth + 1);
+    }
     lua_pop(L, 1);
   }
 }
@@ -175,7 +208,7 @@ static void add_cdata(walk_t *w, lua_State *L, int index) {
     w->typed = true;
     if (add_typed(w, L, index)) { return; }
   }
-  w->bytes += CDATA_BYTES;
+  w->bytes += CDATA_BYTES + sizeof(int64_t);
 }
 
 static void add_value(walk_t *w, lua_State *L, int index, uint32_t depth) {
@@ -193,7 +226,7 @@ static void add_value(walk_t *w, lua_State *L, int index, uint32_t depth) {
     add_cdata(w, L, index);
     break;
   case LUA_TUSERDATA:
-    w->bytes += CDATA_BYTES + sizeof(tarn_ref_t);
+    w->bytes += USERDATA_BYTES + sizeof(tarn_ref_t);
     break;
   default:
     break;

@@ -93,6 +93,7 @@ typedef struct tarn__block {
   bool covered;
   bool kept;    /* a segment that stays in memory though it is on disk too, until it is evicted */
   bool front;   /* in a saved file: a front */
+  bool quiet;   /* in a file of another format: not to be prefetched yet */
   bool detach;  /* in a saved file: a front to be marked detached when it is fetched */
   bool drop;    /* heap piece, evicted while mapped: free it when it is unmapped */
   bool counted; /* scratch, within one critical section */
@@ -453,6 +454,7 @@ int tarn__saved_read(tarn__block_t *b, uint8_t **mem, tarn_error_t *err);
 int tarn__saved_map(tarn__block_t *b, uint8_t **map, bool *checked, tarn_error_t *err);
 /* The file, if it is still the same that was opened first. */
 int tarn__saved_reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err);
+bool tarn__saved_is_raw(const tarn__saved_t *f);                     /* its blocks have no sums */
 int tarn__saved_mismatch(const tarn__block_t *b, tarn_error_t *err); /* TARN_ECORRUPT, and why */
 const char *tarn__saved_path(const tarn__saved_t *f);
 

@@ -41,6 +41,11 @@ typedef struct look {
 
 enum { BUFFER_BYTES = 256 << 10 };
 
+/* Prefetched, but not verified: its owner does that, or nobody can. */
+static bool has_no_sum(const tarn__block_t *b) {
+  return b->pub.kind == TARN__KIND_BORROWED || (b->saved && tarn__saved_is_raw(b->saved));
+}
+
 int tarn__block_mismatch(const tarn__block_t *b, tarn_error_t *err) {
   if (b->saved) { return tarn__saved_mismatch(b, err); }
   return tarn_error_set(err, TARN_ECORRUPT,
@@ -84,11 +89,11 @@ static void step(look_t *k, bool hurry) {
   uint64_t from = tarn_clock_ns();
   bool there = populate(at, size);
   uint64_t populated = tarn_clock_ns();
-  if (b->saved) {
+  if (k->hash) {
     sum_saved(k, size);
   } else if (!there) {
     k->rc = TARN_EIO;
-  } else if (b->pub.kind != TARN__KIND_BORROWED) {
+  } else if (!has_no_sum(b)) {
     k->sum += tarn__sum(at, size, k->done);
   }
   k->done += size;
@@ -104,7 +109,7 @@ static void look_begin(look_t *k, tarn__block_t *b) {
   uint64_t available = tarn_machine_available();
   *k = (look_t){.block = b, .at = b->pub.data, .fd = -1, .keep = UINT64_MAX};
   if (available > 0 && b->pub.size > available / 2) { k->keep = available / 4; }
-  if (!b->saved) { return; }
+  if (!b->saved || has_no_sum(b)) { return; }
   k->hash = tarn_hash_begin();
   k->buffer = tarn_malloc(BUFFER_BYTES);
   k->rc = k->hash && k->buffer ? tarn__saved_reopen(b->saved, &k->fd, NULL) : TARN_ENOMEM;
@@ -125,7 +130,7 @@ static void finish_locked(tarn_pool_t *pool, const look_t *k) {
     b->unreadable = true;
   } else if (k->done == b->pub.size) {
     if (b->unsummed) { b->hash = k->sum; }
-    b->corrupt = b->pub.kind != TARN__KIND_BORROWED && b->hash != k->sum;
+    b->corrupt = !has_no_sum(b) && b->hash != k->sum;
     b->unsummed = false;
     b->checked = !b->corrupt;
     if (b->corrupt) {
@@ -217,7 +222,8 @@ void tarn__look_off_locked(tarn__block_t *b) {
 
 /* Its bytes come from a file, or from another process, and have not been looked at. */
 static bool unsure(const tarn__block_t *b) {
-  return b->maps > 0 && (b->fmap || b->covered) && !b->checked && b->pub.sealed != 0;
+  bool foreign = (b->fmap || b->covered) && b->pub.sealed != 0;
+  return b->maps > 0 && foreign && !b->checked && !b->quiet;
 }
 
 static int verify_locked(tarn__block_t *b, tarn_error_t *err) {
@@ -239,10 +245,18 @@ int tarn__block_sound_locked(tarn__block_t *b, tarn_error_t *err) {
   if (b->corrupt) { return tarn__block_mismatch(b, err); }
   if (!unsure(b)) { return 0; }
   bool at_once = b->pub.size <= TARN__VERIFY_AT_ONCE_BYTES || b->pub.kind == TARN__KIND_HEAP;
-  bool verifiable = !b->unsummed && b->pub.kind != TARN__KIND_BORROWED;
+  bool verifiable = !b->unsummed && !has_no_sum(b);
   if (at_once && !verifiable && !b->unsummed) { return 0; }
   if (at_once && verifiable) { return verify_locked(b, err); }
   return tarn__look_at_locked(b) || !verifiable ? 0 : verify_locked(b, err);
+}
+
+void tarn_block_prefetch(tarn_block_t *pub) {
+  tarn__block_t *b = tarn__block(pub);
+  tarn__pool_lock(b->pool);
+  b->quiet = false;
+  (void)tarn__block_sound_locked(b, NULL); /* it has no sum that could be wrong */
+  tarn__pool_unlock(b->pool);
 }
 
 int tarn__block_verified_locked(tarn__block_t *b, uint32_t flags, tarn_error_t *err) {
@@ -250,7 +264,7 @@ int tarn__block_verified_locked(tarn__block_t *b, uint32_t flags, tarn_error_t *
   for (;;) {
     int rc = tarn__block_sound_locked(b, err);
     if (rc != 0) { return rc; }
-    if (!unsure(b) || b->pub.kind == TARN__KIND_BORROWED) { return 0; }
+    if (!unsure(b) || has_no_sum(b)) { return 0; }
     if (b->unreadable) {
       b->unreadable = false; /* the next may have more luck */
       return tarn_error_set(err, TARN_EIO, "%" PRIu64 " bytes at %" PRIu64 " of %s cannot be read",
