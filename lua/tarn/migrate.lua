@@ -73,7 +73,9 @@ end
 local function move(ref, to)
   local key = ref:key()
   while moving[key] do moving[key]:wait() end
-  if ref.owner ~= core.myid() then errors.raise("Moved", WHAT .. ": the object is elsewhere", { needed = ref.owner, available = core.ref_moves(ref) }) end
+  if ref.owner ~= core.myid() then -- whoever asked us repeats it there
+    errors.raise("Moved", WHAT .. ": the object is elsewhere", { needed = ref.owner, available = core.ref_moves(ref) })
+  end
   if to == core.myid() then return end
   local f = future.new()
   moving[key] = f
