@@ -119,6 +119,7 @@ static void post_response(tarn_service_t *s, const frame_t *f, tarn_value_t *val
   tarn_event_t *e = tarn__event_create(TARN_EVENT_RESPONSE);
   if (e == NULL) {
     if (value != NULL) { tarn_value_release(value); }
+    tarn__unsaid_add(s, 0, (uint32_t)f->msgid);
     return;
   }
   e->msgid = (uint32_t)f->msgid;
