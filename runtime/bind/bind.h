@@ -4,6 +4,7 @@
 
 #include <lua.h>
 #include <stdbool.h>
+#include "base/map.h"
 #include "pool/pool.h"
 
 struct tarn_service;
@@ -21,6 +22,16 @@ typedef struct tarn_bind_host {
   void *user;
 } tarn_bind_host_t;
 
+/* Live values by the ids of their objects (anchors.c). */
+typedef struct tarn__anchors {
+  tarn_map_t slots;    /* id -> slot, from 1 on */
+  int table;           /* registry: slot -> value */
+  uint32_t *free;      /* owned: slots to be used again */
+  uint32_t free_count; /* in free */
+  uint32_t used;       /* slots ever used */
+  uint32_t capacity;   /* of free */
+} tarn__anchors_t;
+
 /* The context of one Lua state, kept in its registry. */
 typedef struct tarn_bind {
   lua_State *L;                 /* the main state */
@@ -29,10 +40,16 @@ typedef struct tarn_bind {
   tarn_bind_host_t host;        /* all null in a state without one */
   struct tarn_event *current;   /* the event being dispatched; borrowed */
   struct tarn_drops *drops;     /* owned: live objects whose anchors must go (objects.c) */
+  tarn__anchors_t anchors;      /* values of live objects */
+  int cache;                    /* registry: id -> value, weak (objects.c) */
+  int ref_metatable, refs;      /* registry: the DRefs' metatable; those that are shared (ref.c) */
+  const void *ref_metatable_at; /* its address */
   bool making_room;             /* live values are being encoded */
 } tarn_bind_t;
 
 tarn_bind_t *tarn_bind_of(lua_State *L);
+/* A new table in the registry, with that __mode (null: an ordinary one): its number there. */
+int tarn__new_table(lua_State *L, const char *mode);
 /* Make the context and package.preload["tarn.core"]. tarn_bind_close frees what is not the collector's: after lua_close. Raises only for lack
  * of memory: call it protected. */
 tarn_bind_t *tarn_bind_open(lua_State *L, tarn_pool_t *pool, struct tarn_service *service,
@@ -82,11 +99,21 @@ typedef struct tarn_ref {
 tarn_ref_t *tarn_ref_test(lua_State *L, int index);
 /* Push the one userdata for this object (the same one while it is alive). */
 void tarn_ref_push(lua_State *L, uint32_t owner, uint64_t id, uint64_t size);
-/* The ref is being written into bytes that may leave the process. */
-void tarn_ref_exported(lua_State *L, tarn_ref_t *ref);
+/* The same for an object of ours that has just been stored: it is private, and nothing but this userdata knows of it. */
+void tarn_ref_push_new(lua_State *L, uint64_t id, uint64_t size);
+/* The ref at index is being written into bytes that may leave the process, and come back. */
+void tarn_ref_exported(lua_State *L, int index);
 
 /* Adds core.ref_methods and the metatable. Core table at the top of the stack. */
 void tarn_ref_open(lua_State *L);
+
+/* ---- live values (anchors.c) ---- */
+void tarn__anchors_open(lua_State *L);
+void tarn__anchors_close(tarn__anchors_t *a);
+int tarn__anchor_set(lua_State *L, tarn__anchors_t *a, uint64_t id, int index); /* 0, TARN_ENOMEM */
+/* Push the value; false and nothing pushed when there is none. */
+bool tarn__anchor_push(lua_State *L, const tarn__anchors_t *a, uint64_t id);
+void tarn__anchor_drop(lua_State *L, tarn__anchors_t *a, uint64_t id);
 
 /* ---- objects (objects.c) ---- */
 void tarn_objects_open(lua_State *L);
@@ -118,5 +145,7 @@ int tarn__reply_failure(lua_State *L);
 /* A new block for Lua, making room as need be: encodes live values where only they are left. Raises PoolFull, DiskFull, IOError.
  * One reference and one mapping, the caller's: hand it at once to something that releases it. */
 tarn_block_t *tarn_bind_block_create(lua_State *L, uint64_t size, bool zero);
+/* The same for memory that is given back by hand: the collector, which will not find it, is not fed. */
+tarn_block_t *tarn_bind_scratch_create(lua_State *L, uint64_t size, bool zero);
 
 #endif

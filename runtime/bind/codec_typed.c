@@ -33,6 +33,7 @@ static int serializer_number(tarn__encoder_t *e, lua_State *L, int index, uint32
     return 0;
   }
   lua_pop(L, 1);
+  tarn__codec_offer(L, e->codec, index);
   if (tarn__encoder_grow((void **)&e->serializers, e->serializer_count, &e->serializer_capacity,
                          sizeof *e->serializers)) {
     return tarn__encode_out_of_memory(e, TARN_ENOMEM);

@@ -32,6 +32,8 @@ typedef struct job {
   const void **data; /* of the blocks; owned */
   uint64_t *sizes;   /* owned */
   uint32_t count;
+  const tarn__file_part_t *parts; /* of a file of another form; borrowed */
+  size_t part_count;
   uint64_t whole_size; /* that the file is to have */
   uint64_t file_size;  /* so far */
 } job_t;
@@ -201,6 +203,13 @@ static bool write_image(job_t *j) {
   return true;
 }
 
+static bool write_parts(job_t *j) {
+  for (size_t i = 0; i < j->part_count; i++) {
+    if (!write_all(j, j->parts[i].bytes, j->parts[i].size)) { return false; }
+  }
+  return true;
+}
+
 /* ---- names ---- */
 
 static bool split(job_t *j, const char *path) {
@@ -295,6 +304,19 @@ static void sync_directory(const job_t *j) {
   close(fd);
 }
 
+/* The job, done from creating the file on. Its size in bytes. */
+static uint64_t run(lua_State *L, job_t *j, const char *path, bool replace,
+                    bool (*write_content)(job_t *)) {
+  if (!open_file(j, path)) { raise_errno(L, j, path, "cannot create a file"); }
+  if (!write_content(j) || tarn_sys_fsync(j->fd) != 0) { raise_errno(L, j, path, "cannot write"); }
+  if (!put_in_place(j, path, replace)) { raise_errno(L, j, path, "cannot put it in place"); }
+  sync_directory(j);
+  uint64_t size = j->file_size;
+  clear(j);
+  lua_pop(L, 1);
+  return size;
+}
+
 uint64_t tarn__file_write(lua_State *L, const char *path, bool replace, const tarn_encoded_t *e,
                           tarn_value_t *v) {
   job_t *j = new_job(L);
@@ -304,12 +326,14 @@ uint64_t tarn__file_write(lua_State *L, const char *path, bool replace, const ta
     raise_errno(L, j, path, "the file must not exist yet");
   }
   take_parts(L, j, path, e, v);
-  if (!open_file(j, path)) { raise_errno(L, j, path, "cannot create a file"); }
-  if (!write_image(j) || tarn_sys_fsync(j->fd) != 0) { raise_errno(L, j, path, "cannot write"); }
-  if (!put_in_place(j, path, replace)) { raise_errno(L, j, path, "cannot put it in place"); }
-  sync_directory(j);
-  uint64_t size = j->file_size;
-  clear(j);
-  lua_pop(L, 1);
-  return size;
+  return run(L, j, path, replace, write_image);
+}
+
+uint64_t tarn__file_write_parts(lua_State *L, const char *path, const tarn__file_part_t *parts,
+                                size_t count) {
+  job_t *j = new_job(L);
+  j->parts = parts;
+  j->part_count = count;
+  for (size_t i = 0; i < count; i++) { j->whole_size += parts[i].size; }
+  return run(L, j, path, true, write_parts);
 }

@@ -183,6 +183,27 @@ static int empty_request(lua_State *L, const char *method) {
   return plain_request(L, pid, method, &b, rc, (tarn_payload_t){0});
 }
 
+/* serializer_at(pid, name) -> msgid: what it offers under that name */
+static int core_serializer_at(lua_State *L) {
+  uint32_t pid = check_pid(L, 1);
+  size_t length = 0;
+  const char *name = luaL_checklstring(L, 2, &length);
+  tarn_buf_t b;
+  tarn_buf_init(&b, length + 64);
+  int rc = tarn_mp_write_array(&b, 1) | tarn_mp_write_str(&b, name, length);
+  return plain_request(L, pid, "serializer.get", &b, rc, (tarn_payload_t){0});
+}
+
+/* offer_serializer(name, image) */
+static int core_offer_serializer(lua_State *L) {
+  size_t size = 0;
+  const char *name = luaL_checkstring(L, 1), *image = luaL_checklstring(L, 2, &size);
+  if (tarn_service_offer(tarn_bind_of(L)->service, name, image, size) != 0) {
+    return tarn_bind_raise_kind(L, TARN_ENOMEM, "out of memory for a serializer");
+  }
+  return 0;
+}
+
 static int core_ping(lua_State *L) { return empty_request(L, "ping"); }
 static int pool_stats_at(lua_State *L) { return empty_request(L, "pool.stats"); }
 
@@ -239,6 +260,7 @@ static int decode_event(lua_State *L, tarn_event_t *e) {
   bool list = e->kind == TARN_EVENT_REQUEST || e->kind == TARN_EVENT_NOTIFY;
   if (e->kind == TARN_EVENT_RESPONSE) { list = !take_single(L, e->msgid) && e->ok; }
   uint32_t flags = TARN_DECODE_SEALED | (list ? TARN_DECODE_SPREAD : 0u);
+  tarn_codec_received_from(L, e->foreign ? 0 : e->pid);
   if (e->value != NULL) {
     tarn_bind_feed(L, tarn_value_size(e->value));
     return tarn_codec_decode_value(L, e->value, flags);
@@ -325,11 +347,11 @@ static uint32_t bulk_flags(const tarn_event_t *e) {
 }
 
 /* Push the ref to the value in e's payload, stored here: [flags, value's image], or [value] of a foreign client. */
-static void store_payload(lua_State *L, tarn_bind_t *b, tarn_event_t *e) {
+static void store_payload(lua_State *L, tarn_event_t *e) {
   if (e->value != NULL) { /* as it is: what serializers it needs does not matter here */
     tarn_value_retain(e->value);
     uint64_t id = tarn_object_store(L, e->value, TARN_BLOCK_WAIT | bulk_flags(e) << 8);
-    tarn_ref_push(L, tarn_service_id(b->service), id, tarn_value_size(e->value));
+    tarn_ref_push_new(L, id, tarn_value_size(e->value));
     return;
   }
   lua_getglobal(L, "require");
@@ -345,6 +367,7 @@ static void store_payload(lua_State *L, tarn_bind_t *b, tarn_event_t *e) {
     const char *bytes = lua_type(L, 4) == LUA_TSTRING ? lua_tolstring(L, 4, &size) : NULL;
     if (bytes == NULL) { tarn_bind_raise_kind(L, TARN_EPROTO, "pool.set: an image is needed"); }
     lua_settop(L, 4);
+    tarn_codec_received_from(L, e->pid);
     tarn_codec_decode_bytes(L, (const uint8_t *)bytes, size, 0);
     lua_replace(L, 4);
     lua_insert(L, 3); /* the value before the flags */
@@ -357,8 +380,8 @@ static int serve_set(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   tarn_event_t *e = b->current;
   lua_settop(L, 0);
-  store_payload(L, b, e);
-  tarn_ref_test(L, -1)->private_here = false;
+  store_payload(L, e);
+  tarn_ref_exported(L, lua_gettop(L));
   if (e->foreign) {
     lua_getfield(L, -1, "key");
     lua_insert(L, -2);
@@ -400,6 +423,8 @@ void tarn_messages_open(lua_State *L) {
                                        {"wait", core_wait},
                                        {"congested", core_congested},
                                        {"ping", core_ping},
+                                       {"serializer_at", core_serializer_at},
+                                       {"offer_serializer", core_offer_serializer},
                                        {"pool_get_at", pool_get_at},
                                        {"pool_delete_at", pool_delete_at},
                                        {"pool_set_at", pool_set_at},

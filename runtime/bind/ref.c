@@ -1,13 +1,13 @@
-/* DRefs in Lua: one userdata for an object while any is alive, so that refs compare and hash by identity. Lua thread only. */
+/* DRefs in Lua: one userdata for an object while any is alive, so that refs compare and hash by identity. Lua thread only.
+ *
+ * Where the userdata is, is kept in a weak table only from the moment on when its bytes may come back from elsewhere: an object that never leaves is
+ * made and forgotten without it. */
 #include <inttypes.h>
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
 #include "bind.h"
 #include "service/service.h"
-
-static const char refs_key =
-    0; /* registry: weak-valued table, 12 raw bytes of owner and id -> userdata */
 
 static tarn_ref_t *check_ref(lua_State *L, int index) {
   tarn_ref_t *r = tarn_ref_test(L, index);
@@ -18,27 +18,37 @@ static tarn_ref_t *check_ref(lua_State *L, int index) {
 tarn_ref_t *tarn_ref_test(lua_State *L, int index) {
   tarn_ref_t *r = lua_touserdata(L, index);
   if (r == NULL || !lua_getmetatable(L, index)) { return NULL; }
-  luaL_getmetatable(L, TARN_REF_METATABLE);
-  bool same = lua_rawequal(L, -1, -2);
-  lua_pop(L, 2);
-  return same ? r : NULL;
+  const void *metatable = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  return metatable == tarn_bind_of(L)->ref_metatable_at ? r : NULL;
 }
 
-void tarn_ref_push(lua_State *L, uint32_t owner, uint64_t id, uint64_t size) {
+/* A new userdata, pushed. */
+static tarn_ref_t *make(lua_State *L, const tarn_bind_t *b, const tarn_ref_t *what) {
+  tarn_ref_t *r = lua_newuserdata(L, sizeof(*r));
+  *r = *what;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->ref_metatable);
+  lua_setmetatable(L, -2);
+  return r;
+}
+
+/* Push the table of shared refs (weak values), and the key in it: 12 raw bytes of owner and id. */
+static void push_place(lua_State *L, const tarn_bind_t *b, uint32_t owner, uint64_t id) {
   char key[12];
   memcpy(key, &owner, 4);
   memcpy(key + 4, &id, 8);
-  lua_pushlightuserdata(L, (void *)(uintptr_t)&refs_key);
-  lua_rawget(L, LUA_REGISTRYINDEX);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->refs);
   lua_pushlstring(L, key, sizeof(key));
+}
+
+void tarn_ref_push(lua_State *L, uint32_t owner, uint64_t id, uint64_t size) {
+  const tarn_bind_t *b = tarn_bind_of(L);
+  push_place(L, b, owner, id);
   lua_pushvalue(L, -1);
   lua_rawget(L, -3);
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
-    tarn_ref_t *r = lua_newuserdata(L, sizeof(*r));
-    *r = (tarn_ref_t){.owner = owner, .id = id, .size = size};
-    luaL_getmetatable(L, TARN_REF_METATABLE);
-    lua_setmetatable(L, -2);
+    make(L, b, &(tarn_ref_t){.owner = owner, .id = id, .size = size});
     lua_pushvalue(L, -2);
     lua_pushvalue(L, -2);
     lua_rawset(L, -5);
@@ -47,9 +57,21 @@ void tarn_ref_push(lua_State *L, uint32_t owner, uint64_t id, uint64_t size) {
   lua_pop(L, 1);
 }
 
-void tarn_ref_exported(lua_State *L, tarn_ref_t *ref) {
-  (void)L;
-  ref->private_here = false;
+void tarn_ref_push_new(lua_State *L, uint64_t id, uint64_t size) {
+  const tarn_bind_t *b = tarn_bind_of(L);
+  uint32_t owner = b->service != NULL ? tarn_service_id(b->service) : 1;
+  make(L, b, &(tarn_ref_t){.owner = owner, .id = id, .size = size, .private_here = true});
+}
+
+void tarn_ref_exported(lua_State *L, int index) {
+  tarn_ref_t *r = lua_touserdata(L, index);
+  if (!r->private_here) { return; }
+  lua_pushvalue(L, index);
+  push_place(L, tarn_bind_of(L), r->owner, r->id);
+  lua_pushvalue(L, -3);
+  lua_rawset(L, -3);
+  lua_pop(L, 2);
+  r->private_here = false;
 }
 
 static int ref_key(lua_State *L) {
@@ -97,13 +119,8 @@ static int ref_gc(lua_State *L) {
 }
 
 void tarn_ref_open(lua_State *L) {
-  lua_pushlightuserdata(L, (void *)(uintptr_t)&refs_key);
-  lua_newtable(L);
-  lua_newtable(L);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawset(L, LUA_REGISTRYINDEX);
+  tarn_bind_t *b = tarn_bind_of(L);
+  b->refs = tarn__new_table(L, "v");
 
   lua_newtable(L); /* core.ref_methods: Lua adds get and delete */
   lua_pushcfunction(L, ref_key);
@@ -120,6 +137,7 @@ void tarn_ref_open(lua_State *L) {
   lua_setfield(L, -2, "__gc");
   lua_pushliteral(L, "DRef");
   lua_setfield(L, -2, "__name");
-  lua_pop(L, 1);
+  b->ref_metatable_at = lua_topointer(L, -1);
+  b->ref_metatable = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_setfield(L, -2, "ref_methods");
 }

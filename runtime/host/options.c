@@ -11,6 +11,7 @@
 const char *tarn_usage(void) {
   return "usage: tarn [options] [script.lua [args...]]\n"
          "       tarn worker\n"
+         "       tarn inspect FILE...   what saved files hold; verifies their checksums\n"
          "  -p, --procs N        start N local workers first\n"
          "  -m, --memory SIZE    memory for data of every process, e.g. 512MB or 1GiB\n"
          "  -d, --spill-dir DIR  where spilled bytes live (default ./.tarn)\n"
@@ -116,12 +117,20 @@ static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_erro
   return 0;
 }
 
+/* `tarn inspect FILE...`: code that looks at its arguments. */
+static int parse_inspect(int argc, tarn_options_t *o, tarn_error_t *err) {
+  o->code = "os.exit(require('tarn.inspect').run(...))";
+  o->script_index = 2;
+  return argc > 2 ? 0 : tarn_error_set(err, TARN_EINVAL, "tarn inspect: which file?");
+}
+
 int tarn_options_parse(int argc, char **argv, tarn_options_t *o, tarn_error_t *err) {
   memset(o, 0, sizeof(*o));
   o->spill_dir = ".tarn";
   o->argc = argc;
   o->argv = argv;
   int i = 1;
+  if (argc > 1 && strcmp(argv[1], "inspect") == 0) { return parse_inspect(argc, o, err); }
   if (argc > 1 && strcmp(argv[1], "worker") == 0) {
     o->worker = true;
     i = 2;

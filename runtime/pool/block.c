@@ -179,7 +179,6 @@ static int create_in_file(tarn_pool_t *pool, tarn__block_t *b, tarn_error_t *err
     b->disk_offset = offset;
     b->disk_size = size;
     b->on_disk = b->unsummed = true;
-    pool->mappings++;
     pool->spilled += b->pub.size;
     hand_out_locked(b);
   } else {

@@ -127,9 +127,7 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   }
   tarn__block_t *b = tarn__block_new(pool, size, TARN__KIND_BORROWED);
   if (!b) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a block's record"); }
-  tarn__pool_lock(pool);
-  bool many = pool->borrowed_count >= TARN__BORROWED_MAX;
-  tarn__pool_unlock(pool);
+  bool many = !tarn__mappings_take(&pool->mappings, 1);
   void *at = many ? MAP_FAILED : tarn_sys_mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
   if (at == MAP_FAILED) {
     tarn__block_discard(b);
@@ -147,7 +145,6 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   tarn__pool_lock(pool);
   w->alive++;
   pool->borrowed += size;
-  pool->borrowed_count++;
   tarn__block_link_locked(b);
   (void)tarn__block_sound_locked(b, err); /* has it prefetched */
   tarn__pool_unlock(pool);
@@ -289,7 +286,6 @@ static void unmap_one_locked(tarn_pool_t *pool) {
     (void)tarn_sys_munmap(m->at + done, part);
   }
   tarn__pool_lock(pool);
-  pool->borrowed_count--;
   put_locked(pool, m->of);
 }
 

@@ -95,21 +95,24 @@ void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
 
 int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id,
                        tarn_error_t *err) {
-  tarn__object_t *o = tarn__object_new(pool, flags);
-  if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
-  o->live_size = size;
-  uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof *o;
+  uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof(tarn__object_t);
   tarn__pool_lock(pool);
   int rc = tarn__room_reserve_locked(pool, need, flags, err);
   if (rc == 0) {
     pool->reserved -= need;
-    rc = tarn__object_enter_locked(pool, o, err);
+    tarn__object_t *o = tarn__object_new_locked(pool, flags);
+    if (o) {
+      o->live_size = size;
+      rc = tarn__object_enter_locked(pool, o, err);
+      if (rc != 0) { tarn__slab_give(&pool->slab, o); }
+    } else {
+      rc = tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record");
+    }
+    if (rc == 0) {
+      pool->live += size;
+      *id = o->id;
+    }
   }
-  if (rc == 0) {
-    pool->live += size;
-    *id = o->id;
-  }
-  if (rc != 0) { tarn__slab_give(&pool->slab, o); }
   tarn__pool_unlock(pool);
   return rc;
 }
@@ -340,9 +343,9 @@ static bool is_out(const tarn__object_t *o) {
 }
 
 /* Everything of v is on disk. */
-static bool is_written(const tarn_value_t *v) {
-  for (uint32_t i = 0; i < v->count; i++) {
-    if (!v->pieces[i]->on_disk) { return false; }
+static bool is_written(const tarn__object_t *o) {
+  for (uint32_t i = 0; i < o->value->count; i++) {
+    if (!o->value->pieces[i]->on_disk) { return false; }
   }
   return true;
 }
@@ -350,7 +353,7 @@ static bool is_written(const tarn_value_t *v) {
 /* A value as far out, or when it is to be kept as safe, as was asked for. */
 static bool is_done(const tarn__object_t *o, bool keep) {
   if (o->form != TARN__VALUE || o->evicting) { return false; }
-  return (keep && is_written(o->value)) || is_out(o);
+  return (keep && is_written(o)) || is_out(o);
 }
 
 /* A small object that is in its pack has nothing to be written: out of memory with it, unless it is read or to be kept. True: done. */

@@ -21,6 +21,7 @@ static int init_sync(tarn_pool_t *pool) {
     pthread_cond_destroy(&pool->changed);
     pthread_mutex_destroy(&pool->mutex);
   }
+  pthread_mutex_init(&pool->mappings.mutex, NULL); /* Linux' need no memory, and do not fail */
   if (rc == 0 && (rc = pthread_cond_init(&pool->look, &attr)) != 0) {
     pthread_cond_destroy(&pool->work);
     pthread_cond_destroy(&pool->changed);

@@ -252,6 +252,21 @@ int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error
 /* The path of the saved file that the object is in. TARN_ENOENT: in none, or it does not fit into size. */
 int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size);
 
+/* A file of another format, of the user's too: its ranges as blocks, mapped or read as those of a saved file are, but without checksums.
+ * The same rule holds: the file must be the one that was opened, else TARN_EIO. */
+typedef struct tarn__saved tarn_raw_file_t;
+/* One reference, the caller's. TARN_EIO, TARN_ENOMEM. The message begins with the path. */
+int tarn_pool_open_raw(tarn_pool_t *pool, const char *path, tarn_raw_file_t **out,
+                       uint64_t *size_bytes, tarn_error_t *err);
+void tarn_pool_close_raw(tarn_pool_t *pool, tarn_raw_file_t *f); /* its blocks live on */
+/* A sealed block, with one reference and one mapping, both the caller's. Where it is mapped (TARN_POOL_MAP_MIN and more) its address is aligned
+ * as offset is, else to 64. TARN_ECORRUPT when the file has no such range; TARN_EIO, TARN_ENOMEM. */
+int tarn_pool_raw_block(tarn_pool_t *pool, tarn_raw_file_t *f, uint64_t offset, uint64_t size,
+                        tarn_block_t **out, tarn_error_t *err);
+/* Such a block, which is mapped, will be read: begin to fetch it from the disk. Call it when all that is wanted has been mapped: mapping waits
+ * for what is being fetched. */
+void tarn_block_prefetch(tarn_block_t *b);
+
 /* ---- budget and figures ---- */
 
 void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize,

@@ -41,6 +41,11 @@ typedef struct look {
 
 enum { BUFFER_BYTES = 256 << 10 };
 
+/* Prefetched, but not verified: its owner does that, or nobody can. */
+static bool has_no_sum(const tarn__block_t *b) {
+  return b->pub.kind == TARN__KIND_BORROWED || (b->saved && tarn__saved_is_raw(b->saved));
+}
+
 int tarn__block_mismatch(const tarn__block_t *b, tarn_error_t *err) {
   if (b->saved) { return tarn__saved_mismatch(b, err); }
   const char *dir = b->pool->spill.dir;
@@ -87,11 +92,11 @@ static void step(look_t *k, bool hurry) {
   uint64_t from = tarn_clock_ns();
   bool there = populate(at, size);
   uint64_t populated = tarn_clock_ns();
-  if (b->saved) {
+  if (k->hash) {
     sum_saved(k, size);
   } else if (!there) {
     k->rc = TARN_EIO;
-  } else if (b->pub.kind != TARN__KIND_BORROWED) {
+  } else if (!has_no_sum(b)) {
     k->sum += tarn__sum(at, size, k->done);
   }
   k->done += size;
@@ -107,7 +112,7 @@ static void look_begin(look_t *k, tarn__block_t *b) {
   uint64_t available = tarn_machine_available();
   *k = (look_t){.block = b, .at = b->pub.data, .fd = -1, .keep = UINT64_MAX};
   if (available > 0 && b->pub.size > available / 2) { k->keep = available / 4; }
-  if (!b->saved) { return; }
+  if (!b->saved || has_no_sum(b)) { return; }
   k->hash = tarn_hash_begin();
   k->buffer = tarn_malloc(BUFFER_BYTES);
   k->rc = k->hash && k->buffer ? tarn__saved_reopen(b->saved, &k->fd, NULL) : TARN_ENOMEM;
@@ -120,7 +125,9 @@ static void look_end(look_t *k) {
 }
 
 /* Nobody but us has it any more; one that is not summed yet, nobody wants any more. */
-static bool is_left(const tarn__block_t *b) { return b->unsummed ? b->refs == 1 : b->maps == 1; }
+static bool is_left(const tarn__block_t *b) {
+  return b->unsummed ? b->refs == 1 : b->maps == 1 && !tarn__lent(b);
+}
 
 static void finish_locked(tarn_pool_t *pool, const look_t *k) {
   tarn__block_t *b = k->block;
@@ -128,7 +135,7 @@ static void finish_locked(tarn_pool_t *pool, const look_t *k) {
     b->unreadable = true;
   } else if (k->done == b->pub.size) {
     if (b->unsummed) { b->hash = k->sum; }
-    b->corrupt = b->pub.kind != TARN__KIND_BORROWED && b->hash != k->sum;
+    b->corrupt = !has_no_sum(b) && b->hash != k->sum;
     b->unsummed = false;
     b->checked = !b->corrupt;
     if (b->corrupt) {
@@ -210,6 +217,7 @@ bool tarn__look_at_locked(tarn__block_t *b) {
 }
 
 void tarn__look_off_locked(tarn__block_t *b) {
+  if (tarn__lent(b)) { return; } /* it is mapped elsewhere, and verified here for those too */
   b->checked = false;
   if ((b->on_disk && !b->unsummed) || b->pub.kind == TARN__KIND_BORROWED) {
     tarn_list_remove(&b->write_link);
@@ -220,7 +228,8 @@ void tarn__look_off_locked(tarn__block_t *b) {
 
 /* Its bytes come from a file, or from another process, and have not been looked at. */
 static bool unsure(const tarn__block_t *b) {
-  return b->maps > 0 && (b->fmap || b->covered) && !b->checked && b->pub.sealed != 0;
+  bool foreign = (b->fmap || b->covered) && b->pub.sealed != 0;
+  return b->maps > 0 && foreign && !b->checked && !b->quiet;
 }
 
 static int verify_locked(tarn__block_t *b, tarn_error_t *err) {
@@ -242,10 +251,18 @@ int tarn__block_sound_locked(tarn__block_t *b, tarn_error_t *err) {
   if (b->corrupt) { return tarn__block_mismatch(b, err); }
   if (!unsure(b)) { return 0; }
   bool at_once = b->pub.size <= TARN__VERIFY_AT_ONCE_BYTES || b->pub.kind == TARN__KIND_HEAP;
-  bool verifiable = !b->unsummed && b->pub.kind != TARN__KIND_BORROWED;
+  bool verifiable = !b->unsummed && !has_no_sum(b);
   if (at_once && !verifiable && !b->unsummed) { return 0; }
   if (at_once && verifiable) { return verify_locked(b, err); }
   return tarn__look_at_locked(b) || !verifiable ? 0 : verify_locked(b, err);
+}
+
+void tarn_block_prefetch(tarn_block_t *pub) {
+  tarn__block_t *b = tarn__block(pub);
+  tarn__pool_lock(b->pool);
+  b->quiet = false;
+  (void)tarn__block_sound_locked(b, NULL); /* it has no sum that could be wrong */
+  tarn__pool_unlock(b->pool);
 }
 
 int tarn__block_verified_locked(tarn__block_t *b, uint32_t flags, tarn_error_t *err) {
@@ -253,7 +270,7 @@ int tarn__block_verified_locked(tarn__block_t *b, uint32_t flags, tarn_error_t *
   for (;;) {
     int rc = tarn__block_sound_locked(b, err);
     if (rc != 0) { return rc; }
-    if (!unsure(b) || b->pub.kind == TARN__KIND_BORROWED) { return 0; }
+    if (!unsure(b) || has_no_sum(b)) { return 0; }
     if (b->unreadable) {
       b->unreadable = false; /* the next may have more luck */
       return tarn_error_set(err, TARN_EIO, "%" PRIu64 " bytes at %" PRIu64 " of %s cannot be read",

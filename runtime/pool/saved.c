@@ -20,6 +20,7 @@ struct tarn__saved {
   uint64_t refs; /* the pool's mutex guards it */
   tarn_saved_identity_t identity;
   bool verify;
+  bool raw; /* of another format: without checksums */
   char path[];
 };
 
@@ -120,7 +121,8 @@ int tarn__saved_mismatch(const tarn__block_t *b, tarn_error_t *err) {
 }
 
 static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
-  return tarn_hash64(bytes, b->pub.size) == b->hash ? 0 : tarn__saved_mismatch(b, err);
+  if (b->saved->raw || tarn_hash64(bytes, b->pub.size) == b->hash) { return 0; }
+  return tarn__saved_mismatch(b, err);
 }
 
 static int read_piece(tarn__block_t *b, int fd, uint8_t **mem, tarn_error_t *err) {
@@ -256,15 +258,15 @@ static int look_at_sizes(look_t *k, tarn_error_t *err) {
   return tarn_error_set(err, TARN_ECORRUPT, "%s: its blocks are not as long as it is", path);
 }
 
-static tarn__block_t *new_piece(tarn_pool_t *pool, const look_t *k, uint64_t offset, uint64_t size,
-                                uint64_t hash) {
+static tarn__block_t *new_piece(tarn_pool_t *pool, tarn__saved_t *file, uint64_t offset,
+                                uint64_t size, uint64_t hash) {
   bool large = size >= TARN_POOL_MAP_MIN;
   tarn__block_t *b = tarn__block_new(pool, size, large ? TARN__KIND_FILE : TARN__KIND_HEAP);
   if (!b) { return NULL; }
   b->refs = 1;
   b->pub.sealed = 1;
   b->on_disk = true;
-  b->saved = k->file;
+  b->saved = file;
   b->disk_offset = offset;
   b->disk_size = large ? tarn__page_round(size) : 0;
   b->hash = hash;
@@ -276,13 +278,14 @@ static tarn_value_t *new_value(tarn_pool_t *pool, const look_t *k) {
   uint32_t count = k->info.block_count;
   tarn_value_t *v = tarn__value_new(pool, count + 1);
   if (!v) { return NULL; }
-  v->pieces[0] = new_piece(pool, k, k->info.image_offset, k->info.front_size, k->info.front_hash);
+  v->pieces[0] =
+      new_piece(pool, k->file, k->info.image_offset, k->info.front_size, k->info.front_hash);
   uint64_t end = k->info.front_size;
   bool good = v->pieces[0] != NULL;
   for (uint32_t i = 0; i < count && good; i++) {
     uint64_t size = load64(k->sizes + (size_t)i * SIZE_BYTES), at = tarn_image_align(end);
     uint64_t hash = load64(k->head + TARN_FILE_HEADER_SIZE + (size_t)i * SIZE_BYTES);
-    v->pieces[i + 1] = new_piece(pool, k, k->info.image_offset + at, size, hash);
+    v->pieces[i + 1] = new_piece(pool, k->file, k->info.image_offset + at, size, hash);
     good = v->pieces[i + 1] != NULL;
     end = at + size;
   }
@@ -374,5 +377,55 @@ int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size
   int rc = front && front->saved && strlen(front->saved->path) < size ? 0 : TARN_ENOENT;
   if (rc == 0) { memcpy(path, front->saved->path, strlen(front->saved->path) + 1); }
   tarn__pool_unlock(pool);
+  return rc;
+}
+
+/* ---- files of other formats ---- */
+
+bool tarn__saved_is_raw(const tarn__saved_t *f) { return f->raw; }
+
+int tarn_pool_open_raw(tarn_pool_t *pool, const char *path, tarn_raw_file_t **out,
+                       uint64_t *size_bytes, tarn_error_t *err) {
+  (void)pool;
+  tarn__saved_t *f = new_saved(path, 0);
+  if (!f) { return tarn_error_set(err, TARN_ENOMEM, "%s: no memory", path); }
+  f->raw = true;
+  int fd;
+  int rc = open_file(path, &fd, &f->identity, err);
+  if (rc != 0) {
+    tarn_free(f);
+    return rc;
+  }
+  close(fd);
+  *size_bytes = f->identity.size;
+  *out = f;
+  return 0;
+}
+
+void tarn_pool_close_raw(tarn_pool_t *pool, tarn_raw_file_t *f) {
+  tarn__pool_lock(pool);
+  tarn__saved_unref_locked(f);
+  tarn__pool_unlock(pool);
+}
+
+int tarn_pool_raw_block(tarn_pool_t *pool, tarn_raw_file_t *f, uint64_t offset, uint64_t size,
+                        tarn_block_t **out, tarn_error_t *err) {
+  if (offset > f->identity.size || size > f->identity.size - offset) {
+    return tarn_error_set(err, TARN_ECORRUPT,
+                          "%s: %" PRIu64 " bytes at %" PRIu64 " where it has %" PRIu64 " in all",
+                          f->path, size, offset, f->identity.size);
+  }
+  tarn__block_t *b = new_piece(pool, f, offset, size, 0);
+  if (!b) {
+    return tarn_error_set(err, TARN_ENOMEM, "%s: no memory for a block's record", f->path);
+  }
+  tarn__pool_lock(pool);
+  f->refs++;
+  b->quiet = true;
+  tarn__block_link_locked(b);
+  int rc = tarn__block_map_locked(b, TARN_BLOCK_WAIT, NULL, err);
+  if (rc != 0) { tarn__block_unref_locked(b); }
+  tarn__pool_unlock(pool);
+  if (rc == 0) { *out = &b->pub; }
   return rc;
 }

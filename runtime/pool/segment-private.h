@@ -18,8 +18,9 @@
 #else
 #define TARN__RESERVE_BYTES ((uint64_t)1 << 40)
 #endif
-#define TARN__SLICE                                                                                \
-  ((uint64_t)16 << 20) /* longest range for one mmap or punch: they stall others' page faults */
+/* The longest range for one mmap, munmap or punch: they stall the page faults of all who map it. Measured, of this much each takes
+ * about 0.3 ms (of 16 MiB 1 to 1.5, of 1 GiB 40 to 170). */
+#define TARN__SLICE ((uint64_t)4 << 20)
 #define TARN__CLASSES 256u
 #define TARN__SEGMENT_MIN_PAGES 16u
 

@@ -14,6 +14,7 @@ typedef struct tarn__slab_totals {
 
 typedef struct tarn__slab {
   size_t size;                 /* of a record; at least a pointer's */
+  size_t chunk;                /* what its chunks are aligned to */
   tarn_list_t partial;         /* chunks with room */
   tarn__slab_totals_t *totals; /* borrowed */
 } tarn__slab_t;

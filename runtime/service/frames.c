@@ -109,7 +109,8 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
   }
 }
 
-static void post_response(tarn_service_t *s, const frame_t *f, tarn_value_t *value) {
+static void post_response(tarn_service_t *s, const tarn_conn_t *c, const frame_t *f,
+                          tarn_value_t *value) {
   if (s->fetches.count > 0 && tarn__borrow_fetched(s, (uint32_t)f->msgid, value, NULL)) { return; }
   if (tarn_map_remove(&s->pending, f->msgid) ==
       NULL) { /* forgotten, or its process was declared lost */
@@ -122,6 +123,7 @@ static void post_response(tarn_service_t *s, const frame_t *f, tarn_value_t *val
     tarn__unsaid_add(s, 0, (uint32_t)f->msgid);
     return;
   }
+  e->pid = c->pid;
   e->msgid = (uint32_t)f->msgid;
   e->ok = !f->is_error;
   e->value = value;
@@ -136,7 +138,7 @@ static void post_response(tarn_service_t *s, const frame_t *f, tarn_value_t *val
 
 static void handle(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_value_t *value) {
   if (f->type == 1) {
-    post_response(s, f, value);
+    post_response(s, c, f, value);
     return;
   }
   char method[TARN_METHOD_MAX + 1] = {0};

@@ -305,6 +305,19 @@ static int serve_lend_fetch(call_t *k) {
   return 0;
 }
 
+/* [name]: what lua/tarn/plug.lua loads a serializer from, or nil */
+static int serve_serializer_get(call_t *k) {
+  const uint8_t *name;
+  uint32_t length = 0;
+  if (k->count != 1 || tarn_mp_read_bytes(&k->params, &name, &length) != 0) {
+    return bad_arguments(k, "serializer.get: a name");
+  }
+  tarn_buf_t b;
+  tarn_buf_init(&b, SIZE_MAX / 2);
+  reply_result(k, tarn__offer_write(k->s, name, length, &b), &b);
+  return 0;
+}
+
 static int serve_secret_again(call_t *k) {
   reply_true(k); /* already proven, or the frame would not be here */
   return 0;
@@ -325,7 +338,7 @@ static const struct method {
     {"pool.set", true, serve_pool_set},        {"pool.delete", true, serve_pool_delete},
     {"pool.stats", true, serve_pool_stats},    {"pool.limits", false, serve_pool_limits},
     {"auth.secret", true, serve_secret_again}, {"stop", false, serve_stop},
-    {"lend.fetch", false, serve_lend_fetch},
+    {"lend.fetch", false, serve_lend_fetch},   {"serializer.get", false, serve_serializer_get},
 };
 
 int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const char *method,

@@ -139,6 +139,8 @@ struct tarn_service {
   atomic_uint congested_count;
   tarn_unsaid_t unsaid[TARN__UNSAID_MAX]; /* under out_mutex */
   atomic_uint unsaid_count;
+  struct tarn_offer *offers; /* owned; under offers_mutex */
+  pthread_mutex_t offers_mutex;
 };
 
 /* events.c */
@@ -223,6 +225,11 @@ void tarn__bulk_retry_all(tarn_service_t *s);
  * message, or null (borrowed). msgid: null for a notification. */
 int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const char *method,
                 const uint8_t *params, size_t size, tarn_value_t *value);
+
+/* offers.c */
+/* The image of what is offered under name, or nil. */
+int tarn__offer_write(tarn_service_t *s, const uint8_t *name, size_t length, tarn_buf_t *out);
+void tarn__offers_free(tarn_service_t *s);
 
 /* members.c */
 tarn_member_t *tarn__member_get(tarn_service_t *s, uint32_t id);

@@ -120,6 +120,8 @@ int tarn_service_notify(tarn_service_t *s, uint32_t pid, const char *method,
 int tarn_service_reply(tarn_service_t *s, uint64_t token, uint32_t msgid, bool ok, bool foreign,
                        tarn_payload_t payload);
 void tarn_service_forget(tarn_service_t *s, uint32_t msgid);
+/* [lua] Other processes may load the serializer of this name from here: the image of what they need (copied), in place of an earlier one. */
+int tarn_service_offer(tarn_service_t *s, const char *name, const void *image, size_t size);
 /* [any] */
 bool tarn_service_congested(tarn_service_t *s, uint32_t pid);
 

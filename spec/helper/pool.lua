@@ -34,6 +34,7 @@ for _, declaration in ipairs({
     void tarn_block_unmap(tarn_block_t *b);
     void tarn_block_unmap_later(tarn_block_t *b);
     void tarn_block_seal(tarn_block_t *b);
+    int tarn_block_verify(tarn_block_t *b, tarn_error_t *err);
     void tarn_pool_boundary(tarn_pool_t *pool);]],
   [[int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size, tarn_block_t *const *blocks,
                           uint32_t block_count, tarn_value_t **out, tarn_error_t *err);
@@ -58,6 +59,7 @@ for _, declaration in ipairs({
     void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize, const uint64_t *max_disksize);
     void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out);]],
   "int tarn__pool_check(tarn_pool_t *pool);",
+  "void tarn__mappings_at_most(tarn_pool_t *pool, uint64_t count);",
   [[int tarn_file_compose_header(const uint8_t *front, uint64_t front_size, const void *const *blocks,
                                const uint64_t *sizes, uint32_t block_count, tarn_buf_t *out);]],
   "typedef struct tarn_saved_identity { uint64_t device, inode, size, changed_ns, header_hash; } tarn_saved_identity_t;",
