@@ -120,6 +120,7 @@ static void post_response(tarn_service_t *s, const tarn_conn_t *c, const frame_t
   tarn_event_t *e = tarn__event_create(TARN_EVENT_RESPONSE);
   if (e == NULL) {
     if (value != NULL) { tarn_value_release(value); }
+    tarn__unsaid_add(s, 0, (uint32_t)f->msgid);
     return;
   }
   e->pid = c->pid;
