@@ -45,7 +45,9 @@ static int fetch_copy(tarn__block_t *b, fetched_t *out, tarn_error_t *err) {
   uint64_t room = (b->pub.size + 63) & ~(uint64_t)63;
   uint8_t *mem = tarn_aligned(64, room > 0 ? room : 64);
   if (!mem) {
-    return tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+    int rc = tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+    (void)tarn_error_bytes(err, b->pub.size, 0);
+    return rc;
   }
   int rc = tarn__spill_read(&b->pool->spill, mem, b->pub.size, b->disk_offset, err);
   if (rc == 0 && tarn__sum(mem, b->pub.size, 0) != b->hash) { rc = tarn__block_mismatch(b, err); }

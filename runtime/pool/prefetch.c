@@ -16,9 +16,9 @@
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/sys.h"
 #include "base/machine.h"
 #include "pool/pool-private.h"
-#include "base/sys.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -48,10 +48,13 @@ static bool has_no_sum(const tarn__block_t *b) {
 
 int tarn__block_mismatch(const tarn__block_t *b, tarn_error_t *err) {
   if (b->saved) { return tarn__saved_mismatch(b, err); }
-  return tarn_error_set(err, TARN_ECORRUPT,
-                        "%" PRIu64 " bytes at %" PRIu64
-                        " of the spill file in %s are not what was written",
-                        b->pub.size, b->disk_offset, b->pool->spill.dir);
+  const char *dir = b->pool->spill.dir;
+  int rc = tarn_error_set(err, TARN_ECORRUPT,
+                          "%" PRIu64 " bytes at %" PRIu64
+                          " of the spill file in %s are not what was written",
+                          b->pub.size, b->disk_offset, dir);
+  (void)tarn_error_path(err, dir);
+  return rc;
 }
 
 /* ---- one block ---- */

@@ -1,8 +1,8 @@
 local ffi = require("ffi")
 local C = require("spec.helper.c")
 local pool = require("spec.helper.pool")
-local posix = require("spec.helper.posix")
 local faults = require("spec.helper.faults")
+local posix = require("spec.helper.posix")
 local KiB, MiB = pool.KiB, pool.MiB
 
 describe("spilling", function()
