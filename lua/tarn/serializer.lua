@@ -235,6 +235,15 @@ function inp:take_block() return ffi.cast("tarn_block_t *", self:_take()) end
 local holds = setmetatable({}, { __mode = "k" })
 local taken -- by the mmread under way
 
+local FLOATING = { [tonumber(typeof("double"))] = 8, [tonumber(typeof("float"))] = 4 }
+
+-- Numbers that nobody vouches for: LuaJIT keeps types in the bits of NaNs, and would take one with a payload for something else. What is
+-- mapped from a file cannot be mended.
+local function mend(pointer, element, count, sealed)
+  local width = FLOATING[tonumber(element)]
+  if width and sealed == 0 then block.C.tarn_view_mend_nans(ffi.cast("void *", pointer), count, width, width) end
+end
+
 ---The next block, mapped. It stays so while the value that mmread returns is reachable, or the pointer itself.
 ---@param ctype any of the elements; default uint8_t
 ---@return ffi.cdata* pointer to the first element, integer count of elements
@@ -251,6 +260,7 @@ function inp:block(ctype)
   if nbytes % each ~= 0 then
     errors.raise("ArgumentError", ("inp:block: a block of %.14g bytes is not of whole elements of %.14g"):format(nbytes, each))
   end
+  if not self:trusted() then mend(pointer, element, nbytes / each, hold.block.sealed) end
   return pointer, nbytes / each
 end
 

@@ -225,7 +225,9 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
     return true;
   }
   if (rc == TARN_ENEEDLUA || rc == TARN_EAGAIN) {
+    uint64_t needed = err->needed, available = err->available;
     tarn_error_set(err, TARN_EPOOLFULL, "no room: what fills the pool cannot be moved to disk");
+    (void)tarn_error_bytes(err, needed, available);
   }
   return false;
 }
