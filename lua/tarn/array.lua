@@ -36,7 +36,13 @@ local read_other = column.other_reader("array", methods, {
 local function assign(self, i, v) self.p[i - 1] = v end
 
 -- By way of a struct of its own: a table that does not fit leaves the element as it was.
-local function assign_struct(self, i, v, t) self.p[i - 1] = t.ctype(v) end
+local function assign_struct(self, i, v, t)
+  if type(v) == "cdata" and t.const_text and ffi.istype(t.const_ctype, v) then -- an element of a sealed array
+    ffi.copy(self.p + (i - 1), v, t.size)
+  else
+    self.p[i - 1] = t.ctype(v)
+  end
+end
 
 -- Element i, which exists and may be written, becomes v; or an error that names v. For nullable columns too.
 local function put(t, self, i, v)
@@ -135,12 +141,12 @@ local bits_of = { double = "const struct { int32_t low, high; }", float = "const
 
 local function make_type(t)
   if not serializer.load("array") then error("serializers/array.lua is missing", 0) end
-  t.pointer, t.const_pointer = typeof("$ *", t.ctype), typeof("const $ *", t.ctype)
+  t.pointer, t.const_pointer = typeof("$ *", t.ctype), typeof("const $ *", t.const_ctype)
   t.bits_of = bits_of[t.text] or "const void"
   t.view = typeof(([[struct {
     uint32_t block_count; uint32_t flags; tarn_block_t *block;
     union { $ *p; const $ *c; %s *w; };
-    double n; }]]):format(t.bits_of), t.ctype, t.ctype)
+    double n; }]]):format(t.bits_of), t.ctype, t.const_ctype)
   t.letter = number.letters[t.text]
   t.read = t.struct and readers.struct or readers[t.text] or readers.plain
   t.write = t.struct and write_struct or writers[t.text] or write_number

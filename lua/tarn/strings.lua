@@ -297,6 +297,7 @@ local function gather(s, rows, n)
   local t = text_of(s)
   local size = checked(kernel.tarn_column_text_measure(t, rows, n))
   local copy = allocate(n, size, s.there ~= nil)
+  t = text_of(s) -- anew: s must be in use beyond the allocation, which may unmap what nobody uses any more
   kernel.tarn_column_text_take(t, rows, n, offset_writer(copy), copy.wide ~= 0, copy.blob_block.data,
     copy.there_block ~= nil and copy.there_block.data or nil)
   return copy

@@ -37,7 +37,7 @@ tarn_block_t *tarn_bind_scratch_create(lua_State *L, uint64_t size, bool zero) {
     rc = tarn_block_create(bind->pool, size, flags, &block, &err);
     if (rc == 0) { return block; }
   } while (tarn__room_again(L, &t, rc, &err));
-  if (err.needed == 0 && err.code == TARN_EPOOLFULL) { err.needed = size; }
+  if (err.needed == 0 && tarn_error_has_bytes(&err)) { err.needed = size; }
   tarn_bind_raise(L, &err);
   return NULL;
 }

@@ -284,7 +284,10 @@ static int core_approx_size(lua_State *L) {
 static int core_block_new(lua_State *L) {
   double size = lua_tonumber(L, 1);
   if (!(size >= 0 && size <= TARN__INTEGER_MAX)) {
-    return tarn_bind_raise_kind(L, TARN_EPOOLFULL, "no memory could ever hold %f bytes", size);
+    tarn_error_t err;
+    tarn_error_set(&err, TARN_EPOOLFULL, "no memory could ever hold %g bytes", size);
+    (void)tarn_error_bytes(&err, size > 0 && size < 1e18 ? (uint64_t)size : UINT64_MAX, 0);
+    return tarn_bind_raise(L, &err);
   }
   bool zero = lua_toboolean(L, 2), scratch = lua_toboolean(L, 3);
   tarn_block_t *b = scratch ? tarn_bind_scratch_create(L, (uint64_t)size, zero)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -33,7 +34,8 @@ typedef struct job {
   uint32_t count;
   const tarn__file_part_t *parts; /* of a file of another form; borrowed */
   size_t part_count;
-  uint64_t file_size;
+  uint64_t whole_size; /* that the file is to have */
+  uint64_t file_size;  /* so far */
 } job_t;
 
 static void clear(job_t *j) {
@@ -80,12 +82,18 @@ int tarn__file_raise(lua_State *L, const char *path, const tarn_error_t *err) {
 }
 
 static int raise_errno(lua_State *L, job_t *j, const char *path, const char *what) {
+  int sys_errno = errno;
   tarn_error_t err;
-  tarn_error_errno(&err, errno, "%s", what);
+  tarn_error_errno(&err, sys_errno, "%s", what);
   if (err.code == TARN_EDISKFULL) {
     struct statvfs fs;
-    err.needed = j->file_size;
-    err.available = statvfs(j->directory, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
+    struct rlimit limit;
+    err.needed = j->whole_size;
+    if (sys_errno == EFBIG && getrlimit(RLIMIT_FSIZE, &limit) == 0) {
+      err.available = limit.rlim_cur;
+    } else if (statvfs(j->directory, &fs) == 0) {
+      err.available = (uint64_t)fs.f_bavail * fs.f_frsize;
+    }
   }
   clear(j);
   return tarn__file_raise(L, path, &err);
@@ -143,6 +151,11 @@ static void take_parts(lua_State *L, job_t *j, const char *path, const tarn_enco
   if (rc == 0) {
     rc = tarn_file_compose_header(j->front, j->front_size, j->data, j->sizes, j->count, &j->header);
   }
+  j->whole_size = j->front_size;
+  for (uint32_t i = 0; rc == 0 && i < j->count; i++) {
+    j->whole_size = tarn_image_align(j->whole_size) + j->sizes[i];
+  }
+  j->whole_size += j->header.size;
   if (rc == 0) { return; }
   tarn_error_t err;
   tarn_error_set(&err, rc, "%s",
@@ -321,5 +334,6 @@ uint64_t tarn__file_write_parts(lua_State *L, const char *path, const tarn__file
   job_t *j = new_job(L);
   j->parts = parts;
   j->part_count = count;
+  for (size_t i = 0; i < count; i++) { j->whole_size += parts[i].size; }
   return run(L, j, path, true, write_parts);
 }

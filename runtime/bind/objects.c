@@ -225,7 +225,9 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
     return true;
   }
   if (rc == TARN_ENEEDLUA || rc == TARN_EAGAIN) {
+    uint64_t needed = err->needed, available = err->available;
     tarn_error_set(err, TARN_EPOOLFULL, "no room: what fills the pool cannot be moved to disk");
+    (void)tarn_error_bytes(err, needed, available);
   }
   return false;
 }
@@ -364,8 +366,10 @@ static int pool_set(lua_State *L) {
 /* Push the value of object id, which is ours. */
 static int push_own_value(lua_State *L, tarn_bind_t *b, uint64_t id) {
   if (tarn__anchor_push(L, &b->anchors, id) || push_cached(L, b, id)) {
-    tarn_error_t err = {0};
-    tarn__object_check(L, tarn_pool_touch(b->pool, id, &err), &err, id);
+    tarn_error_t err; /* not cleared as a whole: it is hardly ever looked at */
+    err.code = 0;
+    int rc = tarn_pool_touch(b->pool, id, &err);
+    if (rc != 0) { tarn__object_check(L, rc, &err, id); }
     return 1;
   }
   tarn_value_t **box = tarn__value_box(L); /* decoding may raise */

@@ -208,7 +208,7 @@ static int equip(batch_t *t, tarn_error_t *err) {
 
 /* The mutex is not held. */
 static int write_batch(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
-  int rc = tarn__spill_open(&pool->spill, err);
+  int rc = tarn__spill_open(&pool->spill, bytes_of(t), err);
   if (rc == 0) { rc = equip(t, err); }
   if (rc != 0) { return rc; }
   tarn__pool_lock(pool);

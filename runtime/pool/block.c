@@ -107,6 +107,7 @@ static int create_heap(tarn_pool_t *pool, tarn__block_t *b, uint32_t flags, tarn
   } else {
     tarn__pool_changed_locked(pool);
     rc = tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+    (void)tarn_error_bytes(err, charge, 0);
   }
   tarn__pool_unlock(pool);
   return rc;
@@ -161,7 +162,7 @@ static int create_segment(tarn_pool_t *pool, tarn__block_t *b, uint32_t flags, t
 /* Larger than the whole budget: in the spill file from the start. */
 static int create_in_file(tarn_pool_t *pool, tarn__block_t *b, tarn_error_t *err) {
   uint64_t offset, size = tarn__page_round(b->pub.size);
-  int rc = tarn__spill_open(&pool->spill, err);
+  int rc = tarn__spill_open(&pool->spill, size, err);
   if (rc != 0) { return rc; }
   tarn__pool_lock(pool);
   rc = tarn__spiller_start_locked(pool); /* it punches, when idle, what was given back */
@@ -178,7 +179,6 @@ static int create_in_file(tarn_pool_t *pool, tarn__block_t *b, tarn_error_t *err
     b->disk_offset = offset;
     b->disk_size = size;
     b->on_disk = b->unsummed = true;
-    pool->mappings++;
     pool->spilled += b->pub.size;
     hand_out_locked(b);
   } else {

@@ -29,6 +29,7 @@ struct tarn_borrow {
   uint64_t key;
   uint64_t lender, loan;
   uint32_t alive; /* mapped blocks, and one for whoever is borrowing */
+  bool refused;   /* only a mark: it has been returned without having been here */
   uint32_t count;
   tarn__borrowed_t blocks[];
 };
@@ -126,9 +127,7 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   }
   tarn__block_t *b = tarn__block_new(pool, size, TARN__KIND_BORROWED);
   if (!b) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a block's record"); }
-  tarn__pool_lock(pool);
-  bool many = pool->borrowed_count >= TARN__BORROWED_MAX;
-  tarn__pool_unlock(pool);
+  bool many = !tarn__mappings_take(&pool->mappings, 1);
   void *at = many ? MAP_FAILED : tarn_sys_mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
   if (at == MAP_FAILED) {
     tarn__block_discard(b);
@@ -146,12 +145,65 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   tarn__pool_lock(pool);
   w->alive++;
   pool->borrowed += size;
-  pool->borrowed_count++;
   tarn__block_link_locked(b);
   (void)tarn__block_sound_locked(b, err); /* has it prefetched */
   tarn__pool_unlock(pool);
   *out = &b->pub;
   return 0;
+}
+
+static tarn_borrow_t *new_mark(uint64_t lender, uint64_t loan) {
+  tarn_borrow_t *w = tarn_calloc(1, borrow_size(0));
+  if (!w) { return NULL; }
+  w->key = key_of(lender, loan);
+  w->lender = lender;
+  w->loan = loan;
+  w->refused = true;
+  tarn_list_init(&w->note.link);
+  return w;
+}
+
+void tarn_pool_borrow_check(tarn_pool_t *pool, uint64_t lender, uint64_t loan) {
+  if (lender >> LENDER_BITS != 0 || loan >> (64 - LENDER_BITS) != 0) { return; }
+  tarn_borrow_t *mark = new_mark(lender, loan), *answer = new_mark(lender, loan);
+  tarn__pool_lock(pool);
+  tarn_borrow_t *known = tarn_map_get(&pool->borrows, key_of(lender, loan));
+  bool missing = (!known || known->refused) && mark && answer;
+  if (missing && !known) {
+    missing = tarn_map_set(&pool->borrows, mark->key, mark) == 0;
+    if (missing) {
+      pool->records += borrow_size(0);
+      mark = NULL;
+    }
+  }
+  if (missing) {
+    pool->records += borrow_size(0);
+    answer->note.what = (tarn_lend_note_t){TARN_LEND_RETURNED, lender, 0, loan, 0, 0};
+    tarn__note_post_locked(pool, &answer->note);
+    answer = NULL;
+  } /* without memory the owner keeps it: it will ask again, or see us end */
+  tarn__pool_unlock(pool);
+  tarn_free(mark);
+  tarn_free(answer);
+}
+
+/* Marks of one lender, or of all (0). */
+static void forget_marks_locked(tarn_pool_t *pool, uint64_t lender) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  for (tarn_borrow_t *w; (w = tarn_map_next(&pool->borrows, &cursor, &key)) != NULL;) {
+    if (!w->refused || (lender != 0 && w->lender != lender)) { continue; }
+    tarn_map_remove(&pool->borrows, key);
+    pool->records -= borrow_size(0);
+    tarn_free(w);
+    cursor = 0; /* what is left may have changed places */
+  }
+}
+
+void tarn_pool_borrow_forget(tarn_pool_t *pool, uint64_t lender) {
+  tarn__pool_lock(pool);
+  forget_marks_locked(pool, lender);
+  tarn__pool_unlock(pool);
 }
 
 void tarn_pool_borrow_end(tarn_pool_t *pool, tarn_borrow_t *w) {
@@ -234,7 +286,6 @@ static void unmap_one_locked(tarn_pool_t *pool) {
     (void)tarn_sys_munmap(m->at + done, part);
   }
   tarn__pool_lock(pool);
-  pool->borrowed_count--;
   put_locked(pool, m->of);
 }
 
@@ -259,5 +310,6 @@ void tarn__borrow_clear_locked(tarn_pool_t *pool) {
   while (!tarn_list_empty(&pool->gone)) { unmap_one_locked(pool); }
   tarn_lend_note_t left;
   while (!tarn_list_empty(&pool->notes)) { take_note_locked(pool, &left); }
+  forget_marks_locked(pool, 0);
   tarn_map_clear(&pool->borrows);
 }

@@ -32,11 +32,6 @@ typedef struct fetched {
   bool checked;
 } fetched_t;
 
-/* Not in the spill file's window: one of the process's mappings. */
-static bool takes_a_mapping(const tarn__block_t *b, const uint8_t *at) {
-  return b->saved || !tarn__spill_in_window(&b->pool->spill, at);
-}
-
 /* Whole pages, wherever in them the bytes begin. */
 static void unmap_pages(const tarn__block_t *b, uint8_t *at) {
   uint64_t before = (uintptr_t)at & (TARN__PAGE - 1);
@@ -50,7 +45,9 @@ static int fetch_copy(tarn__block_t *b, fetched_t *out, tarn_error_t *err) {
   uint64_t room = (b->pub.size + 63) & ~(uint64_t)63;
   uint8_t *mem = tarn_aligned(64, room > 0 ? room : 64);
   if (!mem) {
-    return tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+    int rc = tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+    (void)tarn_error_bytes(err, b->pub.size, 0);
+    return rc;
   }
   int rc = tarn__spill_read(&b->pool->spill, mem, b->pub.size, b->disk_offset, err);
   if (rc == 0 && tarn__sum(mem, b->pub.size, 0) != b->hash) { rc = tarn__block_mismatch(b, err); }
@@ -66,8 +63,13 @@ static int fetch_copy(tarn__block_t *b, fetched_t *out, tarn_error_t *err) {
  */
 static int fetch(tarn__block_t *b, bool writable, fetched_t *out, tarn_error_t *err) {
   if (b->disk_size == 0) { return fetch_copy(b, out, err); }
+  tarn_pool_t *pool = b->pool;
+  if ((b->saved || !pool->spill.window) && !tarn__mappings_take(&pool->mappings, 1)) {
+    return tarn_error_set(err, TARN_ENOMEM, "too many mappings for %" PRIu64 " bytes more",
+                          b->pub.size);
+  }
   if (b->saved) { return tarn__saved_map(b, &out->fmap, &out->checked, err); }
-  return tarn__spill_map(&b->pool->spill, b->disk_offset, b->disk_size, writable, &out->fmap, err);
+  return tarn__spill_map(&pool->spill, b->disk_offset, b->disk_size, writable, &out->fmap, err);
 }
 
 /* It cannot be mapped: there are no addresses, or too many mappings. It is read into memory then, if the budget has room. */
@@ -89,9 +91,8 @@ static void install(tarn__block_t *b, const fetched_t *f, uint64_t *credit) {
   tarn_pool_t *pool = b->pool;
   b->mem = f->mem;
   b->fmap = f->fmap;
-  b->checked = f->checked;
+  b->checked = f->checked || (b->checked && tarn__lent(b));
   pool->mapped_back += b->pub.size;
-  if (b->fmap && takes_a_mapping(b, b->fmap)) { pool->mappings++; }
   if (!b->mem) { return; }
   uint64_t charge = tarn__heap_charge(b->pub.size);
   pool->heap += charge;
@@ -113,8 +114,9 @@ static void discard_locked(tarn__block_t *b, const fetched_t *f) {
   tarn_pool_t *pool = b->pool;
   if (!f->fmap && !f->mem) { return; }
   pool->reserved -= f->paid;
+  bool other = f->fmap != b->fmap; /* in the window it is the same place */
   tarn__pool_unlock(pool);
-  if (f->fmap && f->fmap != b->fmap) { unmap_pages(b, f->fmap); }
+  if (f->fmap && other) { unmap_pages(b, f->fmap); }
   tarn_free(f->mem);
   tarn__pool_lock(pool);
 }
@@ -124,14 +126,10 @@ static int bring_locked(tarn__block_t *b, uint32_t flags, uint64_t *credit, tarn
   tarn_pool_t *pool = b->pool;
   fetched_t got = {0};
   bool writable = b->pub.sealed == 0;
-  bool many = b->saved && b->disk_size > 0 && pool->mappings >= TARN__MAPPINGS_MAX;
-  int rc = TARN_ENOMEM;
   b->refs++;
-  if (!many) {
-    tarn__pool_unlock(pool);
-    rc = fetch(b, writable, &got, err);
-    tarn__pool_lock(pool);
-  }
+  tarn__pool_unlock(pool);
+  int rc = fetch(b, writable, &got, err);
+  tarn__pool_lock(pool);
   if (rc == TARN_ENOMEM && b->disk_size > 0 && !writable) { rc = copy_locked(b, flags, &got, err); }
   if (rc == 0 && !tarn__block_resident(b)) {
     install(b, &got, credit);
@@ -170,7 +168,6 @@ static void detach(tarn__block_t *b) {
   b->covered = false;
   pool->segments -= s->warm;
   if (covered) {
-    pool->covered--;
     pool->punching += s->warm; /* not 0 where covering or punching failed half-way */
     b->refs++;                 /* the extent stays until the file is off these addresses */
     tarn__pool_unlock(pool);
@@ -201,7 +198,6 @@ static void settle_unmapped(tarn__block_t *b) {
   if (b->pub.kind == TARN__KIND_BORROWED) { return; } /* it goes with its last reference */
   if (b->fmap) {
     uint8_t *at = b->fmap;
-    if (takes_a_mapping(b, at)) { pool->mappings--; }
     b->fmap = NULL;
     tarn__pool_unlock(pool);
     unmap_pages(b, at);
@@ -222,12 +218,10 @@ void tarn__block_unmap_locked(tarn__block_t *b) {
 static void cover(tarn__block_t *b) {
   tarn_pool_t *pool = b->pool;
   tarn__segment_t *s = b->seg;
-  bool many = pool->covered >= TARN__COVERED_MAX;
   b->busy = true;
-  pool->covered++;
   tarn__pool_unlock(pool);
   int rc = TARN_ENOMEM;
-  if (!many) {
+  if (tarn__mappings_take(&pool->mappings, 2)) { /* itself, and what it cuts off */
     rc = tarn__memory_cover(&pool->memory, s->offset, tarn__page_round(b->pub.size), pool->spill.fd,
                             b->disk_offset);
   }

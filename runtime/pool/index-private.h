@@ -1,4 +1,5 @@
 /* The pool's objects by id: a set of pointers to records that begin with what find compares, so a slot costs 8 bytes and not 16.
+ * (Addresses have 48 bits; in the other 16 are the id's last, so that hardly a record is looked at that is not the one.)
  * Cut into shards, each a table of its own: the largest step of growth is a shard's, which nobody notices under the mutex, and
  * takes little memory beside what is there. The pool's mutex guards it. */
 #ifndef TARN_POOL_INDEX_PRIVATE_H
@@ -13,7 +14,8 @@ typedef struct tarn__object tarn__object_t;
 
 typedef struct tarn__index {
   struct tarn__index_shard {
-    tarn__object_t **slots; /* owned; null while empty */
+    uint64_t *
+        slots; /* owned, null while empty: an object's address, and above it the last bits of its id */
     uint32_t count, capacity;
   } shards[TARN__INDEX_SHARDS];
   size_t count;   /* objects */

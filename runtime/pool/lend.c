@@ -34,7 +34,8 @@ typedef struct piece {
 } piece_t;
 
 struct loan {
-  tarn_list_t link; /* holder->loans */
+  tarn__note_t note; /* CHECK */
+  tarn_list_t link;  /* holder->loans */
   holder_t *holder;
   uint64_t id, tag;
   tarn_value_t *value; /* a hold */
@@ -117,6 +118,7 @@ static void end_loan_locked(tarn_pool_t *pool, loan_t *l) {
   tarn_value_t *v = l->value;
   for (uint32_t i = 0; i < l->count; i++) { end_piece_locked(pool, &l->pieces[i]); }
   tarn_map_remove(&pool->loans, l->id);
+  tarn_list_remove(&l->note.link);
   tarn_list_remove(&l->link);
   if (tarn_list_empty(&l->holder->loans)) {
     tarn_map_remove(&pool->holders, l->holder->id);
@@ -282,6 +284,9 @@ int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t
   }
   *loan = pool->last_loan = l->id;
   l->tag = tag;
+  l->note.what =
+      (tarn_lend_note_t){.kind = TARN_LEND_CHECK, .peer = holder, .tag = tag, .loan = l->id};
+  tarn_list_init(&l->note.link);
   l->value = v;
   l->count = count;
   tarn_list_push_back(&l->holder->loans, &l->link);
@@ -347,6 +352,23 @@ void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder) {
   tarn__pool_lock(pool);
   for (holder_t *h; (h = tarn_map_get(&pool->holders, holder)) != NULL;) {
     end_loan_locked(pool, TARN_CONTAINER(h->loans.next, loan_t, link));
+  }
+  tarn__pool_unlock(pool);
+}
+
+static void post_once_locked(tarn_pool_t *pool, tarn__note_t *n) {
+  if (tarn_list_empty(&n->link)) { tarn__note_post_locked(pool, n); }
+}
+
+void tarn_pool_lend_again(tarn_pool_t *pool, uint64_t holder) {
+  tarn__pool_lock(pool);
+  holder_t *h = tarn_map_get(&pool->holders, holder);
+  for (tarn_list_t *k = h ? h->loans.next : NULL; h && k != &h->loans; k = k->next) {
+    loan_t *l = TARN_CONTAINER(k, loan_t, link);
+    post_once_locked(pool, &l->note);
+    for (uint32_t i = 0; i < l->count; i++) {
+      if (l->pieces[i].where == TOLD) { post_once_locked(pool, &l->pieces[i].note); }
+    }
   }
   tarn__pool_unlock(pool);
 }

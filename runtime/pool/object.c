@@ -334,7 +334,6 @@ int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes) {
 
 /* Nothing of v is left to be written, and what was is out of memory or goes when it is unmapped. */
 static bool is_out(const tarn__object_t *o) {
-  if (o->evicting || o->form != TARN__VALUE) { return false; }
   for (uint32_t i = 0; i < o->value->count; i++) {
     const tarn__block_t *b = o->value->pieces[i];
     if (b->pub.kind == TARN__KIND_BORROWED || tarn__lent_leaving(b)) { continue; }
@@ -345,10 +344,16 @@ static bool is_out(const tarn__object_t *o) {
 
 /* Everything of v is on disk. */
 static bool is_written(const tarn__object_t *o) {
-  for (uint32_t i = 0; o->form == TARN__VALUE && i < o->value->count; i++) {
+  for (uint32_t i = 0; i < o->value->count; i++) {
     if (!o->value->pieces[i]->on_disk) { return false; }
   }
-  return o->form == TARN__VALUE;
+  return true;
+}
+
+/* A value as far out, or when it is to be kept as safe, as was asked for. */
+static bool is_done(const tarn__object_t *o, bool keep) {
+  if (o->form != TARN__VALUE || o->evicting) { return false; }
+  return (keep && is_written(o)) || is_out(o);
 }
 
 /* A small object that is in its pack has nothing to be written: out of memory with it, unless it is read or to be kept. True: done. */
@@ -377,9 +382,7 @@ static int write_out(tarn_pool_t *pool, uint64_t id, bool keep, tarn_error_t *er
                           (unsigned long long)id);
     } else if (small_is_out_locked(pool, o, keep)) {
       break;
-    } else if (keep && !o->evicting && is_written(o)) {
-      break;
-    } else if (is_out(o) || (begun && !o->evicting && failures == pool->failures)) {
+    } else if (is_done(o, keep) || (begun && !o->evicting && failures == pool->failures)) {
       break; /* out; or as far out as its readers allow: it is on disk */
     } else if (!o->evicting && failures != pool->failures) {
       rc = pool->failure.code;

@@ -24,12 +24,6 @@ enum {
   TARN__KIND_BORROWED = 3 /* fmap is another process's file, as long as there are references */
 };
 
-/* A process has 65,530 mappings. What is mapped from a saved file takes one, a borrowed block too, and a segment that the spill file was
- * mapped over takes two when its neighbours do not happen to merge with it. The rest is for whatever else the process does. */
-#define TARN__MAPPINGS_MAX 10240u
-#define TARN__BORROWED_MAX 16384u
-#define TARN__COVERED_MAX 14336u
-
 /* Many small pieces in one extent of the spill file, given back when the last of them dies. They are pieces of values, found by
  * their blocks, or records of small objects (pack.c), which say whose they are, so that what is left of a mostly dead pack can be moved. */
 typedef struct tarn__pack {
@@ -132,6 +126,12 @@ typedef enum {
   TARN__VALUE
 } tarn__form_t;
 
+typedef struct tarn__mappings { /* begins as zeros, but for the mutex */
+  pthread_mutex_t mutex;        /* guards what follows */
+  uint64_t left, left_then, counted_ns;
+  uint64_t at_most; /* for specs; 0: what the system says */
+} tarn__mappings_t;
+
 /* There may be tens of millions: every byte counts. */
 struct tarn__object {
   uint64_t id;      /* first: pool->objects compares it */
@@ -232,7 +232,6 @@ struct tarn_pool {
   tarn_list_t notes; /* to be told to others */
   bool fire_lend;
   uint64_t lent, borrowed; /* bytes of blocks */
-  uint64_t borrowed_count;
 
   /* The prefetching thread (prefetch.c). */
   pthread_t look_thread;
@@ -242,8 +241,8 @@ struct tarn_pool {
   uint32_t look_waiters; /* for what it finds */
   uint32_t openings; /* files whose pieces are being mapped: nothing new is looked at meanwhile */
 
-  uint64_t mappings, covered; /* blocks mapped on their own from a file; over their segment */
-  uint64_t spilled;           /* bytes of blocks on disk */
+  tarn__mappings_t mappings;
+  uint64_t spilled; /* bytes of blocks on disk */
   uint64_t value_count;
   uint64_t visitors; /* objects that are nobody's */
   uint64_t sets, gets, deletes, evictions, spill_written, mapped_back;
@@ -425,6 +424,10 @@ struct tarn__lent {
   uint64_t since_ns;
   bool leaving; /* in one of the three lists */
 };
+static inline bool tarn__lent(const tarn__block_t *b) {
+  bool can_be = b->pub.kind == TARN__KIND_SEGMENT || b->pub.kind == TARN__KIND_FILE;
+  return can_be && b->lent && b->lent->count > 0;
+}
 /* Others may map the memory of b: it must be kept. */
 static inline bool tarn__lent_in_memory(const tarn__block_t *b) {
   return b->pub.kind == TARN__KIND_SEGMENT && b->lent && b->lent->in_memory > 0;
@@ -479,6 +482,11 @@ int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, ui
 void tarn__extent_give_locked(tarn_pool_t *pool, uint64_t offset, uint64_t size);
 int tarn__spiller_start_locked(tarn_pool_t *pool); /* once; TARN_ENOMEM */
 void tarn__spiller_stop(tarn_pool_t *pool);
+
+/* ---- mappings.c ---- */
+/* May so many mappings be made? */
+bool tarn__mappings_take(tarn__mappings_t *m, uint32_t count);
+void tarn__mappings_at_most(tarn_pool_t *pool, uint64_t count); /* for specs */
 
 /* ---- prefetch.c ---- */
 #define TARN__VERIFY_AT_ONCE_BYTES ((uint64_t)1 << 20)

@@ -21,6 +21,7 @@ static int init_sync(tarn_pool_t *pool) {
     pthread_cond_destroy(&pool->changed);
     pthread_mutex_destroy(&pool->mutex);
   }
+  pthread_mutex_init(&pool->mappings.mutex, NULL); /* Linux' need no memory, and do not fail */
   if (rc == 0 && (rc = pthread_cond_init(&pool->look, &attr)) != 0) {
     pthread_cond_destroy(&pool->work);
     pthread_cond_destroy(&pool->changed);
@@ -188,6 +189,9 @@ void tarn__pool_wait_locked(tarn_pool_t *pool) {
 
 void tarn__pool_changed_locked(tarn_pool_t *pool) {
   if (pool->waiters > 0) { pthread_cond_broadcast(&pool->changed); }
+  if (pool->memory.cached > 0 && pool->started && !tarn__room_for(pool, 0)) {
+    pthread_cond_signal(&pool->work); /* it gives the surplus back */
+  }
   if (pool->owed) {
     pool->owed = false;
     pool->fire_room = true;
@@ -213,6 +217,7 @@ void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize,
       tarn__budget_trim_locked(pool, tarn__budget_used(pool) - pool->max_memsize);
       tarn__evict_plan_locked(pool, 0);
       if (!tarn_list_empty(&pool->wanted)) { pool->fire_room = true; } /* Lua is asked to encode */
+      (void)tarn__spiller_start_locked(pool); /* it gives back what comes back later */
     }
   }
   tarn__pool_changed_locked(pool);

@@ -191,6 +191,8 @@ int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn
 void tarn_pool_lend_moved(tarn_pool_t *pool, uint64_t holder, uint64_t loan, uint32_t block);
 void tarn_pool_lend_end(tarn_pool_t *pool, uint64_t holder, uint64_t loan);
 void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder); /* its process is gone */
+/* What was on its way to or from that holder may be lost: ask it about each of its loans, and tell it once more what has moved. */
+void tarn_pool_lend_again(tarn_pool_t *pool, uint64_t holder);
 
 /* Borrow the blocks of a loan: begin, then block for each large one, then end. lender: a number below 2^24. begin: null when there is no
  * memory or the loan is known already. */
@@ -206,13 +208,24 @@ void tarn_pool_borrow_end(tarn_pool_t *pool, tarn_borrow_t *w);
 void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block,
                             int fd, uint64_t offset);
 
-typedef enum { TARN_LEND_MOVED, TARN_LEND_IN_PLACE, TARN_LEND_RETURNED } tarn_lend_kind_t;
+/* The owner asks. A loan that is not here any more, or never arrived, is returned; and it is refused if it still comes (begin: null), since from
+ * then on its bytes are not kept. */
+void tarn_pool_borrow_check(tarn_pool_t *pool, uint64_t lender, uint64_t loan);
+void tarn_pool_borrow_forget(tarn_pool_t *pool,
+                             uint64_t lender); /* its process is gone: so is what was refused */
+
+typedef enum {
+  TARN_LEND_MOVED,
+  TARN_LEND_IN_PLACE,
+  TARN_LEND_RETURNED,
+  TARN_LEND_CHECK /* does it have this loan? */
+} tarn_lend_kind_t;
 typedef struct tarn_lend_note {
-  tarn_lend_kind_t kind; /* MOVED: to a holder; the others: to a lender */
+  tarn_lend_kind_t kind; /* MOVED, CHECK: to a holder; the others: to a lender */
   uint64_t peer;         /* that holder or lender */
-  uint64_t tag;          /* MOVED: the loan's */
+  uint64_t tag;          /* MOVED, CHECK: the loan's */
   uint64_t loan;
-  uint32_t block;  /* not with RETURNED */
+  uint32_t block;  /* not with RETURNED, CHECK */
   uint64_t offset; /* MOVED: in the spill file */
 } tarn_lend_note_t;
 bool tarn_pool_lend_next(tarn_pool_t *pool, tarn_lend_note_t *out);

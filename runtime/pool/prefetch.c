@@ -16,9 +16,9 @@
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/sys.h"
 #include "base/machine.h"
 #include "pool/pool-private.h"
-#include "base/sys.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -48,10 +48,13 @@ static bool has_no_sum(const tarn__block_t *b) {
 
 int tarn__block_mismatch(const tarn__block_t *b, tarn_error_t *err) {
   if (b->saved) { return tarn__saved_mismatch(b, err); }
-  return tarn_error_set(err, TARN_ECORRUPT,
-                        "%" PRIu64 " bytes at %" PRIu64
-                        " of the spill file in %s are not what was written",
-                        b->pub.size, b->disk_offset, b->pool->spill.dir);
+  const char *dir = b->pool->spill.dir;
+  int rc = tarn_error_set(err, TARN_ECORRUPT,
+                          "%" PRIu64 " bytes at %" PRIu64
+                          " of the spill file in %s are not what was written",
+                          b->pub.size, b->disk_offset, dir);
+  (void)tarn_error_path(err, dir);
+  return rc;
 }
 
 /* ---- one block ---- */
@@ -122,7 +125,9 @@ static void look_end(look_t *k) {
 }
 
 /* Nobody but us has it any more; one that is not summed yet, nobody wants any more. */
-static bool is_left(const tarn__block_t *b) { return b->unsummed ? b->refs == 1 : b->maps == 1; }
+static bool is_left(const tarn__block_t *b) {
+  return b->unsummed ? b->refs == 1 : b->maps == 1 && !tarn__lent(b);
+}
 
 static void finish_locked(tarn_pool_t *pool, const look_t *k) {
   tarn__block_t *b = k->block;
@@ -220,6 +225,7 @@ bool tarn__look_at_locked(tarn__block_t *b) {
 }
 
 void tarn__look_off_locked(tarn__block_t *b) {
+  if (tarn__lent(b)) { return; } /* it is mapped elsewhere, and verified here for those too */
   b->checked = false;
   if ((b->on_disk && !b->unsummed) || b->pub.kind == TARN__KIND_BORROWED) {
     tarn_list_remove(&b->write_link);

@@ -180,22 +180,31 @@ static int map_piece(tarn__block_t *b, int fd, uint8_t **map, bool *checked, tar
   return 0;
 }
 
+/* Which file an error is about; rc: its code, or 0. Returns it. */
+static int explain(const tarn__block_t *b, int rc, tarn_error_t *err) {
+  if (rc == TARN_ENOMEM) { (void)tarn_error_bytes(err, b->pub.size, 0); }
+  if (rc != 0) { (void)tarn_error_path(err, b->saved->path); }
+  return rc;
+}
+
 int tarn__saved_map(tarn__block_t *b, uint8_t **map, bool *checked, tarn_error_t *err) {
   int fd;
   int rc = take(b->saved, &fd, err);
-  if (rc != 0) { return rc; }
-  rc = map_piece(b, fd, map, checked, err);
-  let_go(b->saved, fd);
-  return rc;
+  if (rc == 0) {
+    rc = map_piece(b, fd, map, checked, err);
+    let_go(b->saved, fd);
+  }
+  return explain(b, rc, err);
 }
 
 int tarn__saved_read(tarn__block_t *b, uint8_t **mem, tarn_error_t *err) {
   int fd;
   int rc = take(b->saved, &fd, err);
-  if (rc != 0) { return rc; }
-  rc = read_piece(b, fd, mem, err);
-  let_go(b->saved, fd);
-  return rc;
+  if (rc == 0) {
+    rc = read_piece(b, fd, mem, err);
+    let_go(b->saved, fd);
+  }
+  return explain(b, rc, err);
 }
 
 /* ---- a file as a value ---- */

@@ -9,14 +9,7 @@
 #include <sys/uio.h>
 #include "base/err.h"
 #include "pool/range-private.h"
-#include "base/sys.h"
-
-/* Addresses taken at once, for memory and for the spill file. */
-#ifdef TARN_UNDER_TSAN
-#define TARN__RESERVE_BYTES ((uint64_t)16 << 30) /* its shadow of a terabyte is too much */
-#else
-#define TARN__RESERVE_BYTES ((uint64_t)1 << 40)
-#endif
+#include "pool/segment-private.h"
 
 typedef struct tarn__spill {
   pthread_mutex_t open_lock; /* one thread opens */
@@ -37,8 +30,8 @@ typedef struct tarn__spill {
 int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes);
 void tarn__spill_close(tarn__spill_t *s); /* the file is gone with its last descriptor */
 
-/* Makes the directory and the file if that has not been done. Any thread. */
-int tarn__spill_open(tarn__spill_t *s, tarn_error_t *err);
+/* Makes the directory and the file if that has not been done. need: bytes that are to be written, for messages. Any thread. */
+int tarn__spill_open(tarn__spill_t *s, uint64_t need, tarn_error_t *err);
 
 /* locked: an extent of size bytes (a multiple of the page). fresh (in): only from holes, so that it
  * reads as zeros; *reserved (out): space is allocated already. TARN_EDISKFULL beyond max. */

@@ -17,12 +17,34 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/sys.h"
 #include "pool/segment-private.h"
+
+/* Which spill file it is about, and when the disk is full how much there is. Returns err's code, or rc. */
+static int explain(const tarn__spill_t *s, int rc, int sys_errno, uint64_t size,
+                   tarn_error_t *err) {
+  if (rc == TARN_EDISKFULL) {
+    struct statvfs fs;
+    struct rlimit limit;
+    uint64_t available = 0;
+    struct stat st;
+    if (sys_errno == EFBIG && getrlimit(RLIMIT_FSIZE, &limit) == 0 && fstat(s->fd, &st) == 0) {
+      available = limit.rlim_cur > (rlim_t)st.st_size ? limit.rlim_cur - (rlim_t)st.st_size : 0;
+    } else if ((s->fd >= 0 ? fstatvfs(s->fd, &fs) : statvfs(s->dir, &fs)) == 0) {
+      available = (uint64_t)fs.f_bavail * fs.f_frsize;
+    }
+    (void)tarn_error_bytes(err, size, available);
+  } else if (rc == TARN_ENOMEM) {
+    (void)tarn_error_bytes(err, size, 0);
+  }
+  (void)tarn_error_path(err, s->dir);
+  return rc;
+}
 
 int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes) {
   *s = (tarn__spill_t){.fd = -1, .direct_fd = -1, .max = max_bytes};
@@ -96,15 +118,22 @@ static void mind(void *at, uint64_t size) {
   (void)madvise(at, size, MADV_DONTDUMP);
 }
 
-static int open_file(tarn__spill_t *s, tarn_error_t *err) {
+static int open_file(tarn__spill_t *s, uint64_t need, tarn_error_t *err) {
   bool made;
   int why = make_dirs(s->dir, &made);
-  if (why != 0) { return tarn_error_errno(err, why, "cannot make the spill directory %s", s->dir); }
+  if (why != 0) {
+    int rc = tarn_error_errno(err, why, "cannot make the spill directory %s", s->dir);
+    return explain(s, rc, why, need, err);
+  }
   int fd = tarn_sys_open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT)) {
     fd = open_unlinked(s->dir);
   }
-  if (fd < 0) { return tarn_error_errno(err, errno, "cannot create a spill file in %s", s->dir); }
+  if (fd < 0) {
+    why = errno;
+    int rc = tarn_error_errno(err, why, "cannot create a spill file in %s", s->dir);
+    return explain(s, rc, why, need, err);
+  }
   char self[64];
   snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
   s->direct_fd = tarn_sys_open(self, O_RDWR | O_DIRECT | O_CLOEXEC, 0);
@@ -121,10 +150,10 @@ static int open_file(tarn__spill_t *s, tarn_error_t *err) {
   return 0;
 }
 
-int tarn__spill_open(tarn__spill_t *s, tarn_error_t *err) {
+int tarn__spill_open(tarn__spill_t *s, uint64_t need, tarn_error_t *err) {
   if (__atomic_load_n(&s->fd, __ATOMIC_ACQUIRE) >= 0) { return 0; }
   pthread_mutex_lock(&s->open_lock);
-  int rc = s->fd >= 0 ? 0 : open_file(s, err);
+  int rc = s->fd >= 0 ? 0 : open_file(s, need, err);
   pthread_mutex_unlock(&s->open_lock);
   return rc;
 }
@@ -137,10 +166,8 @@ int tarn__spill_take(tarn__spill_t *s, uint64_t size, bool fresh, uint64_t *offs
                             "the spill file in %s is full: %" PRIu64 " bytes needed, %" PRIu64
                             " available of max_disksize %" PRIu64,
                             s->dir, size, available, s->max);
-    if (err) {
-      err->needed = size;
-      err->available = available;
-    }
+    (void)tarn_error_bytes(err, size, available);
+    (void)tarn_error_path(err, s->dir);
     return rc;
   }
   *reserved = !fresh && tarn__ranges_take(&s->warm, size, offset);
@@ -170,17 +197,9 @@ void tarn__spill_punched(tarn__spill_t *s, uint64_t offset, uint64_t size) {
 }
 
 static int full(tarn__spill_t *s, int sys_errno, uint64_t size, tarn_error_t *err) {
-  struct statvfs fs;
-  uint64_t available = fstatvfs(s->fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
   int rc = tarn_error_errno(err, sys_errno,
-                            "cannot write %" PRIu64 " bytes to the spill file in %s (%" PRIu64
-                            " free there)",
-                            size, s->dir, available);
-  if (err && rc == TARN_EDISKFULL) {
-    err->needed = size;
-    err->available = available;
-  }
-  return rc;
+                            "cannot write %" PRIu64 " bytes to the spill file in %s", size, s->dir);
+  return explain(s, rc, sys_errno, size, err);
 }
 
 bool tarn__spill_punch(tarn__spill_t *s, uint64_t offset, uint64_t size) {
@@ -258,11 +277,13 @@ int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offs
   for (uint64_t done = 0; done < size;) {
     ssize_t n = tarn_sys_pread(s->fd, (uint8_t *)bytes + done, size - done, offset + done);
     if (n < 0) {
-      return tarn_error_errno(err, errno, "reading %" PRIu64 " bytes from the spill file in %s",
-                              size, s->dir);
+      int rc = tarn_error_errno(err, errno, "reading %" PRIu64 " bytes from the spill file in %s",
+                                size, s->dir);
+      return explain(s, rc, 0, size, err);
     }
     if (n == 0) {
-      return tarn_error_set(err, TARN_ECORRUPT, "the spill file in %s is too short", s->dir);
+      int rc = tarn_error_set(err, TARN_ECORRUPT, "the spill file in %s is too short", s->dir);
+      return explain(s, rc, 0, size, err);
     }
     done += (uint64_t)n;
   }
@@ -278,8 +299,9 @@ int tarn__spill_map(tarn__spill_t *s, uint64_t offset, uint64_t size, bool writa
   int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
   void *at = tarn_sys_mmap(NULL, size, prot, MAP_SHARED, s->fd, offset);
   if (at == MAP_FAILED) {
-    return tarn_error_errno(err, errno, "mapping %" PRIu64 " bytes of the spill file in %s", size,
-                            s->dir);
+    int rc = tarn_error_errno(err, errno, "mapping %" PRIu64 " bytes of the spill file in %s", size,
+                              s->dir);
+    return explain(s, rc, 0, size, err);
   }
   mind(at, size);
   *out = at;

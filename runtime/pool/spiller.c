@@ -108,6 +108,14 @@ static bool work_locked(tarn_pool_t *pool) {
   return true;
 }
 
+/* The budget was lowered, and what has come back since is more than it allows to be kept. True: something was punched. */
+static bool trim_surplus_locked(tarn_pool_t *pool) {
+  uint64_t cached = pool->memory.cached;
+  if (cached == 0 || tarn__room_for(pool, 0)) { return false; }
+  tarn__budget_trim_locked(pool, tarn__budget_used(pool) - pool->max_memsize);
+  return pool->memory.cached < cached;
+}
+
 static void *spiller_main(void *arg) {
   tarn_pool_t *pool = arg;
   tarn__pool_lock(pool);
@@ -116,6 +124,7 @@ static void *spiller_main(void *arg) {
     bool worked = lending_locked(pool) || work_locked(pool);
     pool->working = false;
     if (worked) { continue; }
+    if (trim_surplus_locked(pool)) { continue; }
     if (pool->spill.warm.bytes == 0 && tarn_list_empty(&pool->leavers)) {
       pthread_cond_wait(&pool->work, &pool->mutex);
     } else if (idle_locked(pool) && tarn_list_empty(&pool->queue) && !pool->stopping) {

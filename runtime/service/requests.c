@@ -297,17 +297,11 @@ static int serve_pool_limits(call_t *k) {
 static int serve_lend_fetch(call_t *k) {
   uint64_t loan = 0;
   bool unable = false;
-  tarn_error_t err = {0};
-  tarn_payload_t p = {0};
   if (k->count != 2 || tarn_mp_read_uint(&k->params, UINT64_MAX, &loan) != 0 ||
       tarn_mp_read_bool(&k->params, &unable) != 0 || k->msgid == NULL) {
     return bad_arguments(k, "lend.fetch: a loan");
   }
-  if (tarn__lend_fetch(k->s, k->c, loan, unable, &p.value, &err) != 0) {
-    reply_error(k, &err);
-  } else {
-    tarn__send_copy(k->s, k->c, *k->msgid, p);
-  }
+  tarn__lend_serve_fetch(k->s, k->c, *k->msgid, loan, unable);
   return 0;
 }
 

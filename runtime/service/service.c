@@ -20,6 +20,7 @@ void tarn__bulk_retry_all(tarn_service_t *s) {
     c->bulk_waiting = false;
     tarn_peer_bulk_retry(c->peer); /* calls nobody back */
   }
+  tarn__lend_retry(s);
 }
 
 static void room_later(uv_async_t *a) {

@@ -23,12 +23,15 @@ for _, declaration in ipairs({
                                tarn_block_t **out, tarn_error_t *err);
     void tarn_pool_borrow_end(tarn_pool_t *pool, tarn_borrow_t *w);
     void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block, int fd, uint64_t offset);
-    bool tarn_pool_lend_next(tarn_pool_t *pool, tarn_lend_note_t *out);]],
+    bool tarn_pool_lend_next(tarn_pool_t *pool, tarn_lend_note_t *out);
+    void tarn_pool_lend_again(tarn_pool_t *pool, uint64_t holder);
+    void tarn_pool_borrow_check(tarn_pool_t *pool, uint64_t lender, uint64_t loan);
+    void tarn_pool_borrow_forget(tarn_pool_t *pool, uint64_t lender);]],
 }) do
   pcall(ffi.cdef, declaration)
 end
 
-local M = { MOVED = 0, IN_PLACE = 1, RETURNED = 2, TOKEN = "0123456789abcdef" }
+local M = { MOVED = 0, IN_PLACE = 1, RETURNED = 2, CHECK = 3, TOKEN = "0123456789abcdef" }
 
 -- An owner (number 1) and a holder (number 2); what is on its way between them stands in a list.
 function M.pair(owner_bytes, holder_bytes)
@@ -99,9 +102,25 @@ function M.link(o, h)
       if s then C.tarn_pool_borrow_moved(to, from, note.loan, note.block, s.spill_fd, note.offset) end
     elseif note.kind == M.IN_PLACE then
       C.tarn_pool_lend_moved(to, from, note.loan, note.block)
+    elseif note.kind == M.CHECK then
+      assert(note.tag == 77)
+      C.tarn_pool_borrow_check(to, from, note.loan)
     else
       C.tarn_pool_lend_end(to, from, note.loan)
     end
+  end
+
+  -- Wait until there is a note of that kind, undelivered.
+  function self.settle_note(kind)
+    for _ = 1, 4000 do
+      take(1)
+      take(2)
+      for _, note in ipairs(self.notes) do
+        if note.kind == kind then return end
+      end
+      ffi.C.usleep(1000)
+    end
+    error("no such note", 2)
   end
 
   -- Take what the pools have to tell; deliver it when wanted(note) says so (default: all).
@@ -117,6 +136,14 @@ function M.link(o, h)
       end
     end
     self.notes = left
+  end
+
+  -- The connection is lost, and all that was on its way; then there is another.
+  function self.lose()
+    take(1)
+    take(2)
+    self.notes = {}
+    for i = 1, 2 do C.tarn_pool_lend_again(pools[i].pool, 3 - i) end
   end
 
   function self.settle(condition)

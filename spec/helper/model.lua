@@ -56,10 +56,10 @@ function M.new(opts)
   self.sets, self.views, self.loans, self.files = { {}, {} }, {}, {}, {}
   self.dir, self.count = os.tmpname(), 0
   os.remove(self.dir)
-  self.buffers = { pool.bytes.buf(), pool.bytes.buf() } -- on_drop_live makes them grow, which nobody looks at
+  self.semaphore = pool.semaphore() -- for callbacks, which nobody waits for here
   self.pools = {}
   for i = 1, 2 do
-    local p = pool.new(opts.memory, { disk = opts.disk, user = self.buffers[i], patience = 1e6 })
+    local p = pool.new(opts.memory, { disk = opts.disk, semaphore = self.semaphore, patience = 1e6 })
     p.encode_wanted = function() make_room(p, self.sets[i]) end
     self.pools[i] = p
   end
@@ -309,6 +309,8 @@ end
 
 function Model:pump() self.link.pump(random(3) > 1 and function() return random(2) == 1 end or nil) end
 
+function Model:lose_connection() self.link.lose() end
+
 local ERRNOS = {
   [faults.MMAP] = { faults.ENOMEM },
   [faults.WRITE] = { faults.ENOSPC, faults.EIO, faults.PART, faults.EINTR },
@@ -341,7 +343,7 @@ end
 
 local WEIGHTS = { store = 22, store_huge = 2, store_live = 10, get = 20, hold_block = 5, look = 3, let_go = 9, boundary = 3, delete = 9,
   evict = 8, copy = 4, set_destroy = 2, set_limits = 2, move_to_file = 2, remove_file = 1, lend = 6, return_loan = 4, pump = 6,
-  break_something = 5, mend = 4 }
+  lose_connection = 1, break_something = 5, mend = 4 }
 local names, total = {}, 0
 for name in pairs(WEIGHTS) do names[#names + 1] = name end
 table.sort(names)

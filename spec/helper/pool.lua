@@ -34,6 +34,7 @@ for _, declaration in ipairs({
     void tarn_block_unmap(tarn_block_t *b);
     void tarn_block_unmap_later(tarn_block_t *b);
     void tarn_block_seal(tarn_block_t *b);
+    int tarn_block_verify(tarn_block_t *b, tarn_error_t *err);
     void tarn_pool_boundary(tarn_pool_t *pool);]],
   [[int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size, tarn_block_t *const *blocks,
                           uint32_t block_count, tarn_value_t **out, tarn_error_t *err);
@@ -58,7 +59,7 @@ for _, declaration in ipairs({
     void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize, const uint64_t *max_disksize);
     void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out);]],
   "int tarn__pool_check(tarn_pool_t *pool);",
-  "bool tarn__pool_idle(tarn_pool_t *pool);",
+  "void tarn__mappings_at_most(tarn_pool_t *pool, uint64_t count);",
   [[int tarn_file_compose_header(const uint8_t *front, uint64_t front_size, const void *const *blocks,
                                const uint64_t *sizes, uint32_t block_count, tarn_buf_t *out);]],
   "typedef struct tarn_saved_identity { uint64_t device, inode, size, changed_ns, header_hash; } tarn_saved_identity_t;",
@@ -70,6 +71,7 @@ for _, declaration in ipairs({
     int tarn_pool_copy(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);
     int tarn_pool_watch(tarn_pool_t *pool, uint64_t id);
     int tarn_pool_visit(tarn_pool_t *pool, tarn_value_t *v);]],
+  "bool tarn__pool_idle(tarn_pool_t *pool);",
   "int usleep(unsigned us);",
   "void *memset(void *s, int c, size_t n);",
   "int memcmp(const void *a, const void *b, size_t n);",
@@ -92,17 +94,42 @@ function M.spill_dir()
   return name .. ".spill/deeper"
 end
 
---- opts: disk, dir, patience (of lending, ns), user (a tarn_buf_t: on_room clears it, on_drop_live reserves id bytes in it: no callback
--- enters Lua).
+-- Callbacks come on any thread, so none enters Lua. A semaphore: on_room and on_drop_live post it.
+for _, declaration in ipairs({ "typedef union spec_semaphore { char bytes[32]; long align; } spec_semaphore;",
+  "int sem_init(spec_semaphore *s, int shared, unsigned value);", "int sem_post(spec_semaphore *s);",
+  "int sem_trywait(spec_semaphore *s);" }) do
+  pcall(ffi.cdef, declaration)
+end
+
+function M.semaphore()
+  local s = ffi.new("spec_semaphore")
+  assert(ffi.C.sem_init(s, 0, 0) == 0)
+  return s
+end
+
+--- Was it posted within five seconds?
+function M.posted(semaphore)
+  for _ = 1, 5000 do
+    if ffi.C.sem_trywait(semaphore) == 0 then return true end
+    ffi.C.usleep(1000)
+  end
+  return false
+end
+
+--- opts: disk, dir, patience (of lending, ns), semaphore (see above), user (a tarn_buf_t: on_drop_live reserves id bytes in it; only
+-- where this thread alone drops).
 function M.new(memory, opts)
   opts = opts or {}
   local self = setmetatable({ err = ffi.new("tarn_error_t"), dir = opts.dir or M.spill_dir() }, Pool)
   local config = ffi.new("tarn_pool_config_t", { max_memsize = memory, max_disksize = opts.disk or 0xffffffffffffffffULL })
   config.spill_dir = self.dir
   config.lend_patience_ns = opts.patience or 0
-  if opts.user then
+  if opts.semaphore then
+    config.user = opts.semaphore
+    config.on_room = ffi.cast("void (*)(void *)", ffi.C.sem_post)
+    config.on_drop_live = ffi.cast("void (*)(void *, uint64_t)", ffi.C.sem_post)
+  elseif opts.user then
     config.user = opts.user
-    config.on_room = ffi.cast("void (*)(void *)", C.tarn_buf_clear)
     config.on_drop_live = ffi.cast("void (*)(void *, uint64_t)", C.tarn_buf_reserve)
   end
   local out = ffi.new("tarn_pool_t *[1]")

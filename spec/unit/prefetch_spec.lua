@@ -6,8 +6,6 @@ local posix = require("spec.helper.posix")
 local KiB, MiB = pool.KiB, pool.MiB
 local VERIFIED, WAIT = 16, pool.WAIT
 
-pcall(ffi.cdef, "int tarn_block_verify(tarn_block_t *b, tarn_error_t *err);")
-pcall(ffi.cdef, "int tarn_pool_copy(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);")
 
 describe("what is read back", function()
   local p

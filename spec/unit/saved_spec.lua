@@ -6,6 +6,8 @@ local lfs = require("lfs")
 local pool = require("spec.helper.pool")
 local KiB, MiB = pool.KiB, pool.MiB
 
+pcall(ffi.cdef, "int truncate(const char *path, int64_t size);")
+
 local VERIFY, QUIET = 8, 4
 
 describe("a saved file in the pool", function()
@@ -150,6 +152,34 @@ describe("a saved file in the pool", function()
       assert.equal(0, p:delete(id))
       assert.equal(pool.ENOENT, C.tarn_pool_rehome(p.pool, id, v, p.err))
     end
+  end)
+
+  it("is IOError for who copies it, and ends nothing, when it is cut short while it is being verified", function()
+    local a = tarn.array("double", 4000000)
+    for _ = 1, 5 do
+      core.save(path, a)
+      local v = assert(open())
+      assert.equal(0, ffi.C.truncate(path, 4096))
+      local rc = C.tarn_block_verify(C.tarn_value_block(v, 0), p.err)
+      assert.is_true(rc == 0 or rc == pool.EIO) -- 0: it was quicker
+      C.tarn_value_release(v)
+      p:check()
+    end
+  end)
+
+  it("is read where there are too many mappings, within the budget", function()
+    C.tarn__mappings_at_most(p.pool, 1)
+    local v = assert(open())
+    assert.equal(100000, doubles(v, 0)[99999])
+    assert.is_true(p:stats().resident_bytes >= 800000)
+    C.tarn_value_release(v)
+    assert.equal(0, p:stats().resident_bytes)
+    core.save(path, tarn.array("double", 1000000))
+    local _, rc = open()
+    assert.equal(pool.EPOOLFULL, rc)
+    C.tarn__mappings_at_most(p.pool, 0)
+    v = assert(open())
+    C.tarn_value_release(v)
   end)
 end)
 

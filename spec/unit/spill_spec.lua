@@ -1,13 +1,16 @@
 local ffi = require("ffi")
 local C = require("spec.helper.c")
 local pool = require("spec.helper.pool")
-local posix = require("spec.helper.posix")
 local faults = require("spec.helper.faults")
+local posix = require("spec.helper.posix")
 local KiB, MiB = pool.KiB, pool.MiB
 
 describe("spilling", function()
   local p
-  after_each(function() p:close() end)
+  after_each(function()
+    faults.stop() -- what failed in between must not make the next ones hang
+    p:close()
+  end)
 
   it("keeps every view readable at its address", function()
     p = pool.new(4 * MiB)
@@ -190,6 +193,24 @@ describe("spilling", function()
     assert(p:has(other, { tag = 2, front = 300 }))
   end)
 
+  it("takes no mapping for each block that is read back", function()
+    local function mappings()
+      local n = 0
+      for _ in io.lines("/proc/self/maps") do n = n + 1 end
+      return n
+    end
+    p = pool.new(8 * MiB)
+    local ids, views = {}, {}
+    for i = 1, 1000 do ids[i] = assert(p:set({ tag = i % 90, 64 * KiB })) end
+    local before = mappings()
+    for i = 1, 1000, 2 do views[i] = assert(p:get(ids[i])) end
+    assert.is_true(mappings() < before + 150) -- those of the last that are in memory may be evicted, in any order
+    for i, v in pairs(views) do
+      pool.verify(v, { tag = i % 90, 64 * KiB })
+      C.tarn_value_release(v)
+    end
+  end)
+
   for _, kind in ipairs({ { "writing", faults.WRITE }, { "reserving space", faults.ALLOCATE } }) do
     it("keeps everything when " .. kind[1] .. " fails, says so, and tries again later", function()
       p = pool.new(2 * MiB)
@@ -272,6 +293,26 @@ describe("spilling", function()
     assert(p:has(id, what))
     faults.stop()
     assert(p:has(id, what))
+  end)
+
+  it("leaves the rest of the process its mappings: what may not be mapped over stays, until it is unmapped", function()
+    p = pool.new(8 * MiB)
+    C.tarn__mappings_at_most(p.pool, 1)
+    local what = { tag = 1, MiB, 100 * KiB }
+    local id = assert(p:set(what))
+    local v = assert(p:get(id))
+    assert.equal(0, p:evict(id))
+    assert.is_true(p:stats().resident_bytes >= MiB)
+    pool.verify(v, what)
+    for i = 1, 20 do assert(p:set({ tag = i, MiB })) end
+    pool.verify(v, what)
+    C.tarn_value_release(v)
+    p:check()
+    assert(p:has(id, what))
+    C.tarn__mappings_at_most(p.pool, 0)
+    v = assert(p:get(id))
+    pool.verify(v, what)
+    C.tarn_value_release(v)
   end)
 
   it("survives memory that cannot be punched", function()

@@ -251,7 +251,11 @@ local function either(a, b, left, right)
   return finish()
 end
 
+local function take(c, rows) return c:take(rows) end
+
 local function columns_of(s, o, m, how, left, right)
+  local take_left = how == "outer" and pick or take
+  local take_right = (how == "outer" or how == "left") and pick or take
   local names, list, taken, which = {}, {}, {}, {}
   for k, name in ipairs(m.left_names) do which[name] = k end
   local function add(name, c)
@@ -259,13 +263,13 @@ local function columns_of(s, o, m, how, left, right)
   end
   for i, name in ipairs(s.names) do
     local k = how == "outer" and which[name]
-    add(name, k and either(m.left[k], m.right[k], left, right) or pick(s.list[i], left))
+    add(name, k and either(m.left[k], m.right[k], left, right) or take_left(s.list[i], left))
   end
   for i, name in ipairs(o.names) do
     if how ~= "anti" and not m.is_right[name] then
       local new = taken[name] and name .. "_right" or name
       if taken[new] then argument_error("two columns would be called '%s'", new) end
-      add(new, pick(o.list[i], right))
+      add(new, take_right(o.list[i], right))
     end
   end
   return names, list
