@@ -1,11 +1,10 @@
--- No-op calls per second from one process to another: one after the other, and 64 in flight; beside Erlang's erpc in the same run.
--- Rounds alternate between the two systems; the median of five counts.
-local tarn = require "tarn"
-local uv = require "luv"
+-- No-op calls per second from one process to another: one after the other, and 64 in flight; beside Erlang's erpc.
+local case = require "bench.lib.case"
 local erlang = require "bench.lib.erlang"
-local median = require "bench.lib.median"
+local peer = require "bench.lib.peer"
+local tarn = require "tarn"
 
-local ROUNDS, SECONDS, IN_FLIGHT = 5, 1, 64
+local SECONDS, IN_FLIGHT = 1, 64
 
 local ERLANG = [[
 #!/usr/bin/env escript
@@ -13,68 +12,50 @@ local ERLANG = [[
 -mode(compile).
 main([Seconds, InFlight]) ->
   {ok, _, Node} = peer:start_link(#{name => tarnpeer, host => "localhost", args => ["-setcookie", "tarnbench"]}),
-  Ms = list_to_integer(Seconds) * 1000,
+  Ms = round(list_to_float(Seconds) * 1000),
   Stop = fun() -> erlang:monotonic_time(millisecond) + Ms end,
   loop(Node, erlang:monotonic_time(millisecond) + 200, 0),
-  One = loop(Node, Stop(), 0),
   Self = self(),
   Until = Stop(),
   Pids = [spawn_link(fun() -> Self ! {self(), loop(Node, Until, 0)} end) || _ <- lists:seq(1, list_to_integer(InFlight))],
   Many = lists:sum([receive {P, N} -> N end || P <- Pids]),
-  io:format("~w ~w~n", [One * 1000 div Ms, Many * 1000 div Ms]).
+  io:format("~w~n", [Many * 1000 div Ms]).
 loop(Node, Until, N) ->
-  erpc:call(Node, erlang, self, []),
+  case erpc:call(Node, erlang, abs, [-N]) of N -> ok end,
   case erlang:monotonic_time(millisecond) >= Until of
     true -> N + 1;
     false -> loop(Node, Until, N + 1)
   end.
 ]]
 
-local function noop() end
+local function abs(n) return -n end
 
 local function calls_until(id, deadline)
   local n = 0
   repeat
-    tarn.remotecall_fetch(id, noop)
+    assert(tarn.remotecall_fetch(id, abs, -n) == n)
     n = n + 1
-  until uv.hrtime() >= deadline
+  until peer.now() >= deadline
   return n
 end
 
-local function tarn_round(id)
-  local one = calls_until(id, uv.hrtime() + SECONDS * 1e9)
-  local deadline, tasks, many = uv.hrtime() + SECONDS * 1e9, {}, 0
-  for i = 1, IN_FLIGHT do tasks[i] = tarn.async(calls_until, id, deadline) end
-  for i = 1, IN_FLIGHT do many = many + tasks[i]:fetch() end
-  return one / SECONDS, many / SECONDS
+local function ours(id, in_flight)
+  local start = peer.now()
+  local deadline, tasks, count = start + SECONDS, {}, 0
+  for i = 1, in_flight do tasks[i] = tarn.async(calls_until, id, deadline) end
+  for i = 1, in_flight do count = count + tasks[i]:fetch() end
+  return count / (peer.now() - start)
 end
 
-local function erlang_round(command)
-  local pipe = io.popen(("%s %d %d 2>&1"):format(command, SECONDS, IN_FLIGHT))
-  local text = pipe:read("*a")
-  pipe:close()
-  local one, many = text:match("(%d+) (%d+)")
-  assert(one, "escript: " .. text)
-  return tonumber(one), tonumber(many)
-end
-
-local id = tarn.addprocs(1)[1]
-calls_until(id, uv.hrtime() + 0.2e9)
-local peer, stop = erlang.script(ERLANG)
-local ours, theirs = { {}, {} }, { {}, {} }
-for i = 1, ROUNDS do
-  ours[1][i], ours[2][i] = tarn_round(id)
-  if peer then theirs[1][i], theirs[2][i] = erlang_round(peer) end
-end
-if stop then stop() end
-
-print(("no-op calls/s, median of %d rounds of %d s"):format(ROUNDS, SECONDS))
-for i, name in ipairs { "one at a time", IN_FLIGHT .. " in flight" } do
-  local mine = median(ours[i])
-  if peer then
-    local other = median(theirs[i])
-    print(("%-14s  tarn %8.0f   erlang erpc %8.0f   ratio %5.2f"):format(name, mine, other, mine / other))
-  else
-    print(("%-14s  tarn %8.0f   (no escript here: Erlang left out)"):format(name, mine))
+case.run("calls", "calls of a function that does next to nothing, on another process", function(c)
+  local id = tarn.addprocs(1)[1]
+  local escript = erlang.script(ERLANG)
+  for _, in_flight in ipairs { 1, IN_FLIGHT } do
+    local function theirs() return tonumber(escript(("%.3f"):format(SECONDS), in_flight)) end
+    c:compare {
+      name = in_flight == 1 and "one at a time" or in_flight .. " in flight", unit = "calls/s",
+      ours = function() return ours(id, in_flight) end,
+      theirs = { { "Erlang erpc", escript and theirs, aim = 3 } },
+    }
   end
-end
+end)

@@ -1,10 +1,11 @@
 -- The whole life of a driver with four workers: `tarn -p 4 -e 'print(#tarn.workers())'`, beside Erlang with four peers, by the clock
--- on the wall. Rounds alternate between the two; the median of nine counts.
-local uv = require "luv"
+-- on the wall.
+local case = require "bench.lib.case"
 local erlang = require "bench.lib.erlang"
-local median = require "bench.lib.median"
+local peer = require "bench.lib.peer"
+local uv = require "luv"
 
-local ROUNDS = 9
+local WORKERS = 4
 
 local ERLANG = [[
 #!/usr/bin/env escript
@@ -16,28 +17,20 @@ main(_) ->
   io:format("~w~n", [length(Nodes)]).
 ]]
 
-local function seconds(command, expected)
-  local start = uv.hrtime()
-  local pipe = io.popen(command)
-  local text = pipe:read("*a")
-  pipe:close()
-  local took = (uv.hrtime() - start) / 1e9
-  assert(text:match("^" .. expected .. "%s*$"), command .. " printed: " .. text)
-  return took
+local function milliseconds(run)
+  local start = peer.now()
+  local text = run()
+  assert(tonumber(text) == WORKERS, text)
+  return (peer.now() - start) * 1e3
 end
 
-local ours = ("'%s' -p 4 -e 'print(#tarn.workers())'"):format(uv.exepath())
-local peer, stop = erlang.script(ERLANG)
-local mine, theirs = {}, {}
-for i = 1, ROUNDS do
-  mine[i] = seconds(ours, "4")
-  if peer then theirs[i] = seconds(peer, "4") end
-end
-if stop then stop() end
+local function tarn_once() return peer.run { uv.exepath(), "-p", WORKERS, "-e", "print(#tarn.workers())" } end
 
-print(("a driver with 4 workers, start to end, median of %d"):format(ROUNDS))
-if peer then
-  print(("tarn %.0f ms   erlang %.0f ms   ratio %.1f"):format(median(mine) * 1e3, median(theirs) * 1e3, median(theirs) / median(mine)))
-else
-  print(("tarn %.0f ms   (no escript here: Erlang left out)"):format(median(mine) * 1e3))
-end
+case.run("start", "a driver with 4 workers, from its start to its end", function(c)
+  local escript = erlang.script(ERLANG)
+  c:compare {
+    name = "4 workers", unit = "ms", less = true, rounds = 9,
+    ours = function() return milliseconds(tarn_once) end,
+    theirs = { { "Erlang peer", escript and function() return milliseconds(escript) end, aim = 5 } },
+  }
+end)

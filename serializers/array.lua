@@ -1,5 +1,6 @@
 -- Arrays: the element type's declaration, the number of elements, where they begin in their block, the shape, then the block.
 local array = require "tarn.array"
+local column = require "tarn.column"
 local ctype = require "tarn.ctype"
 local tarn_serializer = require "tarn.serializer"
 
@@ -7,7 +8,8 @@ local tarn_serializer = require "tarn.serializer"
 local function shares(nbytes, whole) return nbytes * 4 >= whole end
 
 local function mmwrite(out, a)
-  local t, shape, offset, nbytes = array._parts(a)
+  local t, shape, offset = array._parts(a)
+  local nbytes = a:nbytes()
   local share = shares(nbytes, tonumber(a.block.size))
   out:value(t.text)
   out:value(a.n)
@@ -20,15 +22,13 @@ local function mmwrite(out, a)
   end
 end
 
-local function whole(x) return type(x) == "number" and x >= 0 and x <= 2 ^ 52 and x % 1 == 0 end
-
-local function corrupt(what) error(require("tarn.errors").new("Corrupt", "array: " .. what), 0) end
+local function corrupt(what) column.corrupt("array", what) end
 
 local function check_shape(shape, n)
   local product = 1
-  if type(shape) ~= "table" or #shape > 32 then corrupt("a shape that is none") end
+  if type(shape) ~= "table" or #shape == 0 or #shape > 32 then corrupt("a shape that is none") end
   for i = 1, #shape do
-    if not whole(shape[i]) then corrupt("a shape that is none") end
+    if not column.is_whole(shape[i]) then corrupt("a shape that is none") end
     product = product * shape[i]
   end
   if product ~= n then corrupt("a shape that does not fit the number of elements") end
@@ -36,15 +36,12 @@ end
 
 local function mmread(inp)
   local text, n, offset, shape = inp:value(), inp:value(), inp:value(), inp:value()
-  if type(text) ~= "string" or not whole(n) or not whole(offset) then corrupt("malformed") end
+  if type(text) ~= "string" then corrupt("malformed") end
   local ok, t = pcall(array._element_type, text)
   if not ok then corrupt("element type " .. tostring(t)) end
   if shape then check_shape(shape, n) end
-  local a = array._view(t, n, shape or nil, offset, function() return inp:take_block() end)
-  if offset % t.align ~= 0 or offset + n * t.size > tonumber(a.block.size) then
-    a.n = 0
-    corrupt("elements outside their block")
-  end
+  local fits, a = pcall(array._view, t, n, shape or nil, offset, function() return inp:take_block() end)
+  if not fits then corrupt(a) end
   if not inp:trusted() and a.block.sealed == 0 then ctype.mend(t, a.p, n) end
   return a
 end
@@ -53,10 +50,7 @@ return tarn_serializer {
   name = "array",
   version = 1,
   matches = array.is,
-  approx_size = function(a)
-    local _, _, _, nbytes = array._parts(a)
-    return nbytes
-  end,
+  approx_size = function(a) return a:nbytes() end,
   mmwrite = mmwrite,
   mmread = mmread,
 }

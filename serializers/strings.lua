@@ -1,33 +1,40 @@
--- Columns of strings: the number of elements, whether the offsets are 64 bits wide, whether some are missing; then the blocks: offsets,
--- blob, and where some are missing the bitmap.
+-- Columns of strings: the number of elements, the offsets' width in bytes, where they begin in their block, where the blob begins in its
+-- block, how long it is; bits, true where there is a value, or nil where none is missing; then the blocks: offsets, blob.
+local block = require "tarn.block"
+local column = require "tarn.column"
 local strings = require "tarn.strings"
 local tarn_serializer = require "tarn.serializer"
 
+local function whole_bytes(s) return tonumber(s.offsets_block.size) + tonumber(s.blob_block.size) end
+
 local function mmwrite(out, s)
-  local some_missing = s.there_block ~= nil
+  -- A slice of less than a quarter of its blocks takes its own bytes along, not all of them.
+  if s:nbytes() * 4 < whole_bytes(s) then s = s:copy() end
+  local validity = s:validity()
+  local offsets, width, blob, blob_size = s:buffers()
   out:value(s.n)
-  out:value(s.wide ~= 0)
-  out:value(some_missing)
+  out:value(width)
+  out:value(block.offset(s.offsets_block, offsets))
+  out:value(block.offset(s.blob_block, blob))
+  out:value(blob_size)
+  out:write(validity)
   out:share(s.offsets_block)
   out:share(s.blob_block)
-  if some_missing then out:share(s.there_block) end
 end
 
-local function corrupt(what) error(require("tarn.errors").new("Corrupt", "strings: " .. what), 0) end
-
 local function mmread(inp)
-  local n, wide, some_missing = inp:value(), inp:value(), inp:value()
-  if type(n) ~= "number" or not (n >= 0 and n <= 2 ^ 52) or n % 1 ~= 0 or type(wide) ~= "boolean" or type(some_missing) ~= "boolean" then
-    corrupt("malformed")
-  end
-  return strings._view(n, wide, some_missing, function() return inp:take_block() end) or corrupt("blocks too small for their elements")
+  local n, width, offsets_at, blob_at, blob_size = inp:value(), inp:value(), inp:value(), inp:value(), inp:value()
+  local validity = inp:read()
+  if validity ~= nil and column.kind(validity) ~= "bits" then column.corrupt("strings", "no bits") end
+  local ok, s = pcall(strings._view, n, width, offsets_at, blob_at, blob_size, function() return inp:take_block() end, validity)
+  return ok and s or column.corrupt("strings", s)
 end
 
 return tarn_serializer {
   name = "strings",
   version = 1,
   matches = strings.is,
-  approx_size = strings._nbytes,
+  approx_size = function(s) return s:nbytes() end,
   mmwrite = mmwrite,
   mmread = mmread,
 }

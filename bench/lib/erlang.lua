@@ -1,21 +1,18 @@
--- Erlang as a peer: a script run by escript, with a name server of its own on a port of its own, gone with the bench.
-local uv = require "luv"
+-- Erlang as a peer: a script run by escript, with a name server of its own on a port of its own.
+local peer = require "bench.lib.peer"
+local process = require "spec.helper.process"
 
 local erlang = {}
 
--- The command that runs this escript, and a function that cleans up after the last run; nil where there is no escript.
+-- A function that runs this escript with arguments and returns what it printed; nil where there is no Erlang. The name server is a
+-- daemon of the bench's, and ends with it.
 function erlang.script(source)
-  if os.execute("command -v escript >/dev/null 2>&1") ~= 0 then return nil end
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(source)
-  file:close()
-  local env = "ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT=" .. 20000 + uv.os_getpid() % 20000 .. " "
-  local function stop()
-    os.execute(env .. "epmd -kill >/dev/null 2>&1")
-    os.remove(path)
-  end
-  return env .. "escript " .. path, stop
+  if not peer.here("escript") then return nil end
+  local port = peer.port()
+  peer.start({ "epmd", "-port", port, "-address", "127.0.0.1" }, peer.accepts(port))
+  local env = { ERL_EPMD_ADDRESS = "127.0.0.1", ERL_EPMD_PORT = tostring(port) }
+  local path = process.write_file(peer.tmpdir() .. "/bench.escript", source)
+  return function(...) return peer.run({ "escript", path, ... }, { env = env }) end
 end
 
 return erlang

@@ -4,61 +4,49 @@
 -- taken for something else. They are read as the ordinary NaN.
 local bit = require "bit"
 local block = require "tarn.block"
+local column = require "tarn.column"
 local ctype = require "tarn.ctype"
-local errors = require "tarn.errors"
 local ffi = require "ffi"
+local kernel = require "tarn.kernel"
+local number = require "tarn.number"
 local serializer = require "tarn.serializer"
-local typeof, metatype = ffi.typeof, ffi.metatype -- busted replaces the FFI's by ones that remember their first argument only
+local typeof = ffi.typeof -- busted replaces the FFI's by ones that remember their first argument only
 
-local C = block.C
+local argument_error, describe, is_int64 = column.argument_error, column.describe, column.is_int64
 local band = bit.band
 local nan = 0 / 0
 local MAX_DIMS = 32
 
 local array = {}
 local methods = {}
--- Element types are ctype.of's, with view, pointer and const_pointer (ctypes) added.
+-- Element types are ctype.of's, with view, pointer and const_pointer (ctypes), letter (see number.lua), read and write (for views) added.
 local by_view = {} -- ctype id of a view -> element type
 local shapes = setmetatable({}, { __mode = "k" }) -- view -> list of dimensions, where there is more than one
 
 local function type_of(a) return by_view[tonumber(typeof(a))] end
 
-local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
-
-local function describe(x)
-  if type(x) == "string" then return ("'%s'"):format(#x > 40 and x:sub(1, 37) .. "..." or x) end
-  return type(x) == "number" and ("%.14g"):format(x) or type(x) == "cdata" and tostring(typeof(x)) or tostring(x)
-end
-
 -- ---- reading and writing one element ----
 
-local int64_t, uint64_t = typeof "int64_t", typeof "uint64_t"
-
-local function is_int64(x) return ffi.istype(int64_t, x) or ffi.istype(uint64_t, x) end
-
--- Reading with what is not an index that exists: a field, a 64-bit index, or nothing.
-local function read_other(self, key)
-  local method = methods[key]
-  if method then return method end
-  if key == "shape" then return array.shape(self) end
-  if key == "ctype" then return type_of(self).text end
-  if key == "sealed" then return self.block.sealed ~= 0 end
-  if type(key) == "cdata" and is_int64(key) then return self[tonumber(key)] end
-end
+local read_other = column.other_reader("array", methods, {
+  shape = function(a) return array.shape(a) end,
+  ctype = function(a) return type_of(a).text end,
+  sealed = function(a) return a.block.sealed ~= 0 end,
+})
 
 local function assign(self, i, v) self.p[i - 1] = v end
 
 -- By way of a struct of its own: a table that does not fit leaves the element as it was.
-local function assign_struct(self, i, v, t) self.p[i - 1] = t.ctype(v) end
+local function assign_struct(self, i, v, t)
+  if type(v) == "cdata" and t.const_text and ffi.istype(t.const_ctype, v) then -- an element of a sealed array
+    ffi.copy(self.p + (i - 1), v, t.size)
+  else
+    self.p[i - 1] = t.ctype(v)
+  end
+end
 
--- Writing that the fast path did not take: a rarer kind of value, or an error.
-local function write_other(self, i, v)
-  if type(i) == "cdata" and is_int64(i) then i = tonumber(i) end
-  if type(i) ~= "number" or i % 1 ~= 0 then argument_error("an array's index is a whole number, not %s", describe(i)) end
-  if i < 1 or i > self.n then argument_error("index %.14g is outside 1..%.14g", i, self.n) end
-  if self.block.sealed ~= 0 then argument_error("the array is sealed: it has been stored; a:copy() gives a writable one") end
-  local t = type_of(self)
-  local fits = type(v) == "number" or is_int64(v)
+-- Element i, which exists and may be written, becomes v; or an error that names v. For nullable columns too.
+local function put(t, self, i, v)
+  local fits = number.is(v)
   if t.struct then
     fits = type(v) == "table" or type(v) == "cdata"
   elseif t.text == "bool" then
@@ -67,6 +55,14 @@ local function write_other(self, i, v)
   if not fits then argument_error("%s cannot be an element of an array of %s", describe(v), t.text) end
   local ok, problem = pcall(t.struct and assign_struct or assign, self, i, v, t)
   if not ok then argument_error("element %.14g: %s", i, tostring(problem):gsub("^[^:]*:%d+: ", "")) end
+end
+array._put = put
+
+-- Writing that the fast path did not take: a rarer kind of value, or an error.
+local function write_other(self, i, v)
+  i = column.index(i, self.n, "an array's")
+  if self.block.sealed ~= 0 then argument_error("the array is sealed: it has been stored; a:copy() gives a writable one") end
+  return put(type_of(self), self, i, v)
 end
 
 -- One accessor a kind of element. `i % 1 == 0` costs nothing in compiled loops, where i is known to be whole.
@@ -118,53 +114,43 @@ local function write_number(self, i, v)
   return write_other(self, i, v)
 end
 
-local function write_any(self, i, v) return write_other(self, i, v) end
+local function write_boolean(self, i, v)
+  if type(i) == "number" and i >= 1 and i <= self.n and type(v) == "boolean" and i % 1 == 0 and self.block.sealed == 0 then
+    self.p[i - 1] = v
+    return
+  end
+  return write_other(self, i, v)
+end
+
+local function write_integer(self, i, v)
+  if type(v) == "cdata" and is_int64(v) and type(i) == "number" and i >= 1 and i <= self.n and i % 1 == 0 and self.block.sealed == 0 then
+    self.p[i - 1] = v
+    return
+  end
+  return write_number(self, i, v)
+end
+
+local function write_struct(self, i, v) return write_other(self, i, v) end
+
+local writers = { bool = write_boolean, int64_t = write_integer, uint64_t = write_integer }
 
 -- ---- element types ----
-
-local function length(self) return self.n end
-
-local function next_element(a, i)
-  i = i + 1
-  if i <= a.n then return i, a[i] end
-end
-
-local function iterate(a) return next_element, a, 0 end
-
-local function preview(a)
-  local shown, parts = math.min(a.n, 8), {}
-  local t = type_of(a)
-  for i = 1, shown do parts[i] = t.struct and "{...}" or tostring(a[i]) end
-  if shown < a.n then parts[#parts + 1] = "..." end
-  local shape = shapes[a]
-  local size = shape and table.concat(shape, "x") or ("%.14g"):format(a.n)
-  return ("array of %s (%s): %s"):format(t.text, size, table.concat(parts, ", "))
-end
-
-local function reader_of(t)
-  if t.struct then return readers.struct end
-  return readers[t.text] or readers.plain
-end
 
 -- How a number's bits are looked at: in the same stride as the number itself, so that the compiler sees that both are the same memory.
 local bits_of = { double = "const struct { int32_t low, high; }", float = "const int32_t" }
 
 local function make_type(t)
   if not serializer.load("array") then error("serializers/array.lua is missing", 0) end
-  t.pointer, t.const_pointer = typeof("$ *", t.ctype), typeof("const $ *", t.ctype)
+  t.pointer, t.const_pointer = typeof("$ *", t.ctype), typeof("const $ *", t.const_ctype)
+  t.bits_of = bits_of[t.text] or "const void"
   t.view = typeof(([[struct {
     uint32_t block_count; uint32_t flags; tarn_block_t *block;
     union { $ *p; const $ *c; %s *w; };
-    double n; }]]):format(bits_of[t.text] or "const void"), t.ctype, t.ctype)
-  metatype(t.view, {
-    __index = reader_of(t),
-    __newindex = (t.struct or t.text == "bool") and write_any or write_number,
-    __len = length,
-    __ipairs = iterate,
-    __pairs = iterate,
-    __tostring = preview,
-    __gc = C.tarn_view_drop,
-  })
+    double n; }]]):format(t.bits_of), t.ctype, t.const_ctype)
+  t.letter = number.letters[t.text]
+  t.read = t.struct and readers.struct or readers[t.text] or readers.plain
+  t.write = t.struct and write_struct or writers[t.text] or write_number
+  column.define(t.view, "array", t.read, t.write)
   by_view[tonumber(t.view)] = t
   serializer.bind("array", t.view)
   return t
@@ -187,10 +173,15 @@ local function view_of(t, n)
   return a
 end
 
--- For the serializer: a view of n elements from a byte offset on in a block that is mapped for it.
+-- A view of n elements of type t from a byte offset on in a block that take() maps for it. Raises a text.
 function array._view(t, n, shape, offset_bytes, take)
-  local a = view_of(t, n)
+  local a = view_of(t, 0)
   a.block = take()
+  local size = tonumber(a.block.size)
+  if not (column.is_whole(n) and column.is_whole(offset_bytes)) or offset_bytes % t.align ~= 0 or offset_bytes + n * t.size > size then
+    error("elements outside their block", 0)
+  end
+  a.n = n
   a.p = ffi.cast(t.pointer, a.block.data + offset_bytes)
   if shape then shapes[a] = shape end
   return a
@@ -221,11 +212,6 @@ local function check_shape(shape)
   return #copy > 1 and copy or nil, n
 end
 
-local function check_count(n)
-  if not (n >= 0 and n <= 2 ^ 52 and n % 1 == 0) then argument_error("tarn.array: the number of elements is %s", describe(n)) end
-  return n
-end
-
 local function fill(a, list, n)
   for i = 1, n do
     local v = list[i]
@@ -246,7 +232,7 @@ function array.new(declaration, x)
   end
   local ok, t = pcall(element_type, declaration)
   if not ok then argument_error("tarn.array: %s", tostring(t)) end
-  if type(x) == "number" then return allocate(t, check_count(x), nil, true) end
+  if type(x) == "number" then return allocate(t, column.count(x, "tarn.array"), nil, true) end
   if type(x) == "table" then
     local n, shape = #x, nil
     if x.shape ~= nil then
@@ -278,9 +264,7 @@ function array.shape(a)
   return shape and { unpack(shape) } or { a.n }
 end
 
-local function check_self(a, method)
-  if not is_view(a) then argument_error("array:%s: call it with a colon", method) end
-end
+local function check_self(a, method) column.check(a, "array", "array:" .. method) end
 
 ---Pointer to the first element, 0-based; const when sealed. Valid while the array is reachable.
 function methods:ptr()
@@ -298,34 +282,177 @@ function methods:copy()
   return a
 end
 
+-- n elements behind the first `skip` ones as an array of their own on the same bytes.
+local function part(a, skip, n, shape)
+  local b = view_of(type_of(a), n)
+  b.block = block.share(a.block)
+  b.p = a.p + skip
+  if shape then shapes[b] = shape end
+  return b
+end
+
 ---Elements i to j (default: the last) as an array of their own on the same bytes: what one writes the other reads.
 function methods:slice(i, j)
   check_self(self, "slice")
-  if j == nil then j = self.n end
-  if type(i) ~= "number" or type(j) ~= "number" or i % 1 ~= 0 or j % 1 ~= 0 or i < 1 or j > self.n or j < i - 1 then
-    argument_error("array:slice: %s to %s is not within 1..%.14g", describe(i), describe(j), self.n)
+  i, j = column.range(i, j, self.n, "array:slice")
+  return part(self, i - 1, j - i + 1)
+end
+
+-- ---- more than one dimension: the last one's elements lie beside each other ----
+
+---The same bytes in another shape.
+---@param shape integer[]
+function methods:reshape(shape)
+  check_self(self, "reshape")
+  local copy, n = check_shape(shape)
+  if n ~= self.n then argument_error("array:reshape: %.14g elements for a shape of %.14g", self.n, n) end
+  return part(self, 0, n, copy)
+end
+
+---Part i of the first dimension, as an array of the other dimensions on the same bytes: a:row(2)[3] is a:at(2, 3).
+function methods:row(i)
+  check_self(self, "row")
+  local shape = shapes[self]
+  if not shape then argument_error("array:row: the array has one dimension") end
+  i = column.index(i, shape[1], "a row's")
+  local n = self.n / shape[1]
+  return part(self, (i - 1) * n, n, #shape > 2 and { unpack(shape, 2) } or nil)
+end
+
+local function check_dims(count, shape)
+  local dims = shape and #shape or 1
+  if count ~= dims then argument_error("array:at: %d indices where there are %d dimensions", count, dims) end
+  return dims
+end
+
+-- The index of the element at those indices; nil where one of them is outside.
+local function place(a, count, ...)
+  local shape, at = shapes[a], 0
+  for d = 1, check_dims(count, shape) do
+    local i, size = select(d, ...), shape and shape[d] or a.n
+    if type(i) ~= "number" or not (i >= 1 and i <= size and i % 1 == 0) then return nil end
+    at = at * size + i - 1
   end
-  local a = view_of(type_of(self), j - i + 1)
-  a.block = block.share(self.block)
-  a.p = self.p + (i - 1)
+  return at + 1
+end
+
+---The element at indices i, j...; nil where one of them is outside.
+function methods:at(i, j, ...)
+  local shape = shapes[self]
+  if shape and shape[3] == nil and select("#", ...) == 0 and type(i) == "number" and type(j) == "number" then
+    local columns = shape[2]
+    if j >= 1 and j <= columns and i % 1 == 0 and j % 1 == 0 then return self[(i - 1) * columns + j] end
+    return nil
+  end
+  check_self(self, "at")
+  local k = j == nil and place(self, 1, i) or j ~= nil and place(self, 2 + select("#", ...), i, j, ...)
+  if k then return self[k] end
+end
+
+---Write the element at indices i, j...
+function methods:put(value, ...)
+  check_self(self, "put")
+  local k = place(self, select("#", ...), ...)
+  if not k then
+    local shape = shapes[self] or { self.n }
+    argument_error("array:put: (%s) is outside %s", table.concat({ ... }, ", "), table.concat(shape, "x"))
+  end
+  self[k] = value
+end
+
+-- ---- order ----
+
+local function check_order(t)
+  if not t.letter then argument_error("arrays of structs have no order: take the field that is meant") end
+  return t
+end
+
+local function rank(v, t)
+  if type(v) == "boolean" and t.letter == "?" then return v and 1 or 0 end
+  if t.letter == "?" or not number.is(v) then
+    argument_error("%s cannot be compared with an array's elements, which are %s", describe(v), t.text)
+  end
+  return v
+end
+
+-- An element of type t, or nil, beside a Lua value.
+function array._order(t, v, value)
+  check_order(t)
+  if v == nil then return value == nil and 0 or 1 end
+  if value == nil then return -1 end
+  return number.order(rank(v, t), rank(value, t))
+end
+
+function array._hash(t, v)
+  check_order(t)
+  if t.letter == "?" then return v and 1 or 0 end
+  return number.hash(v)
+end
+
+function methods:order(i, value) return array._order(type_of(self), self[i], value) end
+
+function methods:hash(i)
+  local v = self[i]
+  if v ~= nil then return array._hash(type_of(self), v) end
+end
+
+---Sort the elements themselves; down: largest first.
+function methods:sort(down)
+  check_self(self, "sort")
+  local t = check_order(type_of(self))
+  if self.block.sealed ~= 0 then argument_error("the array is sealed: it has been stored; a:copy() gives a writable one") end
+  local keys, more = block.scratch(self.n * 8), block.scratch(self.n * 8)
+  local k = ffi.cast("uint64_t *", keys.block.data)
+  kernel.tarn_column_number_keys(k, t.letter:byte(), self.p, nil, self.n)
+  kernel.tarn_column_sort(k, nil, ffi.cast("uint64_t *", more.block.data), nil, self.n, down and true or false)
+  kernel.tarn_column_keys_numbers(self.p, t.letter:byte(), k, self.n)
+  block.drop(keys)
+  block.drop(more)
+  return self
+end
+
+function methods:_keys(keys, rows, count)
+  kernel.tarn_column_number_keys(keys, check_order(type_of(self)).letter:byte(), self.p, rows, count)
+end
+
+function methods:sorted()
+  check_self(self, "sorted")
+  local t = check_order(type_of(self))
+  return kernel.tarn_column_number_ascends(t.letter:byte(), self.c, t.size, self.n)
+end
+
+-- Beyond 2^53 a 64-bit integer may round to value: those are searched one by one, as are values that are 64-bit themselves.
+function methods:_search(value, from, to, above)
+  local letter = type_of(self).letter
+  if type(value) ~= "number" or value ~= value or not letter or letter == "?" then return nil end
+  if (letter == "q" or letter == "Q") and not (value > -2 ^ 53 and value < 2 ^ 53) then return nil end
+  return tonumber(kernel.tarn_column_number_search(letter:byte(), self.c, from, to, value, above))
+end
+
+function methods:_gather(rows)
+  local t = type_of(self)
+  local a = allocate(t, #rows, nil, false)
+  kernel.tarn_column_take(a.p, self.c, t.size, rows:ptr(), #rows)
   return a
 end
 
----All elements in a Lua table.
-function methods:totable()
-  check_self(self, "totable")
-  local list = {}
-  for i = 1, self.n do list[i] = self[i] end
-  return list
+function methods:nbytes() return self.n * type_of(self).size end
+
+function methods:_title()
+  local shape = shapes[self]
+  return ("array of %s (%s)"):format(type_of(self).text, shape and table.concat(shape, "x") or ("%.14g"):format(self.n))
 end
 
 -- ---- for the serializer ----
 
--- Element type, shape (nil for one dimension), offset in the block and bytes.
+-- Element type, shape (nil for one dimension), offset in the block in bytes.
 function array._parts(a)
   local t = type_of(a)
-  local offset = ffi.cast("const uint8_t *", a.c) - ffi.cast("const uint8_t *", a.block.data)
-  return t, shapes[a], tonumber(offset), a.n * t.size
+  return t, shapes[a], block.offset(a.block, a.c)
 end
+
+array._type_of = type_of
+methods._dense = true
+column.methods(methods)
 
 return setmetatable(array, { __call = function(_, declaration, x) return array.new(declaration, x) end })

@@ -8,6 +8,10 @@ local rpc = require "tarn.rpc"
 local sandbox = require "tarn.sandbox"
 local task = require "tarn.task"
 
+-- A loop over columns has a trace for each of their types. LuaJIT's own bounds (1000 traces, 512 KiB) are soon full: it would throw all
+-- away and compile again and again.
+require("jit.opt").start("maxtrace=8000", "maxmcode=16384")
+
 local boot = { dispatch = rpc.dispatch, deleted = destructor.deleted }
 
 boot.step = task.step

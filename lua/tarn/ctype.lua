@@ -110,6 +110,8 @@ local function add_field(s, field, name, dims, count)
   s.size = s.size + field.size * count
   s.align = math.max(s.align, field.align)
   s.parts[#s.parts + 1] = ("%s %s%s;"):format(field.text, name, dims)
+  s.const_parts[#s.const_parts + 1] = ("const %s %s%s;"):format(field.const_text or field.text, name, dims)
+  s.nested = s.nested or field.struct or count > 1 or dims ~= ""
   if #s.parts > 1000 then error("a struct of more than 1000 fields", 0) end
 end
 
@@ -117,7 +119,7 @@ local function parse_struct(p, depth)
   if depth > MAX_DEPTH then fail(p.text, "structs nested too deep") end
   if p[p.at] ~= "{" and p[p.at + 1] == "{" then p.at = p.at + 1 end -- a tag says nothing here
   expect(p, "{")
-  local s = { size = 0, align = 1, parts = {}, floats = {}, names = {} }
+  local s = { size = 0, align = 1, parts = {}, const_parts = {}, floats = {}, names = {} }
   while p[p.at] ~= "}" do
     local field = parse_type(p, depth + 1)
     repeat
@@ -129,8 +131,9 @@ local function parse_struct(p, depth)
   end
   expect(p, "}")
   if #s.parts == 0 then fail(p.text, "an empty struct") end
-  return { text = "struct { " .. table.concat(s.parts, " ") .. " }", size = round_up(s.size, s.align), align = s.align,
-    floats = #s.floats > 0 and s.floats or nil, struct = true }
+  local const_text = s.nested and "struct { " .. table.concat(s.const_parts, " ") .. " }" or nil
+  return { text = "struct { " .. table.concat(s.parts, " ") .. " }", const_text = const_text,
+    size = round_up(s.size, s.align), align = s.align, floats = #s.floats > 0 and s.floats or nil, struct = true }
 end
 
 function parse_type(p, depth)
@@ -174,11 +177,14 @@ local function complete(t)
   if not ok then fail(t.text, tostring(made)) end
   if ffi.sizeof(made) ~= t.size then fail(t.text, "a layout that differs from C's") end
   t.ctype = made
+  -- LuaJIT forgets that a struct is const where a field of it is an array or a struct: there the fields themselves must be.
+  t.const_ctype = t.const_text and typeof(t.const_text) or made
   known[t.text] = t
   return t
 end
 
--- Text -> type: {text (canonical), ctype, size, align, struct (true for structs), floats}. Raises a text.
+-- Text -> type: {text (canonical), ctype, const_ctype (of the same layout: const throughout), size, align, struct (true for structs),
+-- floats}. Raises a text.
 local function of(text)
   local t = spelled[text]
   if not t then

@@ -3,6 +3,7 @@
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local plug = require "tarn.plug"
 local rpc = require "tarn.rpc"
 
 local modules = {}
@@ -46,6 +47,7 @@ local function search(name)
     return ("\n\tmodule '%s' not found on process %d nor on the driver"):format(name, core.myid())
   end
   local chunk, problem = loadstring(source, "@" .. path)
+  plug.fetched[name] = { path = path, text = source }
   if not chunk then error(("error loading module '%s' from the driver's file '%s':\n\t%s"):format(name, path, problem), 0) end
   return chunk
 end

@@ -6,7 +6,7 @@ local core = require "tarn.core"
 local weak = { __mode = "k" }
 local modules, functions, metatables = setmetatable({}, weak), setmetatable({}, weak), setmetatable({}, weak)
 
-local names = {}
+local names = { modules = modules }
 
 local function sorted_modules()
   local list = {}
@@ -60,10 +60,16 @@ function names.refresh()
     local module = package.loaded[name]
     if type(module) == "table" then add_fields(name, module) end
   end
+  names.add_types(modules)
 end
 
--- The object that a name stands for. Raises a text.
-local function resolve(name, key, may_load)
+-- The metatables that serializers are for stand under this name, key: the serializer's. Set by serializer.lua: names.add_types(modules),
+-- names.type_of(key, from).
+names.TYPES = "tarn.serializer.types"
+
+-- The object that a name stands for. Raises a text. from: the process that sent the name, or 0.
+local function resolve(name, key, may_load, from)
+  if name == names.TYPES then return names.type_of(key, from) end
   local module = package.loaded[name]
   if module == nil then
     if not may_load then error(("module '%s' is not loaded here, and loading code is refused"):format(name), 0) end

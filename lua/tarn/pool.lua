@@ -11,6 +11,7 @@ local size = require "tarn.size"
 local task = require "tarn.task"
 
 local pool = {}
+local set, get_here = core.pool_set, core.pool_get_here
 
 local DESTROY_ON_EVICT = 1
 local UNLIMITED = 2 ^ 63
@@ -58,6 +59,7 @@ function rpc.on_request.poolset(token, from, msgid) return rpc.serve(token, from
 
 -- Store x on process pid (default: here) -> DRef.
 function pool.poolset(x, pid, opts)
+  if pid == nil and opts == nil then return set(x) end
   local flags, more = parse(opts, "tarn.poolset")
   if place(pid, "tarn.poolset") then return set_here(x, flags, more) end
   task.check("tarn.poolset")
@@ -68,13 +70,14 @@ end
 
 -- The value of a DRef or FileRef. opts (FileRefs): code = true allows functions, verify = true checks all of a large file first.
 function pool.poolget(ref, opts)
+  local is_here, x = get_here(ref)
+  if is_here then return x end
   if refs.is_file(ref) then
     local inner = core.fileref_ref(ref)
-    if not inner then return disk.get(ref, opts) end
-    ref = inner
+    if inner then return pool.poolget(inner) end
+    return disk.get(ref, opts)
   end
   check_ref(ref, "tarn.poolget")
-  if here(ref.owner) then return core.pool_get(ref) end
   task.check("tarn.poolget")
   return rpc.ask_owner("tarn.poolget", core.pool_get_at, ref)
 end

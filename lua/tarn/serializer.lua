@@ -2,7 +2,8 @@
 -- methods of `out` and `inp` that deal in pointers, and what keeps a block alive for who points into it.
 local core = require "tarn.core"
 local errors = require "tarn.errors"
-require "tarn.names"
+local names = require "tarn.names"
+local plug = require "tarn.plug"
 local block = require "tarn.block"
 local ffi = require "ffi"
 local typeof = ffi.typeof -- busted replaces the FFI's by ones that remember their first argument only
@@ -12,6 +13,7 @@ local by_ctype = {}  -- ctype id -> serializer
 local by_name = {}
 local matching = {}  -- serializers that have `matches`, in order of registration
 local ctypes = {}    -- list of {ctype, serializer}, for what has the type but another id (a reference into an array)
+local older = {}     -- name -> set of hashes: contents that the one here has replaced, or that are not newer
 
 -- A serializer is called like a function by who registers it: tarn.serializer{...}.
 local serializer = {}
@@ -39,22 +41,6 @@ local function check(spec)
   return name, version
 end
 
--- 8 bytes that tell this content from another: of the file that defines mmwrite, or of its text.
-local function content_hash(spec)
-  local source = debug.getinfo(spec.mmwrite, "S").source
-  local text = source
-  if source:sub(1, 1) == "@" then
-    local file = io.open(source:sub(2), "rb")
-    if file then
-      text = file:read("*a")
-      file:close()
-    else
-      text = string.dump(spec.mmwrite, true)
-    end
-  end
-  return ffi.string(ffi.new("uint64_t[1]", block.hash64(text)), 8)
-end
-
 local function remove(list, keep)
   local n = 0
   for i = 1, #list do
@@ -67,48 +53,62 @@ local function remove(list, keep)
   end
 end
 
-local function forget(old)
-  for metatable, s in pairs(by_metatable) do
-    if s == old then by_metatable[metatable] = nil end
-  end
-  for id, s in pairs(by_ctype) do
-    if s == old then by_ctype[id] = nil end
-  end
-  remove(matching, function(s) return s ~= old end)
-  remove(ctypes, function(pair) return pair[2] ~= old end)
+local function same_type(a, b)
+  if type(a) == "cdata" and type(b) == "cdata" then return typeof(a) == typeof(b) end
+  return rawequal(a, b)
 end
 
 -- Values of a further type are this serializer's too: built-in types make their ctypes as they are asked for.
 local function bind(s, type_)
-  if type(type_) == "cdata" then
-    by_ctype[tonumber(typeof(type_))] = s
-    ctypes[#ctypes + 1] = { typeof(type_), s }
-  else
+  if type(type_) ~= "cdata" then
     by_metatable[type_] = s
+    return
   end
+  type_ = typeof(type_)
+  by_ctype[tonumber(type_)] = s
+  for _, pair in ipairs(ctypes) do
+    if pair[1] == type_ then
+      pair[2] = s
+      return
+    end
+  end
+  ctypes[#ctypes + 1] = { type_, s }
 end
 function serializer.bind(name, type_) bind(by_name[name], type_) end
+
+-- What was old's is new's, but for values of old's own type where new is for another one: there may be some left, and old writes them.
+local function replace(old, new)
+  local left = not same_type(old.spec.type, new.spec.type) and old.spec.type
+  for metatable, s in pairs(by_metatable) do
+    if s == old and not rawequal(metatable, left) then by_metatable[metatable] = new end
+  end
+  for id, s in pairs(by_ctype) do
+    if s == old then by_ctype[id] = nil end
+  end
+  for _, pair in ipairs(ctypes) do
+    if pair[2] == old then bind(same_type(pair[1], left) and old or new, pair[1]) end
+  end
+  remove(matching, function(s) return s ~= old end)
+  older[old[1]] = older[old[1]] or {}
+  older[old[1]][old[3]] = true
+end
 
 -- What C reads: see TARN__SER_* in codec-private.h.
 local function register(spec)
   local name, version = check(spec)
+  local origin = plug.origin(spec)
   local old = by_name[name]
-  local s = { name, version, content_hash(spec), spec.mmwrite, spec.mmread, spec.approx_size or false, spec = spec }
-  local types = {}
+  local s = { name, version, origin.hash, spec.mmwrite, spec.mmread, spec.approx_size or false, origin.own or false, false,
+    spec = spec, origin = origin }
   if old then
-    -- Types bound later than at registration stay the name's.
-    for metatable, owner in pairs(by_metatable) do
-      if owner == old and metatable ~= old.spec.type then types[#types + 1] = metatable end
-    end
-    for _, pair in ipairs(ctypes) do
-      if pair[2] == old and not (type(old.spec.type) == "cdata" and pair[1] == typeof(old.spec.type)) then types[#types + 1] = pair[1] end
-    end
-    forget(old)
+    if old[3] ~= s[3] then origin.born = math.max(origin.born, old.origin.born + 0.001) end
+    replace(old, s)
+    older[name][s[3]] = nil
   end
   by_name[name] = s
   if spec.type ~= nil then bind(s, spec.type) end
-  for _, t in ipairs(types) do bind(s, t) end
   if spec.matches then matching[#matching + 1] = s end
+  if type(spec.type) == "table" then core.names_changed(true) end
   return spec
 end
 
@@ -136,22 +136,58 @@ local function load_builtin(name)
   return by_name[name]
 end
 
--- The serializer that the head of an image names. May be replaced by who knows where to get one: serializer.missing(name, version, hash).
-local function find(name, version, hash, may_load)
-  local s = by_name[name] or load_builtin(name)
-  if not s and may_load then
-    for _, module in ipairs { "serializers." .. name, name } do
-      if not s and package.loaded[module] == nil and pcall(require, module) then s = by_name[name] end
-    end
-    if not s and serializer.missing then
-      serializer.missing(name, version, hash)
-      s = by_name[name]
-    end
+-- From a module of package.path.
+local function load_module(name)
+  for _, module in ipairs { "serializers." .. name, name } do
+    if not by_name[name] and package.loaded[module] == nil then pcall(require, module) end
   end
-  if s and version > s[2] then
-    error(("written by version %d, here is version %d"):format(version, s[2]), 0)
+end
+
+local ADVICE = "require the module that declares it"
+
+-- The serializer that the head of an image names, at least as new as who wrote the image had it. Raises a text. may_load: code may be
+-- loaded by name. from: the process that the image came from, or 0.
+local function find(name, version, hash, may_load, from)
+  local s = by_name[name] or load_builtin(name)
+  if s and version <= s[2] then
+    local known = older[name]
+    if version < s[2] or hash == s[3] or s.origin.own or (known and known[hash]) then return s end
+  end
+  local problem = plug.fetch(name, version, s, from, register)
+  if not by_name[name] and may_load then load_module(name) end
+  s = by_name[name]
+  if not s then error(problem or ADVICE, 0) end
+  if version > s[2] then
+    local why = problem and "; " .. problem or ""
+    error(("written by version %d, here is version %d%s"):format(version, s[2], why), 0)
+  end
+  if hash ~= s[3] then -- not to be asked for again
+    older[name] = older[name] or {}
+    older[name][hash] = true
   end
   return s
+end
+
+-- ---- metatables by name ----
+
+function names.add_types(modules)
+  for name, s in pairs(by_name) do
+    local metatable = s.spec.type
+    if type(metatable) == "table" and not modules[metatable] then
+      s[8] = core.name_bytes(names.TYPES, name)
+      modules[metatable] = s
+    end
+  end
+end
+
+function names.type_of(name, from)
+  local s = by_name[name]
+  local problem = not s and plug.fetch(name, 0, nil, from, register)
+  s = by_name[name]
+  if not s or type(s.spec.type) ~= "table" then
+    error(("the metatable of serializer '%s' is not here: %s"):format(name, problem or ADVICE), 0)
+  end
+  return s.spec.type
 end
 
 function serializer.load(name) return by_name[name] or load_builtin(name) end
@@ -160,13 +196,28 @@ function serializer.load(name) return by_name[name] or load_builtin(name) end
 
 local out = core.out_methods
 
+-- The bytes that an array or a struct has; nil for a pointer, which does not tell.
+local function size_of(x)
+  local text = tostring(typeof(x))
+  if text:find("(*", 1, true) or (text:find("*", 1, true) and text:sub(-2) ~= "]>") then return nil end
+  return ffi.sizeof(x)
+end
+
 ---Write raw bytes as a block. They are copied: pointer need not stay valid.
 ---@param pointer any cdata pointer, array or struct, or a string
----@param nbytes integer
+---@param nbytes? integer default: all, which a pointer does not tell
 function out:block(pointer, nbytes)
   local kind = type(pointer)
   if kind ~= "cdata" and kind ~= "string" then errors.raise("ArgumentError", "out:block: a pointer is needed, not a " .. kind) end
-  if nbytes == nil then nbytes = kind == "string" and #pointer or ffi.sizeof(pointer) end
+  local has = kind == "string" and #pointer or size_of(pointer)
+  if nbytes == nil then nbytes = has end
+  if type(nbytes) == "cdata" then nbytes = tonumber(nbytes) end
+  if type(nbytes) ~= "number" or not (nbytes >= 0 and nbytes < 2 ^ 53) or nbytes % 1 ~= 0 then
+    errors.raise("ArgumentError", "out:block: a size in bytes is needed, not " .. tostring(nbytes))
+  end
+  if has and nbytes > has then
+    errors.raise("ArgumentError", ("out:block: %.14g bytes of something that has %.14g"):format(nbytes, has))
+  end
   return self:_copy(ffi.cast("const void *", pointer), nbytes)
 end
 
@@ -184,18 +235,33 @@ function inp:take_block() return ffi.cast("tarn_block_t *", self:_take()) end
 local holds = setmetatable({}, { __mode = "k" })
 local taken -- by the mmread under way
 
+local FLOATING = { [tonumber(typeof("double"))] = 8, [tonumber(typeof("float"))] = 4 }
+
+-- Numbers that nobody vouches for: LuaJIT keeps types in the bits of NaNs, and would take one with a payload for something else. What is
+-- mapped from a file cannot be mended.
+local function mend(pointer, element, count, sealed)
+  local width = FLOATING[tonumber(element)]
+  if width and sealed == 0 then block.C.tarn_view_mend_nans(ffi.cast("void *", pointer), count, width, width) end
+end
+
 ---The next block, mapped. It stays so while the value that mmread returns is reachable, or the pointer itself.
 ---@param ctype any of the elements; default uint8_t
 ---@return ffi.cdata* pointer to the first element, integer count of elements
 function inp:block(ctype)
   local element = typeof(ctype or "uint8_t")
+  if not ffi.sizeof(element) then errors.raise("ArgumentError", "inp:block: elements without a size: " .. tostring(element)) end
   local hold = block.hold()
   hold.block = self:take_block()
   local pointer = ffi.cast(typeof("$ *", element), hold.block.data)
   holds[pointer] = { hold }
   taken = taken or {}
   taken[#taken + 1] = hold
-  return pointer, tonumber(hold.block.size) / ffi.sizeof(element)
+  local nbytes, each = tonumber(hold.block.size), ffi.sizeof(element)
+  if nbytes % each ~= 0 then
+    errors.raise("ArgumentError", ("inp:block: a block of %.14g bytes is not of whole elements of %.14g"):format(nbytes, each))
+  end
+  if not self:trusted() then mend(pointer, element, nbytes / each, hold.block.sealed) end
+  return pointer, nbytes / each
 end
 
 local function keep(value, mine)
@@ -230,6 +296,7 @@ core.set_hooks {
   by_ctype = by_ctype,
   match = match,
   find = find,
+  offer = function(s) plug.offer(s, names.modules) end,
   read = read,
   describe = function(x)
     local ctype = typeof(x)

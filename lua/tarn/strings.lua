@@ -1,19 +1,22 @@
 -- A column of strings outside the Lua heap: offsets, one blob with all the bytes, and where some are missing a bitmap (as Arrow has it:
 -- bit k of the bits is 1 where element k is there). A Lua string is made only for an element that is asked for; eq, hash and ptr make none.
 local bit = require "bit"
+local bits = require "tarn.bits"
 local block = require "tarn.block"
+local column = require "tarn.column"
 local errors = require "tarn.errors"
 local ffi = require "ffi"
+local kernel = require "tarn.kernel"
 local serializer = require "tarn.serializer"
-local typeof, metatype = ffi.typeof, ffi.metatype -- busted replaces the FFI's by ones that remember their first argument only
+local typeof = ffi.typeof -- busted replaces the FFI's by ones that remember their first argument only
 
-local C = block.C
+local argument_error, describe = column.argument_error, column.describe
 local band, lshift, bor = bit.band, bit.lshift, bit.bor
 local floor = math.floor
 
-local NARROW_MAX = 4294967295 -- bytes of blob up to which offsets are 32 bits wide
-
-local strings = {}
+local strings = {
+  _narrow_max = 4294967295, -- bytes of blob up to which offsets are 32 bits wide
+}
 local methods = {}
 
 local view_t = typeof [[struct {
@@ -21,31 +24,31 @@ local view_t = typeof [[struct {
   tarn_block_t *offsets_block, *blob_block, *there_block;
   union { const uint32_t *o; const uint64_t *o64; };
   const uint8_t *blob; const uint8_t *there;
-  double n; double blob_size; }]]
-
-local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
+  double there_at; double n; double blob_size; }]]
 
 local function is_column(x) return ffi.istype(view_t, x) end
 
-local function check_self(s, method)
-  if not is_column(s) then argument_error("strings:%s: call it with a colon", method) end
-end
+local function check_self(s, method) column.check(s, "strings", "strings:" .. method) end
 
 -- ---- one element ----
 
 -- Offsets may have come from outside, unread until now.
-local function corrupt(i) errors.raise("Corrupt", ("strings: the offsets of element %.14g are wrong"):format(i)) end
+local function corrupt(i)
+  errors.raise("Corrupt", i and ("strings: the offsets of element %.14g are wrong"):format(i) or "strings: some offsets are wrong")
+end
 
 -- Where element i begins and ends in the blob; nil where it is missing or there is none.
 local function bounds(s, i)
   if not (i >= 1 and i <= s.n and i % 1 == 0) then return nil end
-  local k = i - 1
-  if s.there ~= nil and band(s.there[floor(k / 8)], lshift(1, k % 8)) == 0 then return nil end
+  if s.there ~= nil then
+    local k = s.there_at + i - 1
+    if band(s.there[floor(k * 0.125)], lshift(1, band(k, 7))) == 0 then return nil end
+  end
   local from, to
   if s.wide == 0 then
-    from, to = s.o[k], s.o[i]
+    from, to = s.o[i - 1], s.o[i]
   else
-    from, to = tonumber(s.o64[k]), tonumber(s.o64[i])
+    from, to = tonumber(s.o64[i - 1]), tonumber(s.o64[i])
   end
   if from > to or to > s.blob_size then corrupt(i) end
   return from, to
@@ -56,18 +59,23 @@ local function get(s, i)
   if from then return ffi.string(s.blob + from, to - from) end
 end
 
+local function check_text(text)
+  if type(text) ~= "string" then argument_error("%s cannot be compared with strings", describe(text)) end
+end
+
 ---Is element i that text? Makes no string.
 function methods:eq(i, text)
   local from, to = bounds(self, i)
-  if not from then return text == nil end
+  if not from or text == nil then return not from and text == nil end
+  check_text(text)
   local size = to - from
-  return size == #text and C.memcmp(self.blob + from, text, size) == 0
+  return size == #text and kernel.memcmp(self.blob + from, text, size) == 0
 end
 
 ---A number that depends on the bytes of element i alone; nil where missing. Makes no string.
 function methods:hash(i)
   local from, to = bounds(self, i)
-  if from then return C.tarn_view_hash(self.blob + from, to - from) end
+  if from then return kernel.tarn_view_hash(self.blob + from, to - from) end
 end
 
 ---The bytes of element i: pointer and size; nil where missing. Valid while the column is reachable.
@@ -79,55 +87,35 @@ end
 ---Is element i within the column, but missing?
 function methods:missing(i) return i >= 1 and i <= self.n and i % 1 == 0 and bounds(self, i) == nil end
 
----The index of the first element from `from` on that is this text, or nil. Makes no strings.
-function methods:find(text, from)
-  check_self(self, "find")
-  for i = from or 1, self.n do
-    if self:eq(i, text) then return i end
-  end
+function methods:valid(i) return type(i) == "number" and bounds(self, i) ~= nil end
+
+---Element i beside element j of other (default: this column).
+function methods:compare(i, j, other)
+  other = other or self
+  local from, to = bounds(self, i)
+  local other_from, other_to = bounds(other, j)
+  if not from then return other_from and 1 or 0 end
+  if not other_from then return -1 end
+  return kernel.tarn_column_text_compare(self.blob + from, to - from, other.blob + other_from, other_to - other_from)
 end
 
----All elements in a Lua table with n; missing ones are nil.
-function methods:totable()
-  check_self(self, "totable")
-  local list = { n = self.n }
-  for i = 1, self.n do list[i] = get(self, i) end
-  return list
+---Element i beside a text.
+function methods:order(i, text)
+  local from, to = bounds(self, i)
+  if not from then return text == nil and 0 or 1 end
+  if text == nil then return -1 end
+  check_text(text)
+  return kernel.tarn_column_text_compare(self.blob + from, to - from, text, #text)
 end
 
-local function next_element(s, i)
-  i = i + 1
-  if i <= s.n then return i, get(s, i) end
+local read_other = column.other_reader("strings", methods, {})
+
+local function read(s, key)
+  if type(key) == "number" then return get(s, key) end
+  return read_other(s, key)
 end
 
--- ipairs and pairs go over 1..n; the value is nil where one is missing.
-local function iterate(s) return next_element, s, 0 end
-
-local function preview(s)
-  local shown, parts = math.min(s.n, 8), {}
-  for i = 1, shown do
-    local text = get(s, i)
-    if text and #text > 20 then text = text:sub(1, 17) .. "..." end
-    parts[i] = text and ("%q"):format(text) or "nil"
-  end
-  if shown < s.n then parts[#parts + 1] = "..." end
-  return ("strings (%.14g): %s"):format(s.n, table.concat(parts, ", "))
-end
-
-metatype(view_t, {
-  __index = function(s, key)
-    if type(key) == "number" then return get(s, key) end
-    local method = methods[key]
-    if method then return method end
-    if type(key) == "cdata" then return get(s, tonumber(key)) end
-  end,
-  __newindex = function() argument_error("strings cannot be changed: make new ones with tarn.strings") end,
-  __len = function(s) return s.n end,
-  __ipairs = iterate,
-  __pairs = iterate,
-  __tostring = preview,
-  __gc = C.tarn_view_drop,
-})
+local function write() argument_error("strings cannot be changed: make new ones with tarn.strings") end
 
 -- ---- making ----
 
@@ -140,25 +128,19 @@ local function empty_view(n, wide)
   return s
 end
 
--- The pointers, once the blocks are there.
-local function point(s)
-  s.o = ffi.cast("const uint32_t *", s.offsets_block.data)
-  s.blob = s.blob_block.data
-  s.blob_size = tonumber(s.blob_block.size)
-  if s.there_block ~= nil then s.there = s.there_block.data end
-  return s
-end
-
 local function allocate(n, blob_size, some_missing)
-  local wide = blob_size > NARROW_MAX
+  local wide = blob_size > strings._narrow_max
   local s = empty_view(n, wide)
   s.offsets_block = block.new((n + 1) * (wide and 8 or 4), false)
   s.blob_block = block.new(blob_size, false)
   if some_missing then
-    local nbytes = floor((n + 7) / 8)
-    s.there_block = block.new(nbytes, true)
+    s.there_block = block.new(column.bit_bytes(n), true)
+    s.there = s.there_block.data
   end
-  return point(s)
+  s.o = ffi.cast("const uint32_t *", s.offsets_block.data)
+  s.blob = s.blob_block.data
+  s.blob_size = blob_size
+  return s
 end
 
 local function offset_writer(s) return ffi.cast(s.wide == 0 and "uint32_t *" or "uint64_t *", s.offsets_block.data) end
@@ -222,160 +204,161 @@ end
 ---@param list string[] {"a", nil, "b", n = 3}
 function strings.new(list)
   if is_column(list) then return list end -- never changes, so it is its own copy
-  if type(list) ~= "table" then argument_error("tarn.strings: a list of strings is needed, not a %s", type(list)) end
+  if type(list) ~= "table" then argument_error("tarn.strings: a list of strings is needed, not %s", describe(list)) end
   return from_list(list)
 end
 
--- ---- builder: one string after another, their number and sizes not known yet ----
-
-local Builder = {}
-Builder.__index = Builder
-
-local CHUNK_MIN, CHUNK_MAX = 65536, 16 * 1048576
-
--- A block of the builder's own, not shared with any view: given back at once.
-local function drop(hold)
-  C.tarn_block_unmap(hold.block)
-  hold.block = nil
-end
-
-local function new_hold(nbytes)
-  local hold = block.hold()
-  hold.block = block.new(nbytes, false)
-  return hold
-end
-
----A builder: b:add(text or nil), then b:finish().
-function strings.builder()
-  return setmetatable({ n = 0, total = 0, missing = 0, chunks = {}, room = 0, size = 0, capacity = 0 }, Builder)
-end
-
-local function close_chunk(b)
-  local last = b.chunks[#b.chunks]
-  if last then last.used = b.used end
-end
-
-local function new_chunk(b, at_least)
-  close_chunk(b)
-  local size = math.max(at_least, math.min(CHUNK_MAX, math.max(CHUNK_MIN, b.total)))
-  local hold = new_hold(size)
-  b.chunks[#b.chunks + 1] = { hold = hold }
-  b.at, b.room, b.used = hold.block.data, size, 0
-end
-
--- Room for more ends of elements (doubles: exact to 2^53), twice what there was.
-local function grow_ends(b)
-  local capacity = math.max(1024, b.capacity * 2)
-  local hold = new_hold(capacity * 8)
-  local ends = ffi.cast("double *", hold.block.data)
-  if b.ends_hold then
-    ffi.copy(ends, b.ends, b.n * 8)
-    drop(b.ends_hold)
+-- A view of n elements over bytes that are there: take() maps first the block of the offsets (width 4 or 8 bytes, from offsets_at on), then
+-- that of the blob (blob_size bytes from blob_at on). validity: bits of n elements, or nil. Raises a text.
+function strings._view(n, width, offsets_at, blob_at, blob_size, take, validity)
+  local s = empty_view(0, width == 8)
+  s.offsets_block = take()
+  s.blob_block = take()
+  local whole = column.is_whole(n) and column.is_whole(offsets_at) and column.is_whole(blob_at) and column.is_whole(blob_size)
+  if not whole or width ~= 4 and width ~= 8 or offsets_at % width ~= 0 or offsets_at + (n + 1) * width > tonumber(s.offsets_block.size)
+    or blob_at + blob_size > tonumber(s.blob_block.size) or validity and validity.n ~= n then
+    error("blocks too small for their elements", 0)
   end
-  b.ends_hold, b.ends, b.capacity = hold, ends, capacity
-end
-
--- The end of element n is below zero (its complement) where it is missing.
-local function add_end(b, value)
-  if b.n >= b.capacity then grow_ends(b) end
-  b.ends[b.n] = value
-  b.n = b.n + 1
-end
-
----@param text string|nil
-function Builder:add(text)
-  if text == nil then
-    self.missing = self.missing + 1
-    return add_end(self, -1 - self.total)
+  if validity then
+    s.there_block = block.share(validity.block)
+    s.there, s.there_at = validity.p, validity.at
   end
-  if type(text) ~= "string" then argument_error("builder:add: a string or nil is needed, not a %s", type(text)) end
-  local size = #text
-  if size > self.room then new_chunk(self, size) end
-  ffi.copy(self.at + self.used, text, size)
-  self.used = self.used + size
-  self.room = self.room - size
-  self.total = self.total + size
-  return add_end(self, self.total)
-end
-
----Raw bytes as one more element.
-function Builder:add_bytes(pointer, size)
-  if size > self.room then new_chunk(self, size) end
-  ffi.copy(self.at + self.used, pointer, size)
-  self.used = self.used + size
-  self.room = self.room - size
-  self.total = self.total + size
-  return add_end(self, self.total)
-end
-
-local function join_blob(b, blob)
-  local at = 0
-  for _, chunk in ipairs(b.chunks) do
-    ffi.copy(blob + at, chunk.hold.block.data, chunk.used)
-    at = at + chunk.used
-    drop(chunk.hold)
-  end
-end
-
-local function join_ends(offsets, ends, n)
-  offsets[0] = 0
-  for i = 0, n - 1 do
-    local to = ends[i]
-    if to < 0 then to = -1 - to end
-    offsets[i + 1] = to
-  end
-end
-
-local function join_there(there, ends, n)
-  for k = 0, n - 1 do
-    if ends[k] >= 0 then there[floor(k / 8)] = bor(there[floor(k / 8)], lshift(1, k % 8)) end
-  end
-end
-
----The column. The builder is empty again after it.
-function Builder:finish()
-  close_chunk(self)
-  local s = allocate(self.n, self.total, self.missing > 0)
-  join_blob(self, s.blob_block.data)
-  join_ends(offset_writer(s), self.ends, self.n)
-  if self.missing > 0 then join_there(s.there_block.data, self.ends, self.n) end
-  if self.ends_hold then drop(self.ends_hold) end
-  for k, v in pairs(strings.builder()) do self[k] = v end
-  self.ends_hold, self.ends, self.at, self.used = nil, nil, nil, nil
+  s.o = ffi.cast("const uint32_t *", s.offsets_block.data + offsets_at)
+  s.blob = s.blob_block.data + blob_at
+  s.blob_size = blob_size
+  s.n = n
   return s
 end
+
+-- ---- methods of the whole column ----
+
+local function text_of(s)
+  local t = ffi.new("tarn_text_t")
+  t.offsets, t.blob, t.valid, t.valid_at, t.blob_size, t.n, t.wide = s.o, s.blob, s.there, s.there_at, s.blob_size, s.n, s.wide
+  return t
+end
+
+local CORRUPT = 0xffffffffffffffffULL -- see runtime/bind/column.h
+
+local function checked(x)
+  if x == CORRUPT then corrupt() end
+  return tonumber(x)
+end
+
+---The index of the first element from `from` on that is this text (nil: that is missing), or nil. Makes no strings.
+function methods:find(text, from)
+  check_self(self, "find")
+  from = math.max(from or 1, 1)
+  if text == nil then
+    for i = from, self.n do
+      if bounds(self, i) == nil then return i end
+    end
+    return nil
+  end
+  check_text(text)
+  if from > self.n then return nil end
+  local row = checked(kernel.tarn_column_text_find(text_of(self), from - 1, text, #text))
+  if row < self.n then return row + 1 end
+end
+
+function methods:validity()
+  if self.there == nil then return nil end
+  return bits._view(self.n, self.there_at, function() return block.share(self.there_block) end)
+end
+
+function methods:valid_count()
+  return self.there == nil and self.n or tonumber(kernel.tarn_column_bits_count(self.there, self.there_at, self.n))
+end
+
+---Offsets (n + 1 of them, the first need not be 0), their width in bytes (4, 8), the blob that they count in, and its size.
+function methods:buffers()
+  check_self(self, "buffers")
+  if self.wide ~= 0 then return self.o64, 8, self.blob, self.blob_size end
+  return self.o, 4, self.blob, self.blob_size
+end
+
+---Elements i to j (default: the last) as a column of their own on the same bytes.
+function methods:slice(i, j)
+  check_self(self, "slice")
+  i, j = column.range(i, j, self.n, "strings:slice")
+  local s = empty_view(j - i + 1, self.wide ~= 0)
+  s.offsets_block, s.blob_block = block.share(self.offsets_block), block.share(self.blob_block)
+  if self.there_block ~= nil then
+    s.there_block = block.share(self.there_block)
+    s.there, s.there_at = self.there, self.there_at + i - 1
+  end
+  if self.wide ~= 0 then s.o64 = self.o64 + (i - 1) else s.o = self.o + (i - 1) end
+  s.blob, s.blob_size = self.blob, self.blob_size
+  return s
+end
+
+-- The elements at rows (null: all of them, n) in blocks of their own.
+local function gather(s, rows, n)
+  local t = text_of(s)
+  local size = checked(kernel.tarn_column_text_measure(t, rows, n))
+  local copy = allocate(n, size, s.there ~= nil)
+  t = text_of(s) -- anew: s must be in use beyond the allocation, which may unmap what nobody uses any more
+  kernel.tarn_column_text_take(t, rows, n, offset_writer(copy), copy.wide ~= 0, copy.blob_block.data,
+    copy.there_block ~= nil and copy.there_block.data or nil)
+  return copy
+end
+
+---A copy, in blocks that hold nothing else.
+function methods:copy()
+  check_self(self, "copy")
+  return gather(self, nil, self.n)
+end
+
+function methods:_gather(rows) return gather(self, rows:ptr(), #rows) end
+
+function methods:_keys(keys, rows, count)
+  local t = text_of(self)
+  checked(kernel.tarn_column_text_keys(keys, t, kernel.tarn_column_text_skip(t, rows, count), rows, count))
+end
+
+function methods:_search(text, from, to, above)
+  if type(text) ~= "string" then return nil end
+  return checked(kernel.tarn_column_text_search(text_of(self), from, to, text, #text, above))
+end
+
+function methods:_ties(keys, rows, more_rows, count, down)
+  kernel.tarn_column_sort_ties(text_of(self), keys, rows, more_rows, count, down)
+end
+
+function methods:_group_keys(keys)
+  local t = text_of(self)
+  checked(kernel.tarn_column_text_hashes(keys, t))
+  return t
+end
+
+function methods:_title() return ("strings (%.14g)"):format(self.n) end
+
+-- The bytes of the elements, and of their offsets and bits.
+function methods:nbytes()
+  local s = self
+  local first, last
+  if s.wide == 0 then first, last = s.o[0], s.o[s.n] else first, last = tonumber(s.o64[0]), tonumber(s.o64[s.n]) end
+  if first > last or last > s.blob_size then first, last = 0, s.blob_size end -- not looked at yet, and wrong
+  return (s.n + 1) * (s.wide == 0 and 4 or 8) + last - first + (s.there ~= nil and column.bit_bytes(s.n) or 0)
+end
+
+strings.is = is_column
+column.methods(methods)
+column.define(view_t, "strings", read, write)
 
 ---A column of what an iterator gives, one string a turn.
 function strings.from(iterator, state, control)
   if type(iterator) == "table" or is_column(iterator) then return strings.new(iterator) end
-  if type(iterator) ~= "function" then argument_error("strings.from: an iterator is needed, not a %s", type(iterator)) end
+  if type(iterator) ~= "function" then argument_error("strings.from: an iterator is needed, not %s", describe(iterator)) end
   local b = strings.builder()
   for text in iterator, state, control do b:add(text) end
   return b:finish()
 end
 
--- ---- for the serializer ----
-
-strings.is = is_column
-
-function strings._nbytes(s)
-  local there = s.there_block ~= nil and tonumber(s.there_block.size) or 0
-  return tonumber(s.offsets_block.size) + s.blob_size + there
-end
-
--- A view of blocks that are mapped for it; nil when they do not fit n elements.
-function strings._view(n, wide, some_missing, take)
-  local s = empty_view(n, wide)
-  s.offsets_block = take()
-  s.blob_block = take()
-  if some_missing then s.there_block = take() end
-  local fits = tonumber(s.offsets_block.size) >= (n + 1) * (wide and 8 or 4)
-    and (not some_missing or tonumber(s.there_block.size) * 8 >= n)
-  if not fits then return nil end
-  return point(s)
-end
+strings._allocate, strings._offset_writer = allocate, offset_writer
 
 package.loaded["tarn.strings"] = strings -- the serializer asks for it
+strings.builder = require("tarn.strings_builder").new
 serializer.load("strings")
 serializer.bind("strings", view_t)
 

@@ -32,8 +32,8 @@ local inside = setmetatable({}, { __mode = "k" }) -- coroutines that wait within
 local relay
 
 local function cannot_suspend(what)
-  return errors.new("ArgumentError", what .. ": Lua cannot suspend here (in a sort comparator, a gsub callback, a finalizer, while a module"
-    .. " is being loaded, or in a luv callback); do it before or after, or start a task for it with tarn.async(fn, ...)")
+  return errors.new("ArgumentError", what .. ": Lua cannot suspend here (in a sort comparator, a gsub callback, a finalizer, a serializer,"
+    .. " while a module is being loaded, or in a luv callback); do it before or after, or start a task for it with tarn.async(fn, ...)")
 end
 
 local function relay_inwards(co, ...)

@@ -8,24 +8,28 @@
 
 #include <malloc.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 static atomic_uint_fast64_t bytes_taken;
-static atomic_uint_fast64_t fail_countdown; /* 0: nothing is to fail */
+/* What is to fail: 0: nothing. */
+static atomic_uint_fast64_t countdown, lua_countdown;
+static atomic_uint_fast64_t failed;
 
 /* True when this allocation is the one that was chosen to fail. */
-static bool must_fail(void) {
-  uint64_t n = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
+static inline bool must_fail(atomic_uint_fast64_t *counter) {
+  uint64_t n = atomic_load_explicit(counter, memory_order_relaxed);
   while (n != 0) {
-    if (atomic_compare_exchange_weak_explicit(&fail_countdown, &n, n - 1, memory_order_relaxed,
+    if (atomic_compare_exchange_weak_explicit(counter, &n, n - 1, memory_order_relaxed,
                                               memory_order_relaxed)) {
+      if (n == 1) { atomic_store_explicit(&failed, 1, memory_order_relaxed); }
       return n == 1;
     }
   }
   return false;
 }
+
+bool tarn_alloc_lua_must_fail(void) { return must_fail(&lua_countdown); }
 
 static void *count_taken(void *p) {
   if (p) { atomic_fetch_add_explicit(&bytes_taken, malloc_usable_size(p), memory_order_relaxed); }
@@ -33,7 +37,7 @@ static void *count_taken(void *p) {
 }
 
 /* What no address space holds is refused here, so that all allocators answer alike. */
-static bool refuse(size_t size_bytes) { return size_bytes > PTRDIFF_MAX || must_fail(); }
+static bool refuse(size_t size_bytes) { return size_bytes > PTRDIFF_MAX || must_fail(&countdown); }
 
 void *tarn_malloc(size_t size_bytes) {
   if (refuse(size_bytes)) { return NULL; }
@@ -80,6 +84,12 @@ char *tarn_strdup(const char *s) {
 
 uint64_t tarn_alloc_bytes(void) { return atomic_load_explicit(&bytes_taken, memory_order_relaxed); }
 
-void tarn_alloc_fail_at(uint64_t countdown) {
-  atomic_store_explicit(&fail_countdown, countdown, memory_order_relaxed);
+static void fail_at(atomic_uint_fast64_t *counter, uint64_t n) {
+  atomic_store_explicit(&failed, 0, memory_order_relaxed);
+  atomic_store_explicit(counter, n, memory_order_relaxed);
 }
+
+void tarn_alloc_fail_at(uint64_t n) { fail_at(&countdown, n); }
+void tarn_alloc_fail_lua_at(uint64_t n) { fail_at(&lua_countdown, n); }
+
+uint64_t tarn_alloc_failed(void) { return atomic_load_explicit(&failed, memory_order_relaxed); }

@@ -2,6 +2,7 @@
 #ifndef TARN_BASE_ALLOC_H
 #define TARN_BASE_ALLOC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,7 +17,12 @@ char *tarn_strdup(const char *s);
 /* Bytes taken and not yet given back (as malloc_usable_size has it). */
 uint64_t tarn_alloc_bytes(void);
 
-/* For tests: the countdown-th allocation from now fails, once; 0 stops. */
+/* For specs: the countdown-th allocation from now, in any thread, fails, once; 0: none. */
 void tarn_alloc_fail_at(uint64_t countdown);
+void tarn_alloc_fail_lua_at(uint64_t countdown); /* the same for Lua's heap */
+uint64_t tarn_alloc_failed(void);                /* of either, since it was set: 0 or 1 */
+
+/* For Lua's allocator, which takes its memory elsewhere: true when this is the one that is to fail. */
+bool tarn_alloc_lua_must_fail(void);
 
 #endif

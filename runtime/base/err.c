@@ -72,6 +72,7 @@ static void mark_cut(char *text, size_t capacity) {
 static int set_text(tarn_error_t *err, int code, const char *text) {
   err->code = code;
   err->needed = err->available = 0;
+  err->path_at = err->path_size = 0;
   strcpy(err->message, text[0] ? text : tarn_error_text(code));
   return code;
 }
@@ -130,4 +131,39 @@ int tarn_error_errno(tarn_error_t *err, int sys_errno, const char *fmt, ...) {
     set_text(err, code, text);
   }
   return code;
+}
+
+int tarn_error_bytes(tarn_error_t *err, uint64_t needed, uint64_t available) {
+  if (!err) { return 0; }
+  err->needed = needed;
+  err->available = available;
+  return err->code;
+}
+
+bool tarn_error_has_bytes(const tarn_error_t *err) {
+  return err->needed > 0 || err->code == TARN_EPOOLFULL || err->code == TARN_EDISKFULL ||
+         err->code == TARN_ENOMEM;
+}
+
+int tarn_error_path(tarn_error_t *err, const char *path) {
+  if (!err) { return 0; }
+  const char *at = strstr(err->message, path);
+  if (at) { /* else it was too long to be told whole */
+    err->path_at = (uint16_t)(at - err->message);
+    err->path_size = (uint16_t)strlen(path);
+  }
+  return err->code;
+}
+
+int tarn_error_wrap(tarn_error_t *err, const tarn_error_t *why, const char *before) {
+  tarn_error_t was = *why;
+  tarn_error_set(err, was.code, "%s: %s", before, was.message);
+  err->needed = was.needed;
+  err->available = was.available;
+  size_t at = strlen(before) + 2 + was.path_at;
+  if (was.path_size > 0 && at + was.path_size < TARN_ERROR_TEXT - 4) {
+    err->path_at = (uint16_t)at;
+    err->path_size = was.path_size;
+  }
+  return was.code;
 }

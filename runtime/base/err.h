@@ -3,6 +3,7 @@
 #ifndef TARN_BASE_ERR_H
 #define TARN_BASE_ERR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -31,8 +32,10 @@ enum {
 
 /* An error with its story. Plain data: copy it freely. */
 typedef struct tarn_error {
-  int code;                      /* TARN_E*, 0 when nothing went wrong */
-  uint64_t needed, available;    /* bytes; for TARN_EPOOLFULL and TARN_EDISKFULL, else 0 */
+  int code;                    /* TARN_E*, 0 when nothing went wrong */
+  uint16_t path_at, path_size; /* where in message the path stands that it is about; size 0: none */
+  uint64_t needed,
+      available; /* bytes; for TARN_EPOOLFULL, TARN_EDISKFULL and TARN_ENOMEM, else 0 */
   char message[TARN_ERROR_TEXT]; /* for people; never empty when code is set */
 } tarn_error_t;
 
@@ -44,6 +47,18 @@ int tarn_error_set(tarn_error_t *err, int code, const char *fmt, ...)
  * appends strerror. */
 int tarn_error_errno(tarn_error_t *err, int sys_errno, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* How many bytes were wanted and how many there were. err: null allowed. Returns its code. */
+int tarn_error_bytes(tarn_error_t *err, uint64_t needed, uint64_t available);
+
+/* Say which path err (null allowed) is about; it must stand in the message. Returns err's code. */
+int tarn_error_path(tarn_error_t *err, const char *path);
+
+/* err is why, with "before: " before its message: code, figures and path stay. They may be the same. Returns the code. */
+int tarn_error_wrap(tarn_error_t *err, const tarn_error_t *why, const char *before);
+
+/* Is it about room, so that needed and available say something? */
+bool tarn_error_has_bytes(const tarn_error_t *err);
 
 /* The name of the Lua error kind for a code: "PoolFull". Static; "IOError" for an unknown code. */
 const char *tarn_error_kind(int code);

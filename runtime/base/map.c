@@ -8,15 +8,17 @@
 
 enum { CAPACITY_MIN = 16 };
 
-/* murmur3's finalizer: ids are sequential or carry a few high bits, neither of which a mask alone
- * spreads. */
+/* murmur3's finalizer, but for the last two bits: ids are sequential or carry a few high bits, neither
+ * of which a mask alone spreads; and those that were made one after the other, and so are often used
+ * together, share a line of the cache. */
 static size_t home_of(uint64_t key, size_t mask) {
-  key ^= key >> 33;
-  key *= 0xff51afd7ed558ccdu;
-  key ^= key >> 33;
-  key *= 0xc4ceb9fe1a85ec53u;
-  key ^= key >> 33;
-  return (size_t)key & mask;
+  uint64_t h = key >> 2;
+  h ^= h >> 33;
+  h *= 0xff51afd7ed558ccdu;
+  h ^= h >> 33;
+  h *= 0xc4ceb9fe1a85ec53u;
+  h ^= h >> 33;
+  return (size_t)(h << 2 | (key & 3)) & mask;
 }
 
 /* The slot that holds the key, or the empty one where it would go. There is always an empty

@@ -23,6 +23,17 @@ tarn_bind_t *tarn_bind_of(lua_State *L) {
   return b;
 }
 
+int tarn__new_table(lua_State *L, const char *mode) {
+  lua_newtable(L);
+  if (mode != NULL) {
+    lua_newtable(L);
+    lua_pushstring(L, mode);
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+  }
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 static int core_clock(lua_State *L) {
   lua_pushnumber(L, (double)tarn_clock_ns() / 1e9);
   return 1;
@@ -47,9 +58,11 @@ static int open_core(lua_State *L) {
   luaL_register(L, NULL, functions);
   tarn_ref_open(L);
   tarn_codec_open(L);
+  tarn__anchors_open(L);
   tarn_objects_open(L);
   tarn__fileref_open(L);
   tarn__disk_open(L);
+  tarn__raw_open(L);
   if (tarn_bind_of(L)->service != NULL) {
     tarn_messages_open(L);
     tarn_processes_open(L);
@@ -77,7 +90,10 @@ tarn_bind_t *tarn_bind_open(lua_State *L, tarn_pool_t *pool, struct tarn_service
   return b;
 }
 
-void tarn_bind_close(tarn_bind_t *b) { tarn_free(b); }
+void tarn_bind_close(tarn_bind_t *b) {
+  tarn__anchors_close(&b->anchors);
+  tarn_free(b);
+}
 
 /* The message handler: a traceback for strings, errors that are tables as they are. */
 static int on_error(lua_State *L) {

@@ -4,6 +4,7 @@
 
 #include <lua.h>
 #include <stdbool.h>
+#include "base/map.h"
 #include "pool/pool.h"
 
 struct tarn_service;
@@ -21,6 +22,16 @@ typedef struct tarn_bind_host {
   void *user;
 } tarn_bind_host_t;
 
+/* Live values by the ids of their objects (anchors.c). */
+typedef struct tarn__anchors {
+  tarn_map_t slots;    /* id -> slot, from 1 on */
+  int table;           /* registry: slot -> value */
+  uint32_t *free;      /* owned: slots to be used again */
+  uint32_t free_count; /* in free */
+  uint32_t used;       /* slots ever used */
+  uint32_t capacity;   /* of free */
+} tarn__anchors_t;
+
 /* The context of one Lua state, kept in its registry. */
 typedef struct tarn_bind {
   lua_State *L;                 /* the main state */
@@ -29,10 +40,16 @@ typedef struct tarn_bind {
   tarn_bind_host_t host;        /* all null in a state without one */
   struct tarn_event *current;   /* the event being dispatched; borrowed */
   struct tarn_drops *drops;     /* owned: live objects whose anchors must go (objects.c) */
+  tarn__anchors_t anchors;      /* values of live objects */
+  int cache;                    /* registry: id -> value, weak (objects.c) */
+  int ref_metatable, refs;      /* registry: the DRefs' metatable; those that are shared (ref.c) */
+  const void *ref_metatable_at; /* its address */
   bool making_room;             /* live values are being encoded */
 } tarn_bind_t;
 
 tarn_bind_t *tarn_bind_of(lua_State *L);
+/* A new table in the registry, with that __mode (null: an ordinary one): its number there. */
+int tarn__new_table(lua_State *L, const char *mode);
 /* Make the context and package.preload["tarn.core"]. tarn_bind_close frees what is not the collector's: after lua_close. Raises only for lack
  * of memory: call it protected. */
 tarn_bind_t *tarn_bind_open(lua_State *L, tarn_pool_t *pool, struct tarn_service *service,
@@ -74,11 +91,11 @@ int tarn_bind_raise_kind(lua_State *L, int code, const char *fmt,
 #define TARN_REF_METATABLE "tarn.DRef"
 struct tarn_held;
 typedef struct tarn_ref {
-  uint32_t origin; /* the process that made the object */
-  uint64_t id;     /* its number there */
-  uint64_t size;   /* bytes, as approx_size had it */
+  uint64_t id;   /* its number where it was made */
+  uint64_t size; /* bytes, as approx_size had it */
   struct tarn_held
       *held; /* with one of its uds; null: ours and known to nobody else (or there is no service) */
+  uint32_t origin;   /* the process that made the object */
   bool private_here; /* ours, and never left the process: its end is the object's end */
 } tarn_ref_t;
 /* The DRef at index, or null when it is something else. */
@@ -87,8 +104,8 @@ tarn_ref_t *tarn_ref_test(lua_State *L, int index);
 void tarn_ref_push(lua_State *L, uint32_t origin, uint64_t id, uint64_t size, uint32_t owner);
 /* The same for an object of ours that has just been stored, and that nobody else knows. */
 void tarn_ref_push_new(lua_State *L, uint64_t id, uint64_t size);
-/* The ref is being written into bytes that may leave the process. TARN_ENOMEM. */
-int tarn_ref_exported(lua_State *L, tarn_ref_t *ref);
+/* The ref at index is being written into bytes that may leave the process, and come back. */
+void tarn_ref_exported(lua_State *L, int index);
 /* Where the object is now. */
 uint32_t tarn_ref_owner(const tarn_ref_t *ref);
 /* Its number in our pool; 0: it is another process's. */
@@ -98,6 +115,14 @@ void tarn_ref_release(lua_State *L, int index);
 
 /* Adds core.ref_methods and the metatable. Core table at the top of the stack. */
 void tarn_ref_open(lua_State *L);
+
+/* ---- live values (anchors.c) ---- */
+void tarn__anchors_open(lua_State *L);
+void tarn__anchors_close(tarn__anchors_t *a);
+int tarn__anchor_set(lua_State *L, tarn__anchors_t *a, uint64_t id, int index); /* 0, TARN_ENOMEM */
+/* Push the value; false and nothing pushed when there is none. */
+bool tarn__anchor_push(lua_State *L, const tarn__anchors_t *a, uint64_t id);
+void tarn__anchor_drop(lua_State *L, tarn__anchors_t *a, uint64_t id);
 
 /* ---- objects (objects.c) ---- */
 void tarn_objects_open(lua_State *L);
@@ -115,8 +140,8 @@ uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags);
 /* Raise that an object is elsewhere (TARN_EMOVED; who asked us for it repeats that there), or nowhere. */
 struct tarn_place;
 int tarn__raise_moved(lua_State *L, int rc, struct tarn_place at);
-/* Export: the value of object id, encoded now if it is live. Raises KeyError, NotSerializable. One reference, the caller's. */
-tarn_value_t *tarn_object_export(lua_State *L, uint64_t id);
+/* Export: the value of object id, encoded now if it is live. flags: of tarn_pool_get. Raises KeyError, NotSerializable, Corrupt. One reference, the caller's. */
+tarn_value_t *tarn_object_export(lua_State *L, uint64_t id, uint32_t flags);
 
 /* ---- messages (messages.c), processes (processes.c) ---- */
 void tarn_messages_open(lua_State *L);
@@ -140,5 +165,7 @@ int tarn__reply_failure(lua_State *L);
 /* A new block for Lua, making room as need be: encodes live values where only they are left. Raises PoolFull, DiskFull, IOError.
  * One reference and one mapping, the caller's: hand it at once to something that releases it. */
 tarn_block_t *tarn_bind_block_create(lua_State *L, uint64_t size, bool zero);
+/* The same for memory that is given back by hand: the collector, which will not find it, is not fed. */
+tarn_block_t *tarn_bind_scratch_create(lua_State *L, uint64_t size, bool zero);
 
 #endif

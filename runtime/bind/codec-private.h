@@ -19,20 +19,22 @@
 #define TARN__TCDATA 10                      /* lua_type of a cdata in LuaJIT */
 #define TARN__INTEGER_MAX 9007199254740992.0 /* 2^53: up to here a double is an exact integer */
 #define TARN__BLOOM_BITS 4096u
+#define TARN__RECENT 512u
 
 /* ---- the codec of one Lua state (codec.c) ---- */
 
 /* References into the registry; LUA_NOREF where the Lua side has not set them yet. */
 typedef struct tarn__codec {
-  int module_names;    /* weak table: a module's table -> its NAME payload, a string */
+  int module_names; /* weak table: a module's table -> its NAME payload, a string; the metatable that a serializer is for -> the serializer */
   int function_names;  /* the same for functions found in modules */
   int metatable_names; /* the same for metatables found as a module or in one */
   int refresh_names;   /* fn(): bring the three up to date */
-  int resolve_name;    /* fn(module, key, may_load) -> object */
+  int resolve_name;    /* fn(module, key, may_load, from) -> object */
   int by_metatable;    /* weak table: metatable -> serializer */
   int by_ctype;        /* table: ctype id -> serializer */
   int match; /* fn(x) -> serializer or nil; asks `matches` and, for a cdata, the registered ctypes */
-  int find;  /* fn(name, version, hash, may_load) -> serializer or nil */
+  int find;  /* fn(name, version, hash, may_load, from) -> serializer or nil; loads it if need be */
+  int offer; /* fn(serializer): values of it leave for the first time: let other processes load it */
   int read;  /* fn(mmread, inp) -> value */
   int describe;      /* fn(cdata) -> its type in words, its ctype id */
   int int64, uint64; /* cdata int64_t[1], uint64_t[1], through which 64-bit cdata are made */
@@ -40,13 +42,16 @@ typedef struct tarn__codec {
   uint64_t *uint64_at;
   uint32_t int64_id, uint64_id; /* ctype ids */
   bool peek;           /* the ctype id may be read from a cdata's header (verified by the hooks) */
-  bool peek_tables;    /* the same for the sizes of a table's parts */
+  bool peek_tables;    /* tables and strings may be read as peek.h has them */
   const void *globals; /* the main globals' table */
   int idle_encoder, idle_decoder; /* registry slots */
   int none;                       /* an empty table: the environment of an idle state */
+  uint32_t received_from;         /* the process that the next image to be decoded came from */
   bool names_changed;             /* package.loaded has had a new entry */
   uint64_t loaded_signature;      /* of package.loaded when the names were brought up to date */
   uint64_t bloom[TARN__BLOOM_BITS / 64]; /* over the addresses in module_names */
+  uint64_t recent[TARN__RECENT]; /* strings met a moment ago, and by which walk (codec_size.c) */
+  uint32_t walks;
 } tarn__codec_t;
 
 /* A serializer's Lua table keeps in 1..6 what C needs: */
@@ -56,7 +61,9 @@ enum {
   TARN__SER_HASH, /* 8 bytes */
   TARN__SER_WRITE,
   TARN__SER_READ,
-  TARN__SER_SIZE
+  TARN__SER_SIZE,     /* or false */
+  TARN__SER_OFFERED,  /* true once it has been offered */
+  TARN__SER_TYPE_NAME /* the NAME payload of its metatable; false: that has a name of its own */
 };
 
 tarn__codec_t *tarn__codec_of(lua_State *L);
@@ -68,6 +75,8 @@ bool tarn__codec_lookup(lua_State *L, int ref, int index);
 uint32_t tarn__codec_ctype(lua_State *L, const tarn__codec_t *c, int index);
 void tarn__codec_push_int64(lua_State *L, tarn__codec_t *c, int64_t v);
 void tarn__codec_push_uint64(lua_State *L, tarn__codec_t *c, uint64_t v);
+/* Let other processes load the serializer at index, which bytes are about to refer to. */
+void tarn__codec_offer(lua_State *L, const tarn__codec_t *c, int index);
 /* The serializer for the table or cdata at index: pushes it, or false and nothing. */
 bool tarn__codec_serializer(lua_State *L, const tarn__codec_t *c, int index);
 
@@ -79,6 +88,11 @@ bool tarn__codec_table_room(const tarn__codec_t *c, const void *table, tarn__tab
 
 static inline uint32_t tarn__codec_bloom(const void *p) {
   return (uint32_t)(((uint64_t)(uintptr_t)p * 0x9E3779B97F4A7C15u) >> 52) & (TARN__BLOOM_BITS - 1);
+}
+/* False: the table at that address is no module that has a name. */
+static inline bool tarn__codec_maybe_module(const tarn__codec_t *c, const void *p) {
+  uint32_t bit = tarn__codec_bloom(p);
+  return c->bloom[bit / 64] >> bit % 64 & 1;
 }
 
 /* ---- addresses already met (codec_seen.c) ---- */
@@ -98,6 +112,24 @@ typedef struct tarn__seen {
 bool tarn__seen_put(tarn__seen_t *s, const void *key, uint32_t value, uint32_t *kept, bool *is_new);
 void tarn__seen_clear(tarn__seen_t *s);
 void tarn__seen_release(tarn__seen_t *s);
+
+/* The same for tables, of which there may be very many: numbers by address, in pages, so that tables which lie side by side are found side by
+ * side. Two tables lie at least 32 bytes apart: they have 64 themselves. */
+enum { TARN__PAGE_SHIFT = 12, TARN__GRAIN_SHIFT = 5, TARN__PAGE_GRAINS = 128 };
+typedef uint32_t tarn__page_t[TARN__PAGE_GRAINS]; /* number + 1; 0: not met */
+typedef struct tarn__tables {
+  tarn__seen_t index;  /* address of a page's first byte -> its place in pages */
+  tarn__page_t *pages; /* owned */
+  uint32_t count, capacity;
+  uintptr_t last; /* the page looked up last: address >> TARN__PAGE_SHIFT; 0: none */
+  uint32_t last_page;
+} tarn__tables_t;
+
+/* *number: the one kept for table; or, where there is none, keep number `fresh`. False: out of memory. */
+bool tarn__tables_put(tarn__tables_t *t, const void *table, uint32_t fresh, uint32_t *number,
+                      bool *again);
+void tarn__tables_clear(tarn__tables_t *t);
+void tarn__tables_release(tarn__tables_t *t);
 
 /* ---- what went wrong ---- */
 
@@ -135,9 +167,10 @@ static inline void tarn__block_give(tarn_block_t *b) {
 /* ---- encoding ---- */
 
 typedef struct tarn__encoder {
-  tarn__codec_t *codec; /* borrowed */
-  tarn_buf_t out;       /* the skeleton */
-  tarn__seen_t seen;    /* tables, functions, typed values; upvalues; DRefs; blocks */
+  tarn__codec_t *codec;  /* borrowed */
+  tarn_buf_t out;        /* the skeleton */
+  tarn__tables_t tables; /* tables met */
+  tarn__seen_t seen;     /* functions, typed values that are no tables; upvalues; DRefs; blocks */
   uint32_t made, upvalue_count;
   uint32_t depth;
   bool backrefs;
@@ -164,11 +197,19 @@ void tarn__encoder_release(tarn__encoder_t *e);
 /* Write the value at (absolute) index. */
 int tarn__encode_value(tarn__encoder_t *e, lua_State *L, int index);
 int tarn__encode_function(tarn__encoder_t *e, lua_State *L, int index);
+int tarn__encode_table(tarn__encoder_t *e, lua_State *L, int index);
+/* What a table holds, by lua_next; the table itself has been numbered. */
+int tarn__encode_walk(tarn__encoder_t *e, lua_State *L, int index);
+int tarn__encode_changed(tarn__encoder_t *e); /* a table, meanwhile */
+/* The key at key_index is the step of the path that failed. */
+void tarn__encode_step_key(tarn__encoder_t *e, lua_State *L, int key_index);
+/* What travels by name: the payload, or the serializer whose metatable it is, is at the top of the stack. */
+int tarn__encode_name(tarn__encoder_t *e, lua_State *L);
 /* The value at index with the serializer at the top of the stack (popped). */
 int tarn__encode_typed(tarn__encoder_t *e, lua_State *L, int index);
 /* The environment of the encoder, pushed; made at first use. */
 void tarn__encoder_environment(tarn__encoder_t *e, lua_State *L);
-/* A table, function or typed value: *again when it was met before (then the back-reference has been written). */
+/* A function or typed value: *again when it was met before (then the back-reference has been written). */
 int tarn__encode_identity(tarn__encoder_t *e, const void *address, bool *again);
 /* Write an ext whose length is not known yet; *mark goes to close. */
 int tarn__encode_open(tarn__encoder_t *e, int8_t type, size_t *mark);
@@ -200,6 +241,7 @@ typedef struct tarn__decoder {
   tarn_block_t **blocks; /* for bytes: made at first use, each retained and mapped; owned */
   uint64_t *offsets;     /* of the blocks in bytes; owned */
   uint32_t flags, depth;
+  uint32_t from; /* the process that the bytes came from; 0: not known */
   uint32_t made;
   int self, made_index; /* stack indices in the running C function's frame */
   uint32_t reading;     /* calls of mmread under way */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bind/codec-private.h"
+#include "bind/peek.h"
 
 static const char codec_key; /* its address is the key in the registry */
 
@@ -40,7 +41,9 @@ static uint64_t loaded_signature(lua_State *L, bool *loading) {
       sum += (uint64_t)(uintptr_t)lua_topointer(L, -1) * 0x9E3779B97F4A7C15u ^
              (uint64_t)(uintptr_t)lua_topointer(L, -2);
       count++;
-      *loading |= lua_islightuserdata(L, -1); /* what require puts there meanwhile */
+      int type =
+          lua_type(L, -1); /* require puts a mark there meanwhile; no module is one of these */
+      *loading |= type == LUA_TNUMBER || type == LUA_TLIGHTUSERDATA;
       lua_pop(L, 1);
     }
   }
@@ -73,9 +76,11 @@ void tarn__codec_refresh_names(lua_State *L, tarn__codec_t *c, bool force) {
   c->loaded_signature = signature;
 }
 
-/* core.names_changed(): package.loaded has a new entry. */
+/* core.names_changed(other): package.loaded has a new entry; other: something else has a new name. */
 static int codec_names_changed(lua_State *L) {
-  tarn__codec_of(L)->names_changed = true;
+  tarn__codec_t *c = tarn__codec_of(L);
+  c->names_changed = true;
+  if (lua_toboolean(L, 1)) { c->loaded_signature = 0; }
   return 0;
 }
 
@@ -136,36 +141,9 @@ static void verify_peek(lua_State *L, tarn__codec_t *c, int hooks) {
 
 /* ---- tables ---- */
 
-/* Where LuaJIT (GC64) keeps the size of a table's array part and its hash part's mask: the API does not tell whether a table has
- * keys beside its array, short of going through all of it. Used only where new tables have what was asked for there. */
-static tarn__table_room_t peek_table(const void *table) {
-  tarn__table_room_t room;
-  uint32_t mask;
-  memcpy(&room.slots, (const char *)table + 48, sizeof room.slots);
-  memcpy(&mask, (const char *)table + 52, sizeof mask);
-  room.nodes = mask ? mask + 1 : 0;
-  return room;
-}
-
-static bool verify_peek_tables(lua_State *L) {
-  static const struct {
-    int array, hash;
-    tarn__table_room_t expected;
-  } samples[] = {{0, 0, {0, 0}},  {5, 0, {6, 0}},     {0, 4, {0, 4}},
-                 {7, 9, {8, 16}}, {100, 0, {101, 0}}, {0, 1, {0, 2}}};
-  bool right = true;
-  for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++) {
-    lua_createtable(L, samples[i].array, samples[i].hash);
-    tarn__table_room_t room = peek_table(lua_topointer(L, -1));
-    right =
-        right && room.slots == samples[i].expected.slots && room.nodes == samples[i].expected.nodes;
-    lua_pop(L, 1);
-  }
-  return right;
-}
-
 bool tarn__codec_table_room(const tarn__codec_t *c, const void *table, tarn__table_room_t *room) {
-  if (c->peek_tables) { *room = peek_table(table); }
+  const tarn__table_t *t = table;
+  if (c->peek_tables) { *room = (tarn__table_room_t){t->slots, t->mask ? t->mask + 1 : 0}; }
   return c->peek_tables;
 }
 
@@ -197,6 +175,20 @@ bool tarn__codec_serializer(lua_State *L, const tarn__codec_t *c, int index) {
   return false;
 }
 
+void tarn__codec_offer(lua_State *L, const tarn__codec_t *c, int index) {
+  lua_rawgeti(L, index, TARN__SER_OFFERED);
+  bool offered = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  if (offered || c->offer == LUA_NOREF) { return; }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, c->offer);
+  lua_pushvalue(L, index);
+  lua_call(L, 1, 0);
+}
+
+void tarn_codec_received_from(lua_State *L, uint32_t pid) {
+  tarn__codec_of(L)->received_from = pid;
+}
+
 /* ---- the Lua side's tables and functions ---- */
 
 static void set_hook(lua_State *L, int hooks, const char *name, int *ref) {
@@ -224,7 +216,8 @@ static void set_scratch(lua_State *L, tarn__codec_t *c, int hooks) {
   verify_peek(L, c, hooks);
 }
 
-/* core.set_hooks{...}: the fields of tarn__codec_t by name; int64, uint64 come with their ids and samples; error_metatable
+/* core.set_hooks{...}: the fields of tarn__codec_t by name; int64, uint64 come with their ids and samples; peek = false: tables are read by
+ * the API from now on, true: where LuaJIT keeps them, if that is possible; error_metatable
  * and own_sources (prefixes of chunk names that are tarn's own) go into the registry for error.c. */
 static int codec_set_hooks(lua_State *L) {
   tarn__codec_t *c = tarn__codec_of(L);
@@ -241,6 +234,7 @@ static int codec_set_hooks(lua_State *L) {
                {"by_ctype", &c->by_ctype},
                {"match", &c->match},
                {"find", &c->find},
+               {"offer", &c->offer},
                {"read", &c->read},
                {"describe", &c->describe}};
   for (size_t i = 0; i < sizeof hooks / sizeof hooks[0]; i++) {
@@ -258,6 +252,8 @@ static int codec_set_hooks(lua_State *L) {
       lua_pop(L, 1);
     }
   }
+  lua_getfield(L, 1, "peek");
+  if (!lua_isnil(L, -1)) { c->peek_tables = lua_toboolean(L, -1) && tarn__peek_verify(L); }
   c->names_changed = true;
   c->loaded_signature = 0;
   return 0;
@@ -274,7 +270,7 @@ static void new_codec(lua_State *L) {
   memset(c, 0, sizeof *c);
   c->module_names = c->function_names = c->metatable_names = LUA_NOREF;
   c->refresh_names = c->resolve_name = c->by_metatable = c->by_ctype = LUA_NOREF;
-  c->match = c->find = c->read = c->describe = c->int64 = c->uint64 = LUA_NOREF;
+  c->match = c->find = c->offer = c->read = c->describe = c->int64 = c->uint64 = LUA_NOREF;
   c->idle_encoder = reserve_slot(L);
   c->idle_decoder = reserve_slot(L);
   lua_newtable(L);
@@ -282,7 +278,7 @@ static void new_codec(lua_State *L) {
   lua_pushvalue(L, LUA_GLOBALSINDEX);
   c->globals = lua_topointer(L, -1);
   lua_pop(L, 1);
-  c->peek_tables = verify_peek_tables(L);
+  c->peek_tables = tarn__peek_verify(L);
   lua_rawset(L, LUA_REGISTRYINDEX);
 }
 

@@ -35,6 +35,9 @@ int tarn_codec_decode_value(lua_State *L, tarn_value_t *v, uint32_t flags);
 /* Decode a contiguous image: bytes that stay valid during the call. Blocks are copied into new ones from the pool. */
 int tarn_codec_decode_bytes(lua_State *L, const uint8_t *bytes, size_t size, uint32_t flags);
 
+/* The next image to be decoded came from that process (0: nobody knows): it is asked first for serializers that are missing here. */
+void tarn_codec_received_from(lua_State *L, uint32_t pid);
+
 /* Approximate size of the value at index in bytes, by one cheap walk (typed values: exactly their elements' bytes, O(1)).
  * *typed: it holds a typed value (a block) somewhere, so it should be encoded at once. */
 uint64_t tarn_codec_approx_size(lua_State *L, int index, bool *typed);

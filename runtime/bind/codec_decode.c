@@ -184,7 +184,8 @@ int tarn__decode_name(tarn__decoder_t *d, lua_State *L) {
     lua_pushnil(L);
   }
   lua_pushboolean(L, !(d->flags & TARN_DECODE_NO_CODE));
-  if (lua_pcall(L, 3, 1, 0) || lua_isnil(L, -1)) {
+  lua_pushnumber(L, d->from);
+  if (lua_pcall(L, 4, 1, 0) || lua_isnil(L, -1)) {
     const char *text = lua_tostring(L, -1);
     return tarn__failure_set(&d->failure, TARN__NOT_SERIALIZABLE, "%.300s",
                              text ? text : "a name that means nothing here");
@@ -348,6 +349,8 @@ static tarn__decoder_t *begin(lua_State *L, uint32_t flags) {
   }
   memset(d, 0, sizeof *d);
   d->codec = c;
+  d->from = c->received_from;
+  c->received_from = 0;
   d->flags = flags;
   d->self = lua_gettop(L);
   return d;
@@ -376,15 +379,14 @@ static int find_serializer(void *ud, uint32_t index, const tarn_image_serializer
   lua_pushnumber(L, s->version);
   lua_pushlstring(L, (const char *)&s->hash, sizeof s->hash);
   lua_pushboolean(L, !(f->d->flags & TARN_DECODE_NO_CODE));
-  int failed = lua_isfunction(L, -5) ? lua_pcall(L, 4, 1, 0) : 1;
+  lua_pushnumber(L, f->d->from);
+  int failed = lua_isfunction(L, -6) ? lua_pcall(L, 5, 1, 0) : 1;
   if (failed || !lua_istable(L, -1)) {
     const char *text = failed ? lua_tostring(L, -1) : NULL;
-    return tarn__failure_set(
-        &f->d->failure, TARN__NOT_SERIALIZABLE,
-        "unknown serializer '%.*s' (version %u)%s%.200s; declare it in a module on "
-        "package.path, so that other processes can load it",
-        (int)(s->name_length < 80 ? s->name_length : 80), s->name, s->version, text ? ": " : "",
-        text ? text : "");
+    return tarn__failure_set(&f->d->failure, TARN__NOT_SERIALIZABLE,
+                             "unknown serializer '%.*s' (version %u)%s%.280s",
+                             (int)(s->name_length < 80 ? s->name_length : 80), s->name, s->version,
+                             text ? ": " : "", text ? text : "");
   }
   lua_rawseti(L, f->environment, (int)index + 1);
   f->d->serializer_count = index + 1;

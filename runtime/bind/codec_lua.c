@@ -4,7 +4,8 @@
  *   decode(s, opts) -> value       opts.code false: functions are refused
  *   approx_size(x) -> bytes, typed
  *   save(path, x), load(path, opts)     opts.code true: functions are allowed
- *   block_new(nbytes, zero) -> light userdata of a tarn_block_t with one mapping, the caller's (a mapping keeps the block)
+ *   block_new(nbytes, zero, scratch) -> light userdata of a tarn_block_t with one mapping, the caller's (a mapping keeps the block);
+ *                                  scratch: it is given back by hand, not by the collector
  *   set_hooks{...}                 see codec.c
  *   name_bytes(module, key) -> the payload of a NAME, for lua/tarn/names.lua
  *   raise(error)                   raise an error table with the position of the user's line in its message
@@ -14,7 +15,9 @@
 #include "base/alloc.h"
 #include "bind/codec-private.h"
 
-enum { KEPT_BYTES = 64 << 10 };
+/* The buffer is kept for the next call up to the first: memory touched for the first time costs several times what writing to it does. Up to the
+ * second a front is copied out of it, so that it can be. */
+enum { KEPT_BYTES = 8 << 20, COPIED_BYTES = 64 << 10 };
 static const size_t limit_bytes = (size_t)1 << 46;
 
 /* ---- the encoder's life ---- */
@@ -53,6 +56,7 @@ void tarn__encoder_end(lua_State *L, tarn__encoder_t *e, int index) {
   if (e->out.capacity > KEPT_BYTES) { tarn_buf_release(&e->out); }
   tarn_buf_clear(&e->out);
   tarn__seen_clear(&e->seen);
+  tarn__tables_clear(&e->tables);
   e->made = e->upvalue_count = e->depth = 0;
   e->backrefs = e->names_checked = false;
   e->writing = e->written = 0;
@@ -71,6 +75,7 @@ void tarn__encoder_release(tarn__encoder_t *e) {
   release_blocks(e);
   tarn_buf_release(&e->out);
   tarn__seen_release(&e->seen);
+  tarn__tables_release(&e->tables);
   tarn_free(e->serializers);
   tarn_free(e->refs);
   tarn_free(e->blocks);
@@ -126,7 +131,7 @@ static int take_front(tarn__encoder_t *e, uint8_t **front, size_t *size) {
     }
     from = &composed;
   }
-  if (from == &e->out && from->size <= KEPT_BYTES) {
+  if (from == &e->out && from->size <= COPIED_BYTES) {
     uint8_t *copy = tarn_malloc(from->size);
     if (!copy) { return TARN_ENOMEM; }
     memcpy(copy, from->data, from->size);
@@ -279,9 +284,14 @@ static int core_approx_size(lua_State *L) {
 static int core_block_new(lua_State *L) {
   double size = lua_tonumber(L, 1);
   if (!(size >= 0 && size <= TARN__INTEGER_MAX)) {
-    return tarn_bind_raise_kind(L, TARN_EPOOLFULL, "no memory could ever hold %f bytes", size);
+    tarn_error_t err;
+    tarn_error_set(&err, TARN_EPOOLFULL, "no memory could ever hold %g bytes", size);
+    (void)tarn_error_bytes(&err, size > 0 && size < 1e18 ? (uint64_t)size : UINT64_MAX, 0);
+    return tarn_bind_raise(L, &err);
   }
-  tarn_block_t *b = tarn_bind_block_create(L, (uint64_t)size, lua_toboolean(L, 2));
+  bool zero = lua_toboolean(L, 2), scratch = lua_toboolean(L, 3);
+  tarn_block_t *b = scratch ? tarn_bind_scratch_create(L, (uint64_t)size, zero)
+                            : tarn_bind_block_create(L, (uint64_t)size, zero);
   tarn_block_release(b);
   lua_pushlightuserdata(L, b);
   return 1;

@@ -1,4 +1,4 @@
-/* A set of addresses with a number each: open addressing, linear probing, no removal. Clearing counts up a generation, so that a
+/* Addresses with a number each. The general set: open addressing, linear probing, no removal. Clearing counts up a generation, so that a
  * small message after a large one does not pay for the large one's slots. */
 #include <string.h>
 
@@ -66,4 +66,63 @@ void tarn__seen_clear(tarn__seen_t *s) {
 void tarn__seen_release(tarn__seen_t *s) {
   tarn_free(s->slots);
   *s = (tarn__seen_t){0};
+}
+
+/* ---- tables ---- */
+
+enum { KEPT_PAGES = 1 << 13 };
+
+static bool add_page(tarn__tables_t *t, uint32_t *page) {
+  if (t->count == t->capacity) {
+    uint32_t more = t->capacity ? t->capacity * 2 : 16;
+    tarn__page_t *pages = more > t->capacity ? tarn_realloc(t->pages, more * sizeof *pages) : NULL;
+    if (!pages) { return false; }
+    t->pages = pages;
+    t->capacity = more;
+  }
+  memset(t->pages[t->count], 0, sizeof t->pages[0]);
+  *page = t->count++;
+  return true;
+}
+
+static bool find_page(tarn__tables_t *t, uintptr_t number) {
+  bool is_new;
+  uint32_t page;
+  if (!tarn__seen_put(&t->index, (const void *)(number << TARN__PAGE_SHIFT), t->count, &page,
+                      &is_new)) {
+    return false;
+  }
+  if (is_new && !add_page(t, &page)) { return false; }
+  t->last = number;
+  t->last_page = page;
+  return true;
+}
+
+bool tarn__tables_put(tarn__tables_t *t, const void *table, uint32_t fresh, uint32_t *number,
+                      bool *again) {
+  uintptr_t address = (uintptr_t)table;
+  if (t->last != address >> TARN__PAGE_SHIFT && !find_page(t, address >> TARN__PAGE_SHIFT)) {
+    return false;
+  }
+  uint32_t *slot = &t->pages[t->last_page][address >> TARN__GRAIN_SHIFT & (TARN__PAGE_GRAINS - 1)];
+  *again = *slot != 0;
+  if (!*again) { *slot = fresh + 1; }
+  *number = *slot - 1;
+  return true;
+}
+
+void tarn__tables_clear(tarn__tables_t *t) {
+  if (t->capacity > KEPT_PAGES) {
+    tarn__tables_release(t);
+    return;
+  }
+  tarn__seen_clear(&t->index);
+  t->count = 0;
+  t->last = 0;
+}
+
+void tarn__tables_release(tarn__tables_t *t) {
+  tarn__seen_release(&t->index);
+  tarn_free(t->pages);
+  *t = (tarn__tables_t){0};
 }

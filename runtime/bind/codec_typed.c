@@ -33,6 +33,7 @@ static int serializer_number(tarn__encoder_t *e, lua_State *L, int index, uint32
     return 0;
   }
   lua_pop(L, 1);
+  tarn__codec_offer(L, e->codec, index);
   if (tarn__encoder_grow((void **)&e->serializers, e->serializer_count, &e->serializer_capacity,
                          sizeof *e->serializers)) {
     return tarn__encode_out_of_memory(e, TARN_ENOMEM);
@@ -124,6 +125,7 @@ int tarn__encode_block(tarn__encoder_t *e, tarn_block_t *b) {
                                TARN_IMAGE_MAX_BLOCKS);
     }
     int rc = tarn_block_map(b, &err);
+    if (!rc && (rc = tarn_block_verify(b, &err)) != 0) { tarn_block_unmap(b); }
     if (rc) { return tarn__failure_set(&e->failure, rc, "%s", err.message); }
     tarn_block_retain(b);
     e->blocks[e->block_count++] = b;

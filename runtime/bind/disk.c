@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "bind/file-private.h"
 
 static int raise_errno(lua_State *L, const char *path, const char *what) {
@@ -50,11 +51,11 @@ static int file_identity(lua_State *L) {
   return 1;
 }
 
-/* Push a box with the object's value; nothing is touched, nothing counted. */
+/* Push a box with the object's value, verified; nothing is touched, nothing counted. */
 static tarn_value_t **peek(lua_State *L, uint64_t id) {
   tarn_value_t **box = tarn__value_box(L);
   tarn_error_t err = {0};
-  *box = tarn__object_value(L, id, TARN_GET_QUIET);
+  *box = tarn__object_value(L, id, TARN_GET_QUIET | TARN_GET_VERIFIED);
   if (*box == NULL) { tarn__object_check(L, TARN_ENOENT, &err, id); } /* deleted a moment ago */
   return box;
 }
@@ -93,7 +94,7 @@ static int file_move(lua_State *L) {
   const char *path = tarn__file_check_path(L, 2, "the file");
   lua_settop(L, 2);
   tarn_value_t **old = tarn__value_box(L);
-  *old = tarn_object_export(L, id);
+  *old = tarn_object_export(L, id, TARN_GET_VERIFIED);
   (void)tarn__file_write(L, path, false, NULL, *old);
   tarn_value_t **moved = tarn__file_open(L, path, false, NULL);
   tarn_error_t err = {0};
@@ -103,7 +104,9 @@ static int file_move(lua_State *L) {
   } /* views of it may be in use: they can be evicted as before */
   tarn__value_box_clear(old);
   tarn__value_box_clear(moved);
-  if (rc != 0) { unlink(path); } /* deleted meanwhile: nobody has seen this file yet */
+  if (rc != 0) {
+    (void)tarn_sys_unlink(path);
+  } /* deleted meanwhile: nobody has seen this file yet */
   tarn__object_check(L, rc, &err, id);
   return 0;
 }
@@ -134,11 +137,11 @@ static int file_get(lua_State *L) {
   lua_settop(L, 3);
   tarn_error_t err = {0};
   if (cached && tarn__object_push_cached(L, id)) {
-    tarn__object_check(L, tarn_pool_touch(tarn_bind_of(L)->pool, id), &err, id);
+    tarn__object_check(L, tarn_pool_touch(tarn_bind_of(L)->pool, id, &err), &err, id);
     return 1;
   }
   tarn_value_t **box = tarn__value_box(L);
-  *box = tarn_object_export(L, id);
+  *box = tarn_object_export(L, id, 0);
   tarn__file_push(L, path, *box, may_code);
   if (cached) { tarn__object_cache(L, id, -1); }
   tarn__value_box_clear(box);
@@ -150,9 +153,9 @@ static int file_delete(lua_State *L) {
   static const char magic[] = "\x89TARN\r\n\x1a";
   const char *path = tarn__file_check_path(L, 1, "the file");
   char first[8] = {0};
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  int fd = tarn_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
   if (fd < 0) { return raise_errno(L, path, "cannot open"); }
-  ssize_t n = read(fd, first, sizeof first);
+  ssize_t n = tarn_sys_pread(fd, first, sizeof first, 0);
   close(fd);
   if (n < 0) { return raise_errno(L, path, "cannot read"); }
   if (n != sizeof first || memcmp(first, magic, sizeof first) != 0) {
@@ -160,7 +163,7 @@ static int file_delete(lua_State *L) {
     tarn_error_set(&err, TARN_ECORRUPT, "not a tarn file: it is left alone");
     return tarn__file_raise(L, path, &err);
   }
-  if (unlink(path) != 0) { return raise_errno(L, path, "cannot remove"); }
+  if (tarn_sys_unlink(path) != 0) { return raise_errno(L, path, "cannot remove"); }
   return 0;
 }
 
@@ -171,7 +174,7 @@ static int pool_copy(lua_State *L) {
   tarn_error_t err = {0};
   int rc = tarn_pool_copy(b->pool, id, &err);
   if (rc == TARN_ENEEDLUA) {
-    tarn_value_release(tarn_object_export(L, id));
+    tarn_value_release(tarn_object_export(L, id, 0));
     err = (tarn_error_t){0};
     rc = tarn_pool_copy(b->pool, id, &err);
   }

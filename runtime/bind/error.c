@@ -38,10 +38,8 @@ static void push_position(lua_State *L) {
 }
 
 static void set_number(lua_State *L, const char *name, uint64_t v) {
-  if (v) {
-    lua_pushnumber(L, (double)v);
-    lua_setfield(L, -2, name);
-  }
+  lua_pushnumber(L, (double)v);
+  lua_setfield(L, -2, name);
 }
 
 void tarn_bind_push_error(lua_State *L, const tarn_error_t *err) {
@@ -51,8 +49,14 @@ void tarn_bind_push_error(lua_State *L, const tarn_error_t *err) {
   lua_setfield(L, -2, "kind");
   lua_pushstring(L, err->message[0] ? err->message : tarn_error_text(err->code));
   lua_setfield(L, -2, "message");
-  set_number(L, "needed", err->needed);
-  set_number(L, "available", err->available);
+  if (tarn_error_has_bytes(err)) {
+    set_number(L, "needed", err->needed);
+    set_number(L, "available", err->available);
+  }
+  if (err->path_size > 0) {
+    lua_pushlstring(L, err->message + err->path_at, err->path_size);
+    lua_setfield(L, -2, "path");
+  }
   luaL_getmetatable(L, TARN_ERROR_METATABLE);
   lua_setmetatable(L, -2); /* nil before lua/tarn/errors.lua is loaded */
 }

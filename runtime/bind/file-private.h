@@ -11,6 +11,13 @@
  * must be in a box. */
 uint64_t tarn__file_write(lua_State *L, const char *path, bool replace, const tarn_encoded_t *e,
                           tarn_value_t *v);
+/* The same, atomically, for a file of another form, which is these parts one after another. Replaces. */
+typedef struct tarn__file_part {
+  const void *bytes; /* borrowed */
+  size_t size;
+} tarn__file_part_t;
+uint64_t tarn__file_write_parts(lua_State *L, const char *path, const tarn__file_part_t *parts,
+                                size_t count);
 /* Raise err with the file as its path. */
 int tarn__file_raise(lua_State *L, const char *path, const tarn_error_t *err);
 
@@ -59,5 +66,8 @@ void tarn__fileref_open(lua_State *L); /* adds to the core table at the top of t
 
 /* ---- disk.c ---- */
 void tarn__disk_open(lua_State *L);
+
+/* ---- raw_file.c ---- */
+void tarn__raw_open(lua_State *L);
 
 #endif

@@ -7,12 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/sys.h"
 #include "bind/codec-private.h"
 #include "image/file.h"
 
@@ -30,12 +32,15 @@ typedef struct job {
   const void **data; /* of the blocks; owned */
   uint64_t *sizes;   /* owned */
   uint32_t count;
-  uint64_t file_size;
+  const tarn__file_part_t *parts; /* of a file of another form; borrowed */
+  size_t part_count;
+  uint64_t whole_size; /* that the file is to have */
+  uint64_t file_size;  /* so far */
 } job_t;
 
 static void clear(job_t *j) {
   if (j->fd >= 0) { close(j->fd); }
-  if (j->temporary) { unlink(j->temporary); }
+  if (j->temporary) { tarn_sys_unlink(j->temporary); }
   tarn_free(j->directory);
   tarn_free(j->temporary);
   tarn_free(j->data);
@@ -77,12 +82,18 @@ int tarn__file_raise(lua_State *L, const char *path, const tarn_error_t *err) {
 }
 
 static int raise_errno(lua_State *L, job_t *j, const char *path, const char *what) {
+  int sys_errno = errno;
   tarn_error_t err;
-  tarn_error_errno(&err, errno, "%s", what);
+  tarn_error_errno(&err, sys_errno, "%s", what);
   if (err.code == TARN_EDISKFULL) {
     struct statvfs fs;
-    err.needed = j->file_size;
-    err.available = statvfs(j->directory, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
+    struct rlimit limit;
+    err.needed = j->whole_size;
+    if (sys_errno == EFBIG && getrlimit(RLIMIT_FSIZE, &limit) == 0) {
+      err.available = limit.rlim_cur;
+    } else if (statvfs(j->directory, &fs) == 0) {
+      err.available = (uint64_t)fs.f_bavail * fs.f_frsize;
+    }
   }
   clear(j);
   return tarn__file_raise(L, path, &err);
@@ -140,6 +151,11 @@ static void take_parts(lua_State *L, job_t *j, const char *path, const tarn_enco
   if (rc == 0) {
     rc = tarn_file_compose_header(j->front, j->front_size, j->data, j->sizes, j->count, &j->header);
   }
+  j->whole_size = j->front_size;
+  for (uint32_t i = 0; rc == 0 && i < j->count; i++) {
+    j->whole_size = tarn_image_align(j->whole_size) + j->sizes[i];
+  }
+  j->whole_size += j->header.size;
   if (rc == 0) { return; }
   tarn_error_t err;
   tarn_error_set(&err, rc, "%s",
@@ -155,8 +171,7 @@ static bool write_all(job_t *j, const void *bytes, size_t size) {
   j->file_size += size;
   while (size) {
     size_t n = size < (16u << 20) ? size : 16u << 20;
-    ssize_t done = write(j->fd, at, n);
-    if (done < 0 && errno == EINTR) { continue; }
+    ssize_t done = tarn_sys_write(j->fd, at, n);
     if (done < 0) { return false; }
     at += done;
     size -= (size_t)done;
@@ -184,6 +199,13 @@ static bool write_image(job_t *j) {
       return false;
     }
     at = start + j->sizes[i];
+  }
+  return true;
+}
+
+static bool write_parts(job_t *j) {
+  for (size_t i = 0; i < j->part_count; i++) {
+    if (!write_all(j, j->parts[i].bytes, j->parts[i].size)) { return false; }
   }
   return true;
 }
@@ -222,12 +244,12 @@ static char *temporary_name(const char *path) {
 /* A file in the same directory: without a name where the file system can. */
 static bool open_file(job_t *j, const char *path) {
   if (!split(j, path)) { return false; }
-  j->fd = open(j->directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+  j->fd = tarn_sys_open(j->directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
   if (j->fd < 0) {
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) { return false; }
     char *name = temporary_name(path);
     if (!name) { return false; }
-    j->fd = mkostemp(name, O_CLOEXEC);
+    j->fd = tarn_sys_mkostemp(name, O_CLOEXEC);
     if (j->fd < 0) {
       tarn_free(name);
       return false;
@@ -242,7 +264,7 @@ static bool open_file(job_t *j, const char *path) {
 static bool give_name(const job_t *j, const char *name) {
   char self[48];
   snprintf(self, sizeof self, "/proc/self/fd/%d", j->fd);
-  return linkat(AT_FDCWD, self, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0;
+  return tarn_sys_link(self, name, AT_SYMLINK_FOLLOW) == 0;
 }
 
 static bool give_temporary_name(job_t *j, const char *path) {
@@ -265,10 +287,10 @@ static bool give_temporary_name(job_t *j, const char *path) {
 static bool put_in_place(job_t *j, const char *path, bool replace) {
   if (!replace) {
     if (!j->temporary) { return give_name(j, path); }
-    return link(j->temporary, path) == 0; /* its other name goes with the job */
+    return tarn_sys_link(j->temporary, path, 0) == 0; /* its other name goes with the job */
   }
   if (!j->temporary && !give_temporary_name(j, path)) { return false; }
-  if (rename(j->temporary, path) != 0) { return false; }
+  if (tarn_sys_rename(j->temporary, path) != 0) { return false; }
   tarn_free(j->temporary);
   j->temporary = NULL;
   return true;
@@ -276,10 +298,23 @@ static bool put_in_place(job_t *j, const char *path, bool replace) {
 
 /* So that the name itself is on the disk. Some file systems refuse it: then it is as good as it gets. */
 static void sync_directory(const job_t *j) {
-  int fd = open(j->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int fd = tarn_sys_open(j->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   if (fd < 0) { return; }
-  fsync(fd);
+  (void)tarn_sys_fsync(fd);
   close(fd);
+}
+
+/* The job, done from creating the file on. Its size in bytes. */
+static uint64_t run(lua_State *L, job_t *j, const char *path, bool replace,
+                    bool (*write_content)(job_t *)) {
+  if (!open_file(j, path)) { raise_errno(L, j, path, "cannot create a file"); }
+  if (!write_content(j) || tarn_sys_fsync(j->fd) != 0) { raise_errno(L, j, path, "cannot write"); }
+  if (!put_in_place(j, path, replace)) { raise_errno(L, j, path, "cannot put it in place"); }
+  sync_directory(j);
+  uint64_t size = j->file_size;
+  clear(j);
+  lua_pop(L, 1);
+  return size;
 }
 
 uint64_t tarn__file_write(lua_State *L, const char *path, bool replace, const tarn_encoded_t *e,
@@ -291,12 +326,14 @@ uint64_t tarn__file_write(lua_State *L, const char *path, bool replace, const ta
     raise_errno(L, j, path, "the file must not exist yet");
   }
   take_parts(L, j, path, e, v);
-  if (!open_file(j, path)) { raise_errno(L, j, path, "cannot create a file"); }
-  if (!write_image(j) || fsync(j->fd) != 0) { raise_errno(L, j, path, "cannot write"); }
-  if (!put_in_place(j, path, replace)) { raise_errno(L, j, path, "cannot put it in place"); }
-  sync_directory(j);
-  uint64_t size = j->file_size;
-  clear(j);
-  lua_pop(L, 1);
-  return size;
+  return run(L, j, path, replace, write_image);
+}
+
+uint64_t tarn__file_write_parts(lua_State *L, const char *path, const tarn__file_part_t *parts,
+                                size_t count) {
+  job_t *j = new_job(L);
+  j->parts = parts;
+  j->part_count = count;
+  for (size_t i = 0; i < count; i++) { j->whole_size += parts[i].size; }
+  return run(L, j, path, true, write_parts);
 }

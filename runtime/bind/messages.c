@@ -208,6 +208,27 @@ static int empty_request(lua_State *L, const char *method) {
   return tarn__plain_request(L, pid, method, &b, rc, (tarn_payload_t){0});
 }
 
+/* serializer_at(pid, name) -> msgid: what it offers under that name */
+static int core_serializer_at(lua_State *L) {
+  uint32_t pid = check_pid(L, 1);
+  size_t length = 0;
+  const char *name = luaL_checklstring(L, 2, &length);
+  tarn_buf_t b;
+  tarn_buf_init(&b, length + 64);
+  int rc = tarn_mp_write_array(&b, 1) | tarn_mp_write_str(&b, name, length);
+  return tarn__plain_request(L, pid, "serializer.get", &b, rc, (tarn_payload_t){0});
+}
+
+/* offer_serializer(name, image) */
+static int core_offer_serializer(lua_State *L) {
+  size_t size = 0;
+  const char *name = luaL_checkstring(L, 1), *image = luaL_checklstring(L, 2, &size);
+  if (tarn_service_offer(tarn_bind_of(L)->service, name, image, size) != 0) {
+    return tarn_bind_raise_kind(L, TARN_ENOMEM, "out of memory for a serializer");
+  }
+  return 0;
+}
+
 static int core_ping(lua_State *L) { return empty_request(L, "ping"); }
 static int pool_stats_at(lua_State *L) { return empty_request(L, "pool.stats"); }
 
@@ -264,6 +285,7 @@ static int decode_event(lua_State *L, tarn_event_t *e) {
   bool list = e->kind == TARN_EVENT_REQUEST || e->kind == TARN_EVENT_NOTIFY;
   if (e->kind == TARN_EVENT_RESPONSE) { list = !take_single(L, e->msgid) && e->ok; }
   uint32_t flags = TARN_DECODE_SEALED | (list ? TARN_DECODE_SPREAD : 0u);
+  tarn_codec_received_from(L, e->foreign ? 0 : e->pid);
   if (e->value != NULL) {
     tarn_bind_feed(L, tarn_value_size(e->value));
     return tarn_codec_decode_value(L, e->value, flags);
@@ -338,7 +360,7 @@ static int serve_get(lua_State *L) {
   }
   int rc = tarn_service_ref_find(b->service, (uint32_t)origin, id, &local, &at);
   if (rc != 0) { return tarn__raise_moved(L, rc, at); }
-  tarn_payload_t p = {.value = tarn_object_export(L, local)};
+  tarn_payload_t p = {.value = tarn_object_export(L, local, TARN_GET_VERIFIED)};
   (void)tarn_service_reply(b->service, e->token, e->msgid, true, e->foreign, p);
   return 0;
 }
@@ -376,6 +398,7 @@ static void store_payload(lua_State *L, tarn_event_t *e) {
     const char *bytes = lua_type(L, 4) == LUA_TSTRING ? lua_tolstring(L, 4, &size) : NULL;
     if (bytes == NULL) { tarn_bind_raise_kind(L, TARN_EPROTO, "pool.set: an image is needed"); }
     lua_settop(L, 4);
+    tarn_codec_received_from(L, e->pid);
     tarn_codec_decode_bytes(L, (const uint8_t *)bytes, size, 0);
     lua_replace(L, 4);
     lua_insert(L, 3); /* the value before the flags */
@@ -428,6 +451,8 @@ void tarn_messages_open(lua_State *L) {
                                        {"wait", core_wait},
                                        {"congested", core_congested},
                                        {"ping", core_ping},
+                                       {"serializer_at", core_serializer_at},
+                                       {"offer_serializer", core_offer_serializer},
                                        {"pool_get_at", pool_get_at},
                                        {"pool_delete_at", pool_delete_at},
                                        {"pool_set_at", pool_set_at},

@@ -18,7 +18,7 @@ static int pool_copy_at(lua_State *L) {
   uint64_t id = tarn__object_own_id(L);
   uint32_t pid = (uint32_t)luaL_checknumber(L, 2), flags = 0;
   tarn_error_t err = {0};
-  tarn_payload_t p = {.value = tarn_object_export(L, id)};
+  tarn_payload_t p = {.value = tarn_object_export(L, id, TARN_GET_VERIFIED)};
   int rc = tarn_pool_flags(b->pool, id, &flags);
   if (rc != 0) {
     tarn_value_release(p.value);
@@ -41,7 +41,7 @@ static int ref_adopt(lua_State *L) {
   tarn__object_check(L, of == 0 ? TARN_ENOENT : tarn_pool_flags(b->pool, of, &flags), &err,
                      copy->id);
   /* The same value twice: no byte is copied, and the copy's own end leaves it to the other. */
-  uint64_t id = tarn_object_store(L, tarn_object_export(L, of), TARN_BLOCK_WAIT | flags << 8);
+  uint64_t id = tarn_object_store(L, tarn_object_export(L, of, 0), TARN_BLOCK_WAIT | flags << 8);
   if (tarn_service_ref_adopt(b->service, r->origin, r->id, id, from, moves) != 0) {
     (void)tarn_pool_delete(b->pool, id);
     return tarn_bind_raise_kind(L, TARN_ENOMEM, "out of memory for a reference");

@@ -1,9 +1,10 @@
-/* Pool objects in Lua. A live value is anchored in the table `live` under its id; a value that has an image is only remembered weakly, so that the
- * owner gets the same Lua object while there is one. Lua thread only, but for tarn_drops_add. */
+/* Pool objects in Lua. A live value is anchored (anchors.c); a value that has an image is only remembered weakly, so that the owner gets
+ * the same Lua object while there is one. Lua thread only, but for tarn_drops_add. */
 #include <lauxlib.h>
 #include <limits.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include "base/alloc.h"
 #include "base/log.h"
 #include "bind.h"
@@ -11,10 +12,7 @@
 #include "file-private.h"
 #include "service/service.h"
 
-enum { MAX_ROUNDS = 10000, SCRUBBED_SLOTS = 200 };
-
-static const char live_key = 0;  /* registry: id -> value, strong */
-static const char cache_key = 0; /* registry: id -> value, weak */
+enum { MAX_ROUNDS = 10000, DROPS_KEPT = 1000, SCRUBBED_SLOTS = 200 };
 
 /* ---- objects that are gone: ids that any thread puts here ---- */
 
@@ -25,8 +23,9 @@ typedef struct ids {
 
 struct tarn_drops {
   pthread_mutex_t mutex;
-  ids_t anchors; /* of live objects, to be dropped */
-  ids_t deleted; /* watched objects */
+  ids_t anchors;         /* of live objects, to be dropped */
+  ids_t deleted;         /* watched objects */
+  atomic_size_t waiting; /* anchors */
 };
 
 struct tarn_drops *tarn_drops_create(void) {
@@ -62,6 +61,7 @@ static void add(struct tarn_drops *d, ids_t *list, uint64_t id) {
 void tarn_drops_add(void *user, uint64_t id) {
   struct tarn_drops *d = user;
   add(d, &d->anchors, id);
+  atomic_fetch_add_explicit(&d->waiting, 1, memory_order_relaxed);
 }
 
 void tarn_drops_add_deleted(void *user, uint64_t id) {
@@ -90,14 +90,27 @@ static bool any_deleted(struct tarn_drops *d) {
   return any;
 }
 
-static void push_table(lua_State *L, const char *key) {
-  lua_pushlightuserdata(L, (void *)(uintptr_t)key);
-  lua_rawget(L, LUA_REGISTRYINDEX);
+bool tarn__object_push_live(lua_State *L, uint64_t id) {
+  return tarn__anchor_push(L, &tarn_bind_of(L)->anchors, id);
 }
 
-/* table[id] = the value at the top, which is popped. */
-static void table_set(lua_State *L, const char *key, uint64_t id) {
-  push_table(L, key);
+static bool push_cached(lua_State *L, const tarn_bind_t *b, uint64_t id) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->cache);
+  lua_pushnumber(L, (double)id);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+  if (!lua_isnil(L, -1)) { return true; }
+  lua_pop(L, 1);
+  return false;
+}
+
+bool tarn__object_push_cached(lua_State *L, uint64_t id) {
+  return push_cached(L, tarn_bind_of(L), id);
+}
+
+/* cache[id] = the value at the top of the stack, which is popped. */
+static void set_cached(lua_State *L, const tarn_bind_t *b, uint64_t id) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->cache);
   lua_insert(L, -2);
   lua_pushnumber(L, (double)id);
   lua_insert(L, -2);
@@ -105,34 +118,14 @@ static void table_set(lua_State *L, const char *key, uint64_t id) {
   lua_pop(L, 1);
 }
 
-/* Push table[id]; false and nothing pushed when it is nil. */
-static bool table_get(lua_State *L, const char *key, uint64_t id) {
-  push_table(L, key);
-  lua_pushnumber(L, (double)id);
-  lua_rawget(L, -2);
-  lua_remove(L, -2);
-  if (lua_isnil(L, -1)) {
-    lua_pop(L, 1);
-    return false;
-  }
-  return true;
-}
-
-/* Remember the value at index under id, weakly. Strings and numbers are values, not objects: nothing to remember. */
-static void cache(lua_State *L, uint64_t id, int index) {
+/* Strings and numbers are values, not objects: nothing to remember. */
+void tarn__object_cache(lua_State *L, uint64_t id, int index) {
   int type = lua_type(L, index);
   if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER || type == LUA_TSTRING) {
     return;
   }
   lua_pushvalue(L, index);
-  table_set(L, &cache_key, id);
-}
-
-bool tarn__object_push_live(lua_State *L, uint64_t id) { return table_get(L, &live_key, id); }
-bool tarn__object_push_cached(lua_State *L, uint64_t id) { return table_get(L, &cache_key, id); }
-
-void tarn__object_cache(lua_State *L, uint64_t id, int index) {
-  cache(L, id, index < 0 ? lua_gettop(L) + 1 + index : index);
+  set_cached(L, tarn_bind_of(L), id);
 }
 
 static void drop_anchors(lua_State *L, tarn_bind_t *b) {
@@ -140,11 +133,18 @@ static void drop_anchors(lua_State *L, tarn_bind_t *b) {
   if (d == NULL) { return; }
   size_t count = 0;
   uint64_t *ids = take(d, &d->anchors, &count);
-  for (size_t i = 0; i < count; i++) {
-    lua_pushnil(L);
-    table_set(L, &live_key, ids[i]);
-  }
+  atomic_store_explicit(&d->waiting, 0, memory_order_relaxed);
+  for (size_t i = 0; i < count; i++) { tarn__anchor_drop(L, &b->anchors, ids[i]); }
   tarn_free(ids);
+}
+
+/* A task that stores and drops without a pause has no boundary at which it would be done. */
+static void drop_many_anchors(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  if (b->drops == NULL) { return; }
+  if (atomic_load_explicit(&b->drops->waiting, memory_order_relaxed) >= DROPS_KEPT) {
+    drop_anchors(L, b);
+  }
 }
 
 /* ---- encoding ---- */
@@ -166,18 +166,18 @@ static int value_of(tarn_bind_t *b, tarn_encoded_t *e, tarn_value_t **v, tarn_er
 }
 
 static void forget_live(lua_State *L, uint64_t id) {
-  if (table_get(L, &live_key, id)) {
-    cache(L, id, -1);
+  tarn_bind_t *b = tarn_bind_of(L);
+  if (tarn__anchor_push(L, &b->anchors, id)) {
+    tarn__object_cache(L, id, -1);
     lua_pop(L, 1);
-    lua_pushnil(L);
-    table_set(L, &live_key, id);
+    tarn__anchor_drop(L, &b->anchors, id);
   }
 }
 
 /* Encode the live object id into *v and tell the pool. Raises what encoding raises. */
 static int encode_live(lua_State *L, uint64_t id, tarn_value_t **v, tarn_error_t *err) {
   tarn_bind_t *b = tarn_bind_of(L);
-  if (!table_get(L, &live_key, id)) {
+  if (!tarn__anchor_push(L, &b->anchors, id)) {
     return tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
   }
   tarn_encoded_t *e = tarn_codec_encode(L, -1);
@@ -231,7 +231,9 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
     return true;
   }
   if (rc == TARN_ENEEDLUA || rc == TARN_EAGAIN) {
+    uint64_t needed = err->needed, available = err->available;
     tarn_error_set(err, TARN_EPOOLFULL, "no room: what fills the pool cannot be moved to disk");
+    (void)tarn_error_bytes(err, needed, available);
   }
   return false;
 }
@@ -292,9 +294,9 @@ tarn_value_t *tarn__object_value(lua_State *L, uint64_t id, uint32_t flags) {
   return v;
 }
 
-tarn_value_t *tarn_object_export(lua_State *L, uint64_t id) {
+tarn_value_t *tarn_object_export(lua_State *L, uint64_t id, uint32_t flags) {
   tarn_error_t err = {0};
-  tarn_value_t *v = tarn__object_value(L, id, 0);
+  tarn_value_t *v = tarn__object_value(L, id, flags);
   if (v == NULL) { tarn__object_check(L, encode_live(L, id, &v, &err), &err, id); }
   return v;
 }
@@ -345,7 +347,7 @@ static uint64_t set_encoded(lua_State *L, uint32_t flags) {
   tarn__object_check(L, value_of(tarn_bind_of(L), tarn_codec_encode(L, 1), &v, &err), &err, 0);
   lua_pop(L, 1);
   uint64_t id = tarn_object_store(L, v, flags);
-  cache(L, id, 1);
+  tarn__object_cache(L, id, 1);
   return id;
 }
 
@@ -364,15 +366,17 @@ static uint64_t set_live(lua_State *L, uint32_t flags, uint64_t size) {
     rc = tarn_pool_set_live(b->pool, size, flags, &id, &err);
   } while (rc == TARN_ENEEDLUA && tarn_bind_make_room(L));
   if (rc == TARN_EPOOLFULL || rc == TARN_ENEEDLUA) { return 0; }
+  if (rc == 0 && (rc = tarn__anchor_set(L, &b->anchors, id, 1)) != 0) {
+    (void)tarn_pool_delete(b->pool, id);
+  }
   tarn__object_check(L, rc, &err, 0);
-  lua_pushvalue(L, 1);
-  table_set(L, &live_key, id);
   return id;
 }
 
 /* pool_set(x, flags, size) -> DRef. size: what the user says that x takes; nil: approx_size. */
 static int pool_set(lua_State *L) {
   luaL_checkany(L, 1);
+  drop_many_anchors(L);
   uint32_t flags = TARN_BLOCK_WAIT | ((uint32_t)luaL_optinteger(L, 2, 0) << 8);
   double said = luaL_optnumber(L, 3, -1);
   lua_settop(L, 1);
@@ -386,12 +390,13 @@ static int pool_set(lua_State *L) {
   return 1;
 }
 
-static int pool_get(lua_State *L) {
-  tarn_bind_t *b = tarn_bind_of(L);
-  uint64_t id = tarn__object_own_id(L);
-  tarn_error_t err = {0};
-  if (table_get(L, &live_key, id) || table_get(L, &cache_key, id)) {
-    tarn__object_check(L, tarn_pool_touch(b->pool, id), &err, id);
+/* Push the value of object id, which is ours. */
+static int push_own_value(lua_State *L, tarn_bind_t *b, uint64_t id) {
+  if (tarn__anchor_push(L, &b->anchors, id) || push_cached(L, b, id)) {
+    tarn_error_t err; /* not cleared as a whole: it is hardly ever looked at */
+    err.code = 0;
+    int rc = tarn_pool_touch(b->pool, id, &err);
+    if (rc != 0) { tarn__object_check(L, rc, &err, id); }
     return 1;
   }
   tarn_value_t **box = tarn__value_box(L); /* decoding may raise */
@@ -400,18 +405,31 @@ static int pool_get(lua_State *L) {
     raise_missing(L, id);
   } /* live, and its anchor is gone: deleted a moment ago */
   tarn_codec_decode_value(L, *box, 0);
-  cache(L, id, -1);
+  tarn__object_cache(L, id, -1);
   tarn__value_box_clear(box);
   return 1;
 }
 
+static int pool_get(lua_State *L) {
+  return push_own_value(L, tarn_bind_of(L), tarn__object_own_id(L));
+}
+
+/* pool_get_here(x) -> true and the value, when x is a DRef to an object of ours; else false: the one call of the commonest case. */
+static int pool_get_here(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  const tarn_ref_t *r = tarn_ref_test(L, 1);
+  uint64_t id = r != NULL ? tarn_ref_local(L, r) : 0;
+  lua_pushboolean(L, id != 0);
+  return id != 0 ? 1 + push_own_value(L, b, id) : 1;
+}
+
 static int pool_delete(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
   uint64_t id = tarn__object_own_id(L);
-  (void)tarn_pool_delete(tarn_bind_of(L)->pool, id);
+  (void)tarn_pool_delete(b->pool, id);
+  tarn__anchor_drop(L, &b->anchors, id);
   lua_pushnil(L);
-  table_set(L, &live_key, id);
-  lua_pushnil(L);
-  table_set(L, &cache_key, id);
+  set_cached(L, b, id);
   return 0;
 }
 
@@ -437,7 +455,7 @@ static int pool_evict(lua_State *L) {
   tarn_error_t err = {0};
   int rc = tarn_pool_evict(b->pool, id, &err);
   if (rc == TARN_ENEEDLUA) {
-    tarn_value_release(tarn_object_export(L, id));
+    tarn_value_release(tarn_object_export(L, id, 0));
     rc = tarn_pool_evict(b->pool, id, &err);
   }
   tarn__object_check(L, rc, &err, id);
@@ -491,21 +509,10 @@ static int pool_clear(lua_State *L) {
   return 0;
 }
 
-static void new_table(lua_State *L, const char *key, const char *mode) {
-  lua_pushlightuserdata(L, (void *)(uintptr_t)key);
-  lua_newtable(L);
-  if (mode != NULL) {
-    lua_newtable(L);
-    lua_pushstring(L, mode);
-    lua_setfield(L, -2, "__mode");
-    lua_setmetatable(L, -2);
-  }
-  lua_rawset(L, LUA_REGISTRYINDEX);
-}
-
 void tarn_objects_open(lua_State *L) {
   static const luaL_Reg functions[] = {{"pool_set", pool_set},
                                        {"pool_get", pool_get},
+                                       {"pool_get_here", pool_get_here},
                                        {"pool_delete", pool_delete},
                                        {"pool_size", pool_size},
                                        {"pool_evict", pool_evict},
@@ -514,7 +521,7 @@ void tarn_objects_open(lua_State *L) {
                                        {"pool_clear", pool_clear},
                                        {"pool_destroy_on_evict", pool_destroy_on_evict},
                                        {NULL, NULL}};
-  new_table(L, &live_key, NULL);
-  new_table(L, &cache_key, "v");
+  tarn_bind_t *b = tarn_bind_of(L);
+  b->cache = tarn__new_table(L, "v");
   luaL_register(L, NULL, functions);
 }

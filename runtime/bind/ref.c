@@ -1,7 +1,8 @@
 /* DRefs in Lua: one userdata for an object while any is alive, so that refs compare and hash by identity. Lua thread only.
  *
- * A ref to an object of ours that has never left is *private*: nothing in C knows of it, and its end is the object's. Else it holds an entry of the
- * service's table of references (service/refs.c), which knows who else does. */
+ * A ref to an object of ours that has never left is *private*: it is made and forgotten, its end is the object's, and nothing else knows of it. From the
+ * moment on when its bytes may come back from elsewhere it is in a weak table, and holds an entry of the service's table of
+ * references (service/refs.c), which knows who else does. */
 #include <inttypes.h>
 #include <lauxlib.h>
 #include <stdio.h>
@@ -9,9 +10,6 @@
 #include "bind.h"
 #include "file-private.h"
 #include "service/service.h"
-
-static const char refs_key =
-    0; /* registry: weak-valued table, 12 raw bytes of owner and id -> userdata */
 
 static tarn_ref_t *check_ref(lua_State *L, int index) {
   tarn_ref_t *r = tarn_ref_test(L, index);
@@ -22,66 +20,70 @@ static tarn_ref_t *check_ref(lua_State *L, int index) {
 tarn_ref_t *tarn_ref_test(lua_State *L, int index) {
   tarn_ref_t *r = lua_touserdata(L, index);
   if (r == NULL || !lua_getmetatable(L, index)) { return NULL; }
-  luaL_getmetatable(L, TARN_REF_METATABLE);
-  bool same = lua_rawequal(L, -1, -2);
-  lua_pop(L, 2);
-  return same ? r : NULL;
+  const void *metatable = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  return metatable == tarn_bind_of(L)->ref_metatable_at ? r : NULL;
 }
 
-static uint32_t self_of(const tarn_bind_t *b) {
-  return b != NULL && b->service != NULL ? tarn_service_id(b->service) : 1;
+/* A new userdata, pushed. */
+static tarn_ref_t *make(lua_State *L, const tarn_bind_t *b, const tarn_ref_t *what) {
+  tarn_ref_t *r = lua_newuserdata(L, sizeof(*r));
+  *r = *what;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->ref_metatable);
+  lua_setmetatable(L, -2);
+  return r;
 }
 
-/* The userdata for it, pushed, and whether it is new. */
-static tarn_ref_t *push(lua_State *L, uint32_t origin, uint64_t id, uint64_t size, bool *is_new) {
+/* r takes an entry: of an object that is at owner, if nothing better is known. */
+static void hold(lua_State *L, const tarn_bind_t *b, tarn_ref_t *r, uint32_t owner) {
+  if (b->service == NULL) { return; }
+  r->held = tarn_service_ref_open(b->service, r->origin, r->id, owner);
+  if (r->held == NULL) { tarn_bind_raise_kind(L, TARN_ENOMEM, "out of memory for a reference"); }
+}
+
+/* Push the table of shared refs (weak values), and the key in it: 12 raw bytes of origin and id. */
+static void push_place(lua_State *L, const tarn_bind_t *b, uint32_t origin, uint64_t id) {
   char key[12];
   memcpy(key, &origin, 4);
   memcpy(key + 4, &id, 8);
-  lua_pushlightuserdata(L, (void *)(uintptr_t)&refs_key);
-  lua_rawget(L, LUA_REGISTRYINDEX);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->refs);
   lua_pushlstring(L, key, sizeof(key));
-  lua_pushvalue(L, -1);
-  lua_rawget(L, -3);
-  tarn_ref_t *r = lua_touserdata(L, -1);
-  *is_new = r == NULL;
-  if (r == NULL) {
-    lua_pop(L, 1);
-    r = lua_newuserdata(L, sizeof(*r));
-    *r = (tarn_ref_t){.origin = origin, .id = id, .size = size};
-    luaL_getmetatable(L, TARN_REF_METATABLE);
-    lua_setmetatable(L, -2);
-    lua_pushvalue(L, -2);
-    lua_pushvalue(L, -2);
-    lua_rawset(L, -5);
-  }
-  lua_replace(L, -3);
-  lua_pop(L, 1);
-  return r;
 }
 
 void tarn_ref_push(lua_State *L, uint32_t origin, uint64_t id, uint64_t size, uint32_t owner) {
   const tarn_bind_t *b = tarn_bind_of(L);
-  bool is_new = false;
-  tarn_ref_t *r = push(L, origin, id, size, &is_new);
-  if (!is_new || b->service == NULL) { return; }
-  r->held = tarn_service_ref_open(b->service, origin, id, owner);
-  if (r->held == NULL) { tarn_bind_raise_kind(L, TARN_ENOMEM, "out of memory for a reference"); }
+  push_place(L, b, origin, id);
+  lua_pushvalue(L, -1);
+  lua_rawget(L, -3);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    tarn_ref_t *r = make(L, b, &(tarn_ref_t){.origin = origin, .id = id, .size = size});
+    lua_pushvalue(L, -2);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, -5);
+    hold(L, b, r, owner);
+  }
+  lua_replace(L, -3);
+  lua_pop(L, 1);
 }
 
 void tarn_ref_push_new(lua_State *L, uint64_t id, uint64_t size) {
-  bool is_new = false;
-  push(L, self_of(tarn_bind_of(L)), id, size, &is_new)->private_here = true;
+  const tarn_bind_t *b = tarn_bind_of(L);
+  uint32_t origin = b->service != NULL ? tarn_service_id(b->service) : 1;
+  make(L, b, &(tarn_ref_t){.origin = origin, .id = id, .size = size, .private_here = true});
 }
 
-int tarn_ref_exported(lua_State *L, tarn_ref_t *ref) {
+void tarn_ref_exported(lua_State *L, int index) {
   const tarn_bind_t *b = tarn_bind_of(L);
-  if (!ref->private_here) { return 0; }
-  if (b->service != NULL) {
-    ref->held = tarn_service_ref_open(b->service, ref->origin, ref->id, ref->origin);
-    if (ref->held == NULL) { return TARN_ENOMEM; }
-  }
-  ref->private_here = false;
-  return 0;
+  tarn_ref_t *r = lua_touserdata(L, index);
+  if (!r->private_here) { return; }
+  lua_pushvalue(L, index);
+  push_place(L, b, r->origin, r->id);
+  lua_pushvalue(L, -3);
+  lua_rawset(L, -3);
+  lua_pop(L, 2);
+  hold(L, b, r, r->origin);
+  r->private_here = false;
 }
 
 uint32_t tarn_ref_owner(const tarn_ref_t *ref) {
@@ -96,12 +98,9 @@ uint64_t tarn_ref_local(lua_State *L, const tarn_ref_t *ref) {
 
 static void let_go(tarn_bind_t *b, tarn_ref_t *r) {
   if (b == NULL || r->id == 0) { return; }
-  bool known = b->service != NULL && r->private_here && tarn_service_ref_known(b->service, r->id);
   if (r->held != NULL) {
     tarn_service_ref_close(b->service, r->held);
-  } else if (
-      r->private_here &&
-      !known) { /* known: another userdata for it was made while this one waited for its end */
+  } else if (r->private_here) {
     (void)tarn_pool_delete(b->pool, r->id);
   }
   r->held = NULL;
@@ -110,12 +109,7 @@ static void let_go(tarn_bind_t *b, tarn_ref_t *r) {
 
 void tarn_ref_release(lua_State *L, int index) {
   tarn_ref_t *r = check_ref(L, index);
-  char key[12];
-  memcpy(key, &r->origin, 4);
-  memcpy(key + 4, &r->id, 8);
-  lua_pushlightuserdata(L, (void *)(uintptr_t)&refs_key);
-  lua_rawget(L, LUA_REGISTRYINDEX);
-  lua_pushlstring(L, key, sizeof(key));
+  push_place(L, tarn_bind_of(L), r->origin, r->id);
   lua_pushnil(L);
   lua_rawset(L, -3);
   lua_pop(L, 1);
@@ -202,13 +196,8 @@ static int core_ref_figures(lua_State *L) {
 }
 
 void tarn_ref_open(lua_State *L) {
-  lua_pushlightuserdata(L, (void *)(uintptr_t)&refs_key);
-  lua_newtable(L);
-  lua_newtable(L);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawset(L, LUA_REGISTRYINDEX);
+  tarn_bind_t *b = tarn_bind_of(L);
+  b->refs = tarn__new_table(L, "v");
 
   lua_newtable(L); /* core.ref_methods: Lua adds get and delete */
   lua_pushcfunction(L, ref_key);
@@ -225,7 +214,8 @@ void tarn_ref_open(lua_State *L) {
   lua_setfield(L, -2, "__gc");
   lua_pushliteral(L, "DRef");
   lua_setfield(L, -2, "__name");
-  lua_pop(L, 1);
+  b->ref_metatable_at = lua_topointer(L, -1);
+  b->ref_metatable = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_setfield(L, -2, "ref_methods");
   lua_pushcfunction(L, core_ref_release);
   lua_setfield(L, -2, "ref_release");

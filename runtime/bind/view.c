@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/utf8.h"
 #include "image/file.h"
 
 void tarn_view_drop(tarn_view_t *view) {
@@ -15,6 +16,10 @@ void tarn_view_drop(tarn_view_t *view) {
 
 double tarn_view_hash(const void *bytes, uint64_t size) {
   return (double)(tarn_hash64(bytes, (size_t)size) >> 11);
+}
+
+bool tarn_view_is_utf8(const void *bytes, uint64_t size) {
+  return tarn_utf8_valid(bytes, (size_t)size);
 }
 
 /* LuaJIT keeps the types of values in the bits of NaNs: with bits 48..50 of one set (and its sign, which a unary minus may set) it would be

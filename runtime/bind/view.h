@@ -19,6 +19,9 @@ void tarn_view_drop(tarn_view_t *view);
 /* 53 bits of a hash of the bytes, as a number that Lua keeps exactly. */
 double tarn_view_hash(const void *bytes, uint64_t size);
 
+/* Are these bytes UTF-8? */
+bool tarn_view_is_utf8(const void *bytes, uint64_t size);
+
 /* Make NaNs that LuaJIT would take for something else ordinary ones: count floating-point numbers of number_bytes (4, 8), each stride_bytes
  * after the one before, aligned. How many there were. */
 uint64_t tarn_view_mend_nans(void *first, uint64_t count, uint32_t stride_bytes,

@@ -153,6 +153,9 @@ static void run(tarn_host_t *h) {
         more = tarn_bind_boot(h->bind, "step") == 1;
       } /* what the user's callbacks have woken */
     }
+    if (!more) {
+      tarn_pool_boundary(h->pool);
+    } /* nothing may come for long: dead views hold memory */
     enter(h);
   }
   leave(h);

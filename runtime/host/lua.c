@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "host-private.h"
@@ -18,6 +19,7 @@
 /* Between Lua and LuaJIT's own allocator: counts the heap's bytes, which pool.stats and the budget's users read. */
 static void *counting_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
   tarn_host_t *h = ud;
+  if (new_size > old_size && tarn_alloc_lua_must_fail()) { return NULL; }
   void *q = h->lua_alloc(h->lua_alloc_ud, p, old_size, new_size);
   if (q != NULL || new_size == 0) {
     uint64_t bytes = h->lua_bytes + new_size - (p != NULL ? old_size : 0);

@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/machine.h"
 
 const char *tarn_usage(void) {
   return "usage: tarn [options] [script.lua [args...]]\n"
          "       tarn worker\n"
+         "       tarn inspect FILE...   what saved files hold; verifies their checksums\n"
          "  -p, --procs N        start N local workers first\n"
          "  -m, --memory SIZE    memory for data of every process, e.g. 512MB or 1GiB\n"
          "  -d, --spill-dir DIR  where spilled bytes live (default ./.tarn)\n"
@@ -115,12 +117,20 @@ static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_erro
   return 0;
 }
 
+/* `tarn inspect FILE...`: code that looks at its arguments. */
+static int parse_inspect(int argc, tarn_options_t *o, tarn_error_t *err) {
+  o->code = "os.exit(require('tarn.inspect').run(...))";
+  o->script_index = 2;
+  return argc > 2 ? 0 : tarn_error_set(err, TARN_EINVAL, "tarn inspect: which file?");
+}
+
 int tarn_options_parse(int argc, char **argv, tarn_options_t *o, tarn_error_t *err) {
   memset(o, 0, sizeof(*o));
   o->spill_dir = ".tarn";
   o->argc = argc;
   o->argv = argv;
   int i = 1;
+  if (argc > 1 && strcmp(argv[1], "inspect") == 0) { return parse_inspect(argc, o, err); }
   if (argc > 1 && strcmp(argv[1], "worker") == 0) {
     o->worker = true;
     i = 2;
@@ -141,36 +151,8 @@ int tarn_options_parse(int argc, char **argv, tarn_options_t *o, tarn_error_t *e
   return 0;
 }
 
-/* A number in the first line of a file, or UINT64_MAX. */
-static uint64_t read_number(const char *path) {
-  FILE *f = fopen(path, "re");
-  unsigned long long n = 0;
-  if (f == NULL) { return UINT64_MAX; }
-  int got = fscanf(f, "%llu", &n);
-  fclose(f);
-  return got == 1 ? (uint64_t)n : UINT64_MAX;
-}
-
-static uint64_t meminfo_available(void) {
-  FILE *f = fopen("/proc/meminfo", "re");
-  char line[128];
-  unsigned long long kib = 0;
-  uint64_t bytes = 0;
-  if (f == NULL) { return 0; }
-  while (bytes == 0 && fgets(line, sizeof(line), f) != NULL) {
-    if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) { bytes = (uint64_t)kib << 10; }
-  }
-  fclose(f);
-  return bytes;
-}
-
 uint64_t tarn_default_memory(uint32_t processes) {
-  uint64_t available = meminfo_available();
-  uint64_t max = read_number("/sys/fs/cgroup/memory.max"),
-           used = read_number("/sys/fs/cgroup/memory.current");
-  if (max != UINT64_MAX && used != UINT64_MAX && (max > used ? max - used : 0) < available) {
-    available = max > used ? max - used : 0;
-  }
+  uint64_t available = tarn_machine_available();
   uint64_t share = available / 2 / (processes > 0 ? processes : 1);
   const uint64_t most = UINT64_C(1) << 30, least = UINT64_C(16) << 20;
   return share > most ? most : share < least ? least : share;

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <xxhash.h>
 
+#include "base/alloc.h"
 #include "image/image-private.h"
 
 static const uint8_t magic[8] = {0x89, 'T', 'A', 'R', 'N', '\r', '\n', 0x1a};
@@ -24,6 +25,26 @@ enum {
 };
 
 uint64_t tarn_hash64(const void *bytes, size_t size) { return XXH3_64bits(bytes, size); }
+
+struct tarn_hash {
+  XXH3_state_t state;
+};
+
+tarn_hash_t *tarn_hash_begin(void) {
+  tarn_hash_t *h = tarn_aligned(64, (sizeof *h + 63) & ~(size_t)63);
+  if (h) { XXH3_64bits_reset(&h->state); }
+  return h;
+}
+
+void tarn_hash_add(tarn_hash_t *h, const void *bytes, size_t size) {
+  XXH3_64bits_update(&h->state, bytes, size);
+}
+
+uint64_t tarn_hash_end(tarn_hash_t *h) {
+  uint64_t hash = h ? XXH3_64bits_digest(&h->state) : 0;
+  tarn_free(h);
+  return hash;
+}
 
 static uint64_t image_offset_of(uint32_t block_count) {
   return tarn_image_align(TARN_FILE_HEADER_SIZE + 8 * (uint64_t)block_count);

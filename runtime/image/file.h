@@ -26,6 +26,11 @@ typedef struct tarn_file_info {
 } tarn_file_info_t;
 
 uint64_t tarn_hash64(const void *bytes, size_t size); /* XXH3-64, seed 0 */
+/* The same, of bytes that come one part after the other. */
+typedef struct tarn_hash tarn_hash_t;
+tarn_hash_t *tarn_hash_begin(void); /* null: no memory */
+void tarn_hash_add(tarn_hash_t *h, const void *bytes, size_t size);
+uint64_t tarn_hash_end(tarn_hash_t *h); /* frees it; null allowed */
 
 /* The header, checksums and padding for a value (front detached or plain, blocks beside it), appended to out. Hashes the blocks. */
 int tarn_file_compose_header(const uint8_t *front, uint64_t front_size, const void *const *blocks,

@@ -7,8 +7,8 @@
 #include "base/alloc.h"
 #include "pool/pool-private.h"
 
-tarn__block_t *tarn__block_new(tarn_pool_t *pool, uint64_t size, uint32_t kind) {
-  tarn__block_t *b = tarn_calloc(1, sizeof *b);
+tarn__block_t *tarn__block_new_locked(tarn_pool_t *pool, uint64_t size, uint32_t kind) {
+  tarn__block_t *b = tarn__slab_take(&pool->block_slab);
   if (!b) { return NULL; }
   b->pool = pool;
   b->pub.size = size;
@@ -19,20 +19,31 @@ tarn__block_t *tarn__block_new(tarn_pool_t *pool, uint64_t size, uint32_t kind) 
   return b;
 }
 
+tarn__block_t *tarn__block_new(tarn_pool_t *pool, uint64_t size, uint32_t kind) {
+  tarn__pool_lock(pool);
+  tarn__block_t *b = tarn__block_new_locked(pool, size, kind);
+  tarn__pool_unlock(pool);
+  return b;
+}
+
+void tarn__block_discard_locked(tarn__block_t *b) {
+  if (b) { tarn__slab_give(&b->pool->block_slab, b); }
+}
+
+void tarn__block_discard(tarn__block_t *b) {
+  if (!b) { return; }
+  tarn_pool_t *pool = b->pool;
+  tarn__pool_lock(pool);
+  tarn__block_discard_locked(b);
+  tarn__pool_unlock(pool);
+}
+
 void tarn__block_link_locked(tarn__block_t *b) {
   tarn_list_push_back(&b->pool->blocks, &b->link);
   b->pool->records += sizeof *b;
 }
 
 void tarn__block_ref_locked(tarn__block_t *b) { b->refs++; }
-
-void tarn__pack_leave_locked(tarn_pool_t *pool, tarn__pack_t *pack, uint64_t size) {
-  pack->live_bytes -= size;
-  if (--pack->live == 0) {
-    tarn__extent_give_locked(pool, pack->offset, pack->size);
-    tarn_free(pack);
-  }
-}
 
 static void leave_disk(tarn__block_t *b) {
   tarn_pool_t *pool = b->pool;
@@ -58,6 +69,7 @@ void tarn__block_unref_locked(tarn__block_t *b) {
   }
   assert(b->maps == 0 && !b->fmap && !b->busy && !b->covered && !b->lent);
   tarn_list_remove(&b->link);
+  tarn_list_remove(&b->write_link);
   pool->records -= sizeof *b;
   if (b->parker) { tarn__lru_unpark(pool, b); }
   if (b->mem) { tarn__block_free_mem_locked(b); }
@@ -66,7 +78,7 @@ void tarn__block_unref_locked(tarn__block_t *b) {
     tarn__memory_recycle(&pool->memory, b->seg);
   }
   if (b->on_disk) { leave_disk(b); }
-  tarn_free(b);
+  tarn__block_discard_locked(b);
   tarn__pool_changed_locked(pool);
 }
 
@@ -95,6 +107,7 @@ static int create_heap(tarn_pool_t *pool, tarn__block_t *b, uint32_t flags, tarn
   } else {
     tarn__pool_changed_locked(pool);
     rc = tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+    (void)tarn_error_bytes(err, charge, 0);
   }
   tarn__pool_unlock(pool);
   return rc;
@@ -149,7 +162,7 @@ static int create_segment(tarn_pool_t *pool, tarn__block_t *b, uint32_t flags, t
 /* Larger than the whole budget: in the spill file from the start. */
 static int create_in_file(tarn_pool_t *pool, tarn__block_t *b, tarn_error_t *err) {
   uint64_t offset, size = tarn__page_round(b->pub.size);
-  int rc = tarn__spill_open(&pool->spill, err);
+  int rc = tarn__spill_open(&pool->spill, size, err);
   if (rc != 0) { return rc; }
   tarn__pool_lock(pool);
   rc = tarn__spiller_start_locked(pool); /* it punches, when idle, what was given back */
@@ -165,7 +178,7 @@ static int create_in_file(tarn_pool_t *pool, tarn__block_t *b, tarn_error_t *err
   if (rc == 0) {
     b->disk_offset = offset;
     b->disk_size = size;
-    b->on_disk = true;
+    b->on_disk = b->unsummed = true;
     pool->spilled += b->pub.size;
     hand_out_locked(b);
   } else {
@@ -193,7 +206,7 @@ int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_blo
            : kind == TARN__KIND_SEGMENT ? create_segment(pool, b, flags, err)
                                         : create_in_file(pool, b, err);
   if (rc != 0) {
-    tarn_free(b);
+    tarn__block_discard(b);
     return rc;
   }
   *out = &b->pub;
@@ -218,7 +231,7 @@ void tarn_block_release(tarn_block_t *pub) {
 int tarn_block_map(tarn_block_t *pub, tarn_error_t *err) {
   tarn__block_t *b = tarn__block(pub);
   tarn__pool_lock(b->pool);
-  int rc = tarn__block_map_locked(b, NULL, err);
+  int rc = tarn__block_map_locked(b, TARN_BLOCK_WAIT, NULL, err);
   tarn__pool_unlock(b->pool);
   return rc;
 }
@@ -258,4 +271,12 @@ void tarn_block_seal(tarn_block_t *pub) {
   tarn__pool_lock(b->pool);
   if (b->pub.sealed == 0) { b->pub.sealed = 1; }
   tarn__pool_unlock(b->pool);
+}
+
+int tarn_block_verify(tarn_block_t *pub, tarn_error_t *err) {
+  tarn__block_t *b = tarn__block(pub);
+  tarn__pool_lock(b->pool);
+  int rc = tarn__block_verified_locked(b, TARN_BLOCK_WAIT, err);
+  tarn__pool_unlock(b->pool);
+  return rc;
 }

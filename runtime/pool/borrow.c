@@ -6,13 +6,11 @@
  * same bytes before and after, page by page. */
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
 
-#define BORROWED_MAX 16384u /* mappings; a process has about 65,000 */
 #define LENDER_BITS 24
 
 struct tarn__borrowed {
@@ -31,6 +29,7 @@ struct tarn_borrow {
   uint64_t key;
   uint64_t lender, loan;
   uint32_t alive; /* mapped blocks, and one for whoever is borrowing */
+  bool refused;   /* only a mark: it has been returned without having been here */
   uint32_t count;
   tarn__borrowed_t blocks[];
 };
@@ -102,11 +101,12 @@ tarn_borrow_t *tarn_pool_borrow_begin(tarn_pool_t *pool, uint64_t lender, uint64
   return NULL;
 }
 
-/* What lies beyond a file's end would be a SIGBUS. */
-static bool within(int fd, uint64_t offset, uint64_t size) {
+/* What lies beyond a file's end would be a SIGBUS. TARN_EPROTO, TARN_EIO. */
+static int check_within(int fd, uint64_t offset, uint64_t size) {
   struct stat st;
-  return fstat(fd, &st) == 0 && offset <= (uint64_t)st.st_size &&
-         size <= (uint64_t)st.st_size - offset;
+  if (tarn_sys_fstat(fd, &st) != 0) { return TARN_EIO; }
+  uint64_t end = (uint64_t)st.st_size;
+  return offset <= end && size <= end - offset ? 0 : TARN_EPROTO;
 }
 
 static void mind(void *at, uint64_t size) {
@@ -118,17 +118,19 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
                            uint64_t offset, uint64_t size, tarn_block_t **out, tarn_error_t *err) {
   uint64_t length = tarn__page_round(size);
   if (size == 0 || size > (uint64_t)1 << 56 || offset % TARN__PAGE != 0 || block >= w->count ||
-      w->blocks[block].at || !within(fd, offset, size)) {
+      w->blocks[block].at) {
     return tarn_error_set(err, TARN_EPROTO, "a loan that cannot be");
+  }
+  int rc = check_within(fd, offset, size);
+  if (rc != 0) {
+    return tarn_error_set(err, rc, "a block of another process is not within its memory or file");
   }
   tarn__block_t *b = tarn__block_new(pool, size, TARN__KIND_BORROWED);
   if (!b) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a block's record"); }
-  tarn__pool_lock(pool);
-  bool many = pool->borrowed_count >= BORROWED_MAX;
-  tarn__pool_unlock(pool);
-  void *at = many ? MAP_FAILED : tarn__sys_mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
+  bool many = !tarn__mappings_take(&pool->mappings, 1);
+  void *at = many ? MAP_FAILED : tarn_sys_mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
   if (at == MAP_FAILED) {
-    tarn_free(b);
+    tarn__block_discard(b);
     return tarn_error_set(err, TARN_ENOMEM, "another process's memory cannot be mapped");
   }
   mind(at, length);
@@ -143,11 +145,65 @@ int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, 
   tarn__pool_lock(pool);
   w->alive++;
   pool->borrowed += size;
-  pool->borrowed_count++;
   tarn__block_link_locked(b);
+  (void)tarn__block_sound_locked(b, err); /* has it prefetched */
   tarn__pool_unlock(pool);
   *out = &b->pub;
   return 0;
+}
+
+static tarn_borrow_t *new_mark(uint64_t lender, uint64_t loan) {
+  tarn_borrow_t *w = tarn_calloc(1, borrow_size(0));
+  if (!w) { return NULL; }
+  w->key = key_of(lender, loan);
+  w->lender = lender;
+  w->loan = loan;
+  w->refused = true;
+  tarn_list_init(&w->note.link);
+  return w;
+}
+
+void tarn_pool_borrow_check(tarn_pool_t *pool, uint64_t lender, uint64_t loan) {
+  if (lender >> LENDER_BITS != 0 || loan >> (64 - LENDER_BITS) != 0) { return; }
+  tarn_borrow_t *mark = new_mark(lender, loan), *answer = new_mark(lender, loan);
+  tarn__pool_lock(pool);
+  tarn_borrow_t *known = tarn_map_get(&pool->borrows, key_of(lender, loan));
+  bool missing = (!known || known->refused) && mark && answer;
+  if (missing && !known) {
+    missing = tarn_map_set(&pool->borrows, mark->key, mark) == 0;
+    if (missing) {
+      pool->records += borrow_size(0);
+      mark = NULL;
+    }
+  }
+  if (missing) {
+    pool->records += borrow_size(0);
+    answer->note.what = (tarn_lend_note_t){TARN_LEND_RETURNED, lender, 0, loan, 0, 0};
+    tarn__note_post_locked(pool, &answer->note);
+    answer = NULL;
+  } /* without memory the owner keeps it: it will ask again, or see us end */
+  tarn__pool_unlock(pool);
+  tarn_free(mark);
+  tarn_free(answer);
+}
+
+/* Marks of one lender, or of all (0). */
+static void forget_marks_locked(tarn_pool_t *pool, uint64_t lender) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  for (tarn_borrow_t *w; (w = tarn_map_next(&pool->borrows, &cursor, &key)) != NULL;) {
+    if (!w->refused || (lender != 0 && w->lender != lender)) { continue; }
+    tarn_map_remove(&pool->borrows, key);
+    pool->records -= borrow_size(0);
+    tarn_free(w);
+    cursor = 0; /* what is left may have changed places */
+  }
+}
+
+void tarn_pool_borrow_forget(tarn_pool_t *pool, uint64_t lender) {
+  tarn__pool_lock(pool);
+  forget_marks_locked(pool, lender);
+  tarn__pool_unlock(pool);
 }
 
 void tarn_pool_borrow_end(tarn_pool_t *pool, tarn_borrow_t *w) {
@@ -163,7 +219,7 @@ void tarn__borrowed_dead_locked(tarn__block_t *b) {
   pool->records -= sizeof *b;
   pool->borrowed -= b->pub.size;
   m->block = NULL;
-  tarn_free(b);
+  tarn__block_discard_locked(b);
   tarn_list_push_back(&pool->gone, &m->link);
   pthread_cond_signal(&pool->work);
   tarn__pool_changed_locked(pool);
@@ -173,7 +229,7 @@ void tarn__borrowed_dead_locked(tarn__block_t *b) {
 
 void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block,
                             int fd, uint64_t offset) {
-  int mine = offset % TARN__PAGE == 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+  int mine = offset % TARN__PAGE == 0 ? tarn_sys_dup(fd) : -1;
   if (mine < 0) { return; } /* the owner keeps the memory */
   tarn__pool_lock(pool);
   tarn_borrow_t *w = tarn_map_get(&pool->borrows, key_of(lender, loan));
@@ -192,11 +248,11 @@ void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, u
 
 /* An error half-way does no harm: the bytes are the same in both places, and the owner is not told. */
 static bool map_over(const tarn__borrowed_t *m) {
-  if (!within(m->fd, m->offset, m->size)) { return false; }
+  if (check_within(m->fd, m->offset, m->size) != 0) { return false; }
   for (uint64_t done = 0; done < m->size; done += TARN__SLICE) {
     uint64_t part = m->size - done < TARN__SLICE ? m->size - done : TARN__SLICE;
     void *at = m->at + done;
-    if (tarn__sys_mmap(at, part, PROT_READ, MAP_SHARED | MAP_FIXED, m->fd, m->offset + done) ==
+    if (tarn_sys_mmap(at, part, PROT_READ, MAP_SHARED | MAP_FIXED, m->fd, m->offset + done) ==
         MAP_FAILED) {
       return false;
     }
@@ -227,10 +283,9 @@ static void unmap_one_locked(tarn_pool_t *pool) {
   tarn__pool_unlock(pool);
   for (uint64_t done = 0; done < m->size; done += TARN__SLICE) {
     uint64_t part = m->size - done < TARN__SLICE ? m->size - done : TARN__SLICE;
-    (void)tarn__sys_munmap(m->at + done, part);
+    (void)tarn_sys_munmap(m->at + done, part);
   }
   tarn__pool_lock(pool);
-  pool->borrowed_count--;
   put_locked(pool, m->of);
 }
 
@@ -255,5 +310,6 @@ void tarn__borrow_clear_locked(tarn_pool_t *pool) {
   while (!tarn_list_empty(&pool->gone)) { unmap_one_locked(pool); }
   tarn_lend_note_t left;
   while (!tarn_list_empty(&pool->notes)) { take_note_locked(pool, &left); }
+  forget_marks_locked(pool, 0);
   tarn_map_clear(&pool->borrows);
 }

@@ -14,8 +14,8 @@ enum { TRIM_MIN = 256 << 10 };
 #define FAILURE_FRESH_NS ((uint64_t)1000000000)
 
 uint64_t tarn__budget_used(const tarn_pool_t *pool) {
-  return pool->live + pool->heap + pool->records +
-         pool->objects.capacity * sizeof(tarn_map_slot_t) + pool->segments + pool->memory.cached +
+  return pool->live + pool->heap + pool->records + pool->objects.bytes +
+         (pool->slabs.chunks - pool->slabs.records) + pool->segments + pool->memory.cached +
          pool->punching + pool->reserved;
 }
 
@@ -24,17 +24,18 @@ bool tarn__room_for(const tarn_pool_t *pool, uint64_t need) {
   return need <= pool->max_memsize && used <= pool->max_memsize - need;
 }
 
-static int refuse(tarn_pool_t *pool, uint64_t need, tarn_error_t *err) {
+static uint64_t available_locked(const tarn_pool_t *pool) {
   uint64_t used = tarn__budget_used(pool) - pool->memory.cached;
-  uint64_t available = used < pool->max_memsize ? pool->max_memsize - used : 0;
+  return used < pool->max_memsize ? pool->max_memsize - used : 0;
+}
+
+static int refuse(tarn_pool_t *pool, uint64_t need, tarn_error_t *err) {
+  uint64_t available = available_locked(pool);
   int rc = tarn_error_set(err, TARN_EPOOLFULL,
                           "the pool is full: %" PRIu64 " bytes needed, %" PRIu64
                           " available of max_memsize %" PRIu64 "; what is in use cannot be evicted",
                           need, available, pool->max_memsize);
-  if (err) {
-    err->needed = need;
-    err->available = available;
-  }
+  (void)tarn_error_bytes(err, need, available);
   return rc;
 }
 
@@ -43,9 +44,12 @@ static int report_failure(tarn_pool_t *pool, tarn_error_t *err) {
   return pool->failure.code;
 }
 
-static int come_back(tarn_pool_t *pool, int code, tarn_error_t *err) {
+/* What may be had later. The figures are those of who gives up. */
+static int come_back(tarn_pool_t *pool, int code, uint64_t need, tarn_error_t *err) {
   pool->owed = true;
-  return tarn_error_set(err, code, "%s", tarn_error_text(code));
+  tarn_error_set(err, code, "%s", tarn_error_text(code));
+  (void)tarn_error_bytes(err, need, available_locked(pool));
+  return code;
 }
 
 void tarn__budget_trim_locked(tarn_pool_t *pool, uint64_t bytes) {
@@ -95,10 +99,11 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
   uint64_t coming = pool->pending + pool->leaving + pool->punching;
   if (coming < shortage && !tarn_list_empty(&pool->wanted)) {
     if (pool->lua_need < need) { pool->lua_need = need; }
-    return come_back(pool, TARN_ENEEDLUA, err);
+    pool->lua_owed = true;
+    return come_back(pool, TARN_ENEEDLUA, need, err);
   }
   if (coming == 0) { return refuse(pool, need, err); }
-  if ((flags & TARN_BLOCK_WAIT) == 0) { return come_back(pool, TARN_EAGAIN, err); }
+  if ((flags & TARN_BLOCK_WAIT) == 0) { return come_back(pool, TARN_EAGAIN, need, err); }
   pool->demand += need;
   tarn__pool_wait_locked(pool);
   pool->demand -= need;

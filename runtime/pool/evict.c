@@ -22,6 +22,15 @@ static uint64_t value_gain(const tarn__object_t *o) {
   return gain;
 }
 
+/* What writing o out will bring; its pieces are not counted again for another. */
+static uint64_t plan_gain(tarn__object_t *o) {
+  if (o->form == TARN__SMALL) { return tarn__small_charge(o->size); }
+  uint64_t gain = value_gain(o);
+  for (uint32_t i = 0; i < o->value->count; i++) { o->value->pieces[i]->planned = true; }
+  o->value->gain += gain;
+  return gain;
+}
+
 int tarn__evict_start_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err) {
   if (tarn__spiller_start_locked(pool) != 0) {
     return tarn_error_set(err, TARN_ENOMEM, "cannot start the spill thread");
@@ -29,18 +38,18 @@ int tarn__evict_start_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t 
   tarn__lru_remove(pool, o);
   o->evicting = true;
   o->touched = false;
-  o->gain = 0;
-  for (uint32_t i = 0; i < o->value->count; i++) {
-    tarn__block_t *b = o->value->pieces[i];
-    if (!b->planned) {
-      o->gain += tarn__block_gain(b);
-      b->planned = true;
-    }
-  }
-  pool->pending += o->gain;
-  tarn_list_push_back(&pool->queue, &o->queue_link);
+  pool->pending += plan_gain(o);
+  tarn_list_push_back(&pool->queue, &o->link);
   pthread_cond_signal(&pool->work);
   return 0;
+}
+
+static void take_small(tarn_pool_t *pool, tarn__object_t *o) {
+  tarn__lru_remove(pool, o);
+  if (o->mem) {
+    tarn__small_free_mem_locked(pool, o);
+    pool->evictions++;
+  }
 }
 
 /* One victim, out of the list. False: evicting cannot go on. */
@@ -48,19 +57,23 @@ static bool take_victim(tarn_pool_t *pool, tarn__object_t *o) {
   if (o->destroy) {
     pool->evictions++;
     tarn__object_delete_locked(pool, o);
-  } else if (!o->value) {
-    tarn__lru_want(pool, o);
-  } else {
-    uint64_t heap = pool->heap;
-    free_clean(o);
-    if (value_gain(o) > 0) {
-      if (tarn__evict_start_locked(pool, o, NULL) != 0) { return false; }
-    } else {
-      tarn__lru_park(pool, o);
-      tarn__object_freeze_locked(pool, o);
-      if (pool->heap < heap) { pool->evictions++; }
-    }
+    return true;
   }
+  if (o->form == TARN__LIVE) {
+    tarn__lru_want(pool, o);
+    return true;
+  }
+  tarn__small_freeze_locked(pool, o);
+  if (o->form == TARN__SMALL && (o->pack != 0 || !o->mem)) {
+    take_small(pool, o); /* nothing to write */
+    return true;
+  }
+  if (o->form == TARN__SMALL) { return tarn__evict_start_locked(pool, o, NULL) == 0; }
+  uint64_t heap = pool->heap;
+  free_clean(o);
+  if (value_gain(o) > 0) { return tarn__evict_start_locked(pool, o, NULL) == 0; }
+  tarn__lru_park(pool, o);
+  if (pool->heap < heap) { pool->evictions++; }
   return true;
 }
 
@@ -75,7 +88,7 @@ void tarn__evict_plan_locked(tarn_pool_t *pool, uint64_t need) {
     if (shortage == 0 || coming >= shortage + ahead) { return; }
     pool->fire_pressure = true;
     bool only_ahead = coming >= shortage;
-    if (only_ahead && (!o->value || o->destroy)) { return; }
+    if (only_ahead && (o->form == TARN__LIVE || o->destroy)) { return; }
     if (!take_victim(pool, o)) { return; }
   }
 }

@@ -1,4 +1,4 @@
-/* Guards: what values hold outside of the pool. They stand beside the values: few have one. Any thread. */
+/* Guards: what values hold outside of the pool. They stand beside the values: few have one. Twins share theirs. Any thread. */
 #include <assert.h>
 #include "pool/pool-private.h"
 
@@ -10,8 +10,17 @@ int tarn_value_set_guard(tarn_value_t *v, tarn_guard_t *guard) {
   tarn__pool_lock(pool);
   int rc = tarn_map_set(&pool->guards, key_of(v), guard);
   v->guarded = rc == 0;
+  if (rc == 0) { guard->values = 1; }
   tarn__pool_unlock(pool);
   return rc;
+}
+
+int tarn__guard_share_locked(const tarn_value_t *v, tarn_value_t *twin) {
+  tarn_guard_t *guard = tarn_map_get(&v->pool->guards, key_of(v));
+  if (tarn_map_set(&v->pool->guards, key_of(twin), guard) != 0) { return TARN_ENOMEM; }
+  guard->values++;
+  twin->guarded = true;
+  return 0;
 }
 
 tarn_guard_t *tarn_value_guard(const tarn_value_t *v) {
@@ -25,6 +34,7 @@ tarn_guard_t *tarn_value_guard(const tarn_value_t *v) {
 void tarn__guard_drop_locked(tarn_value_t *v) {
   tarn_guard_t *guard = tarn_map_remove(&v->pool->guards, key_of(v));
   v->guarded = false;
+  if (--guard->values > 0) { return; }
   guard->next = v->pool->unguarded;
   v->pool->unguarded = guard;
 }

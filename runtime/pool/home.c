@@ -6,8 +6,8 @@
 
 #include <inttypes.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "image/file.h"
-#include "pool/sys-private.h"
 
 bool tarn__block_resident(const tarn__block_t *b) { return b->mem || b->seg || b->fmap; }
 
@@ -28,42 +28,62 @@ void tarn__block_free_mem_locked(tarn__block_t *b) {
 /* Fetched bytes, not yet the block's. */
 typedef struct fetched {
   uint8_t *mem, *fmap;
+  uint64_t paid; /* of pool->reserved, for mem that was not to be */
+  bool checked;
 } fetched_t;
-
-static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
-  if (tarn_hash64(bytes, b->pub.size) == b->hash) { return 0; }
-  return tarn_error_set(err, TARN_ECORRUPT,
-                        "%" PRIu64 " bytes at %" PRIu64
-                        " of the spill file in %s are not what was written",
-                        b->pub.size, b->disk_offset, b->pool->spill.dir);
-}
 
 /* Whole pages, wherever in them the bytes begin. */
 static void unmap_pages(const tarn__block_t *b, uint8_t *at) {
   uint64_t before = (uintptr_t)at & (TARN__PAGE - 1);
-  tarn__sys_munmap(at - before, tarn__page_round(before + b->pub.size));
+  tarn__spill_unmap(&b->pool->spill, at - before, tarn__page_round(before + b->pub.size));
+}
+
+/* Into memory of its own, and verified. */
+static int fetch_copy(tarn__block_t *b, fetched_t *out, tarn_error_t *err) {
+  out->checked = true;
+  if (b->saved) { return tarn__saved_read(b, &out->mem, err); }
+  uint64_t room = (b->pub.size + 63) & ~(uint64_t)63;
+  uint8_t *mem = tarn_aligned(64, room > 0 ? room : 64);
+  if (!mem) {
+    int rc = tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
+    (void)tarn_error_bytes(err, b->pub.size, 0);
+    return rc;
+  }
+  int rc = tarn__spill_read(&b->pool->spill, mem, b->pub.size, b->disk_offset, err);
+  if (rc == 0 && tarn__sum(mem, b->pub.size, 0) != b->hash) { rc = tarn__block_mismatch(b, err); }
+  if (rc == 0) {
+    out->mem = mem;
+  } else {
+    tarn_free(mem);
+  }
+  return rc;
 }
 
 /* The mutex is not held; the caller has a reference, and the block's place on disk never changes.
  */
 static int fetch(tarn__block_t *b, bool writable, fetched_t *out, tarn_error_t *err) {
-  if (b->saved) { return tarn__saved_fetch(b, &out->mem, &out->fmap, err); }
-  tarn__spill_t *spill = &b->pool->spill;
-  int rc;
-  if (b->disk_size > 0) {
-    rc = tarn__spill_map(spill, b->disk_offset, b->disk_size, writable, &out->fmap, err);
-    if (rc != 0 || b->pub.kind != TARN__KIND_HEAP) { return rc; }
-    rc = verify(b, out->fmap, err);
-    if (rc != 0) { unmap_pages(b, out->fmap); }
-    return rc;
+  if (b->disk_size == 0) { return fetch_copy(b, out, err); }
+  tarn_pool_t *pool = b->pool;
+  if ((b->saved || !pool->spill.window) && !tarn__mappings_take(&pool->mappings, 1)) {
+    return tarn_error_set(err, TARN_ENOMEM, "too many mappings for %" PRIu64 " bytes more",
+                          b->pub.size);
   }
-  out->mem = tarn_aligned(64, (b->pub.size + 63) & ~(uint64_t)63);
-  if (!out->mem) {
-    return tarn_error_set(err, TARN_ENOMEM, "no memory for %" PRIu64 " bytes", b->pub.size);
-  }
-  rc = tarn__spill_read(spill, out->mem, b->pub.size, b->disk_offset, err);
-  if (rc == 0) { rc = verify(b, out->mem, err); }
-  if (rc != 0) { tarn_free(out->mem); }
+  if (b->saved) { return tarn__saved_map(b, &out->fmap, &out->checked, err); }
+  return tarn__spill_map(&pool->spill, b->disk_offset, b->disk_size, writable, &out->fmap, err);
+}
+
+/* It cannot be mapped: there are no addresses, or too many mappings. It is read into memory then, if the budget has room. */
+static int copy_locked(tarn__block_t *b, uint32_t flags, fetched_t *out, tarn_error_t *err) {
+  tarn_pool_t *pool = b->pool;
+  uint64_t charge = tarn__heap_charge(b->pub.size);
+  if (err) { *err = (tarn_error_t){0}; }
+  int rc = tarn__room_reserve_locked(pool, charge, flags, err);
+  if (rc != 0) { return rc; }
+  tarn__pool_unlock(pool);
+  rc = fetch_copy(b, out, err);
+  tarn__pool_lock(pool);
+  out->paid = charge;
+  if (rc != 0) { pool->reserved -= charge; }
   return rc;
 }
 
@@ -71,14 +91,17 @@ static void install(tarn__block_t *b, const fetched_t *f, uint64_t *credit) {
   tarn_pool_t *pool = b->pool;
   b->mem = f->mem;
   b->fmap = f->fmap;
+  b->checked = f->checked || (b->checked && tarn__lent(b));
   pool->mapped_back += b->pub.size;
   if (!b->mem) { return; }
   uint64_t charge = tarn__heap_charge(b->pub.size);
   pool->heap += charge;
   /* Without credit nobody's object was touched, so no eviction would find these bytes: they go with
    * the last mapping. */
-  b->drop = !credit;
-  if (credit) {
+  b->drop = !credit || f->paid > 0;
+  if (f->paid > 0) {
+    pool->reserved -= f->paid;
+  } else if (credit) {
     uint64_t paid = charge < *credit ? charge : *credit;
     *credit -= paid;
     pool->reserved -= paid;
@@ -86,36 +109,54 @@ static void install(tarn__block_t *b, const fetched_t *f, uint64_t *credit) {
   if (!tarn__room_for(pool, 0)) { tarn__evict_plan_locked(pool, 0); }
 }
 
-int tarn__block_map_locked(tarn__block_t *b, uint64_t *credit, tarn_error_t *err) {
+/* Another thread was first. */
+static void discard_locked(tarn__block_t *b, const fetched_t *f) {
   tarn_pool_t *pool = b->pool;
-  if (!tarn__block_resident(b)) {
-    fetched_t got = {0};
-    bool writable = b->pub.sealed == 0;
-    b->refs++;
-    tarn__pool_unlock(pool);
-    int rc = fetch(b, writable, &got, err);
-    tarn__pool_lock(pool);
-    if (rc == 0 && !tarn__block_resident(b)) {
-      install(b, &got, credit);
-      got = (fetched_t){0};
-    }
-    if (rc == 0) { /* now it is there and cannot go: this mapping is counted before the mutex is let
-                      go again */
-      b->refs++;
-      if (b->maps++ == 0) { b->pub.data = tarn__block_address(b); }
-    }
-    if (rc == 0 && (got.fmap || got.mem)) { /* another thread was first */
-      tarn__pool_unlock(pool);
-      if (got.fmap) { unmap_pages(b, got.fmap); }
-      tarn_free(got.mem);
-      tarn__pool_lock(pool);
-    }
-    tarn__block_unref_locked(b);
-    return rc;
-  }
+  if (!f->fmap && !f->mem) { return; }
+  pool->reserved -= f->paid;
+  bool other = f->fmap != b->fmap; /* in the window it is the same place */
+  tarn__pool_unlock(pool);
+  if (f->fmap && other) { unmap_pages(b, f->fmap); }
+  tarn_free(f->mem);
+  tarn__pool_lock(pool);
+}
+
+/* Map what is not there. */
+static int bring_locked(tarn__block_t *b, uint32_t flags, uint64_t *credit, tarn_error_t *err) {
+  tarn_pool_t *pool = b->pool;
+  fetched_t got = {0};
+  bool writable = b->pub.sealed == 0;
   b->refs++;
-  if (b->maps++ == 0) { b->pub.data = tarn__block_address(b); }
-  return 0;
+  tarn__pool_unlock(pool);
+  int rc = fetch(b, writable, &got, err);
+  tarn__pool_lock(pool);
+  if (rc == TARN_ENOMEM && b->disk_size > 0 && !writable) { rc = copy_locked(b, flags, &got, err); }
+  if (rc == 0 && !tarn__block_resident(b)) {
+    install(b, &got, credit);
+    got = (fetched_t){0};
+  }
+  if (rc == 0) { /* now it is there and cannot go: this mapping is counted before the mutex is let
+                    go again */
+    b->refs++;
+    if (b->maps++ == 0) { b->pub.data = tarn__block_address(b); }
+    discard_locked(b, &got);
+  }
+  tarn__block_unref_locked(b);
+  return rc;
+}
+
+int tarn__block_map_locked(tarn__block_t *b, uint32_t flags, uint64_t *credit, tarn_error_t *err) {
+  int rc = 0;
+  if (!tarn__block_resident(b)) {
+    rc = bring_locked(b, flags, credit, err);
+    if (rc != 0) { return rc; }
+  } else {
+    b->refs++;
+    if (b->maps++ == 0) { b->pub.data = tarn__block_address(b); }
+  }
+  rc = tarn__block_sound_locked(b, err);
+  if (rc != 0) { tarn__block_unmap_locked(b); }
+  return rc;
 }
 
 /* Out of its segment: nobody maps it, and its bytes are on disk. */
@@ -151,6 +192,7 @@ static void detach(tarn__block_t *b) {
 static void settle_unmapped(tarn__block_t *b) {
   tarn_pool_t *pool = b->pool;
   b->pub.data = NULL;
+  tarn__look_off_locked(b);
   if (b->parker) { tarn__lru_unpark(pool, b); }
   if (b->busy) { return; } /* the spill thread will look at the counts when it is done */
   if (b->pub.kind == TARN__KIND_BORROWED) { return; } /* it goes with its last reference */
@@ -178,12 +220,16 @@ static void cover(tarn__block_t *b) {
   tarn__segment_t *s = b->seg;
   b->busy = true;
   tarn__pool_unlock(pool);
-  int rc = tarn__memory_cover(&pool->memory, s->offset, tarn__page_round(b->pub.size),
-                              pool->spill.fd, b->disk_offset);
+  int rc = TARN_ENOMEM;
+  if (tarn__mappings_take(&pool->mappings, 2)) { /* itself, and what it cuts off */
+    rc = tarn__memory_cover(&pool->memory, s->offset, tarn__page_round(b->pub.size), pool->spill.fd,
+                            b->disk_offset);
+  }
   bool freed = rc == 0 && tarn__memory_punch(&pool->memory, s->offset, s->warm);
   tarn__pool_lock(pool);
   b->busy = false;
   b->covered = true;
+  b->checked = false;
   if (freed) {
     pool->segments -= s->warm;
     s->warm = 0;

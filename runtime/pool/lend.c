@@ -6,16 +6,14 @@
  *   - Extents go with their block, and a loan keeps its blocks.
  *   - A segment is vacated (punched, recycled) only while no piece of it is in memory or told; home.c asks tarn__lent_in_memory
  *     at the two places where that can begin. A piece leaves that state by its holder's word, or by its holder's end.
- * A block whose vacating waits for holders is "leaving". After PATIENCE_NS its bytes are no longer counted upon by who waits for room.
+ * A block whose vacating waits for holders is "leaving". After lend_patience_ns its bytes are no longer counted upon by who waits for room.
  * The pool's mutex is held throughout, but for the public calls. */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
-
-#define PATIENCE_NS ((uint64_t)1000000000)
 
 typedef enum { NOT_LENT, IN_MEMORY, TOLD, IN_FILE } where_t;
 
@@ -36,7 +34,8 @@ typedef struct piece {
 } piece_t;
 
 struct loan {
-  tarn_list_t link; /* holder->loans */
+  tarn__note_t note; /* CHECK */
+  tarn_list_t link;  /* holder->loans */
   holder_t *holder;
   uint64_t id, tag;
   tarn_value_t *value; /* a hold */
@@ -71,11 +70,15 @@ int tarn_pool_lend_source(tarn_pool_t *pool, const uint8_t *token, tarn_lend_sou
   tarn__pool_unlock(pool);
   out->spill_fd = __atomic_load_n(&pool->spill.fd, __ATOMIC_ACQUIRE);
   if (rc != 0) { return rc; }
-  if (fstat(out->memory_fd, &st) != 0) { return tarn_error_errno(err, errno, "the pool's memory"); }
+  if (tarn_sys_fstat(out->memory_fd, &st) != 0) {
+    return tarn_error_errno(err, errno, "the pool's memory");
+  }
   out->memory_dev = st.st_dev;
   out->memory_ino = st.st_ino;
   if (out->spill_fd < 0) { return 0; }
-  if (fstat(out->spill_fd, &st) != 0) { return tarn_error_errno(err, errno, "the spill file"); }
+  if (tarn_sys_fstat(out->spill_fd, &st) != 0) {
+    return tarn_error_errno(err, errno, "the spill file");
+  }
   out->spill_dev = st.st_dev;
   out->spill_ino = st.st_ino;
   return 0;
@@ -115,6 +118,7 @@ static void end_loan_locked(tarn_pool_t *pool, loan_t *l) {
   tarn_value_t *v = l->value;
   for (uint32_t i = 0; i < l->count; i++) { end_piece_locked(pool, &l->pieces[i]); }
   tarn_map_remove(&pool->loans, l->id);
+  tarn_list_remove(&l->note.link);
   tarn_list_remove(&l->link);
   if (tarn_list_empty(&l->holder->loans)) {
     tarn_map_remove(&pool->holders, l->holder->id);
@@ -178,7 +182,7 @@ bool tarn__lent_settle_locked(tarn_pool_t *pool) {
 bool tarn__lent_late_locked(tarn_pool_t *pool) {
   if (tarn_list_empty(&pool->leavers)) { return false; }
   tarn__lent_t *lent = TARN_CONTAINER(pool->leavers.next, tarn__lent_t, link);
-  if (tarn_clock_ns() - lent->since_ns < PATIENCE_NS) { return false; }
+  if (tarn_clock_ns() - lent->since_ns < pool->config.lend_patience_ns) { return false; }
   tarn_list_remove(&lent->link);
   tarn_list_push_back(&pool->late, &lent->link);
   pool->leaving -= lent->coming;
@@ -194,7 +198,7 @@ bool tarn__lent_late_locked(tarn_pool_t *pool) {
 }
 
 void tarn__lent_orphan_locked(tarn_value_t *v) {
-  if (!tarn_list_empty(&v->objects)) { return; }
+  if (v->object) { return; }
   (void)tarn__visitor_enter_locked(v->pool, v); /* without memory for it, it just stays */
 }
 
@@ -280,6 +284,9 @@ int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t
   }
   *loan = pool->last_loan = l->id;
   l->tag = tag;
+  l->note.what =
+      (tarn_lend_note_t){.kind = TARN_LEND_CHECK, .peer = holder, .tag = tag, .loan = l->id};
+  tarn_list_init(&l->note.link);
   l->value = v;
   l->count = count;
   tarn_list_push_back(&l->holder->loans, &l->link);
@@ -313,6 +320,10 @@ int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn
     tarn_value_t *found = l->value;
     tarn__value_hold_locked(found);
     rc = tarn__value_open_locked(found, 0, err);
+    if (rc == 0) {
+      rc = tarn__value_sound_locked(found, TARN_GET_VERIFIED | TARN_BLOCK_WAIT, err);
+      if (rc != 0) { tarn__value_close_locked(found); }
+    }
     tarn__value_unhold_locked(found);
     if (rc == 0) { *v = found; }
   }
@@ -341,6 +352,23 @@ void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder) {
   tarn__pool_lock(pool);
   for (holder_t *h; (h = tarn_map_get(&pool->holders, holder)) != NULL;) {
     end_loan_locked(pool, TARN_CONTAINER(h->loans.next, loan_t, link));
+  }
+  tarn__pool_unlock(pool);
+}
+
+static void post_once_locked(tarn_pool_t *pool, tarn__note_t *n) {
+  if (tarn_list_empty(&n->link)) { tarn__note_post_locked(pool, n); }
+}
+
+void tarn_pool_lend_again(tarn_pool_t *pool, uint64_t holder) {
+  tarn__pool_lock(pool);
+  holder_t *h = tarn_map_get(&pool->holders, holder);
+  for (tarn_list_t *k = h ? h->loans.next : NULL; h && k != &h->loans; k = k->next) {
+    loan_t *l = TARN_CONTAINER(k, loan_t, link);
+    post_once_locked(pool, &l->note);
+    for (uint32_t i = 0; i < l->count; i++) {
+      if (l->pieces[i].where == TOLD) { post_once_locked(pool, &l->pieces[i].note); }
+    }
   }
   tarn__pool_unlock(pool);
 }

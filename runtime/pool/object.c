@@ -13,81 +13,106 @@ tarn__object_t *tarn__object_new_locked(tarn_pool_t *pool, uint32_t flags) {
   tarn__object_t *o = tarn__slab_take(&pool->slab);
   if (!o) { return NULL; }
   tarn_list_init(&o->link);
-  tarn_list_init(&o->queue_link);
-  tarn_list_init(&o->value_link);
-  tarn_list_init(&o->all_link);
   o->destroy = ((flags >> 8) & TARN_OBJECT_DESTROY_ON_EVICT) != 0;
   return o;
 }
 
 tarn__object_t *tarn__object_find_locked(tarn_pool_t *pool, uint64_t id) {
-  return tarn_map_get(&pool->objects, id);
+  return tarn__index_get(&pool->objects, id);
 }
 
 int tarn__object_enter_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err) {
-  if (tarn_map_set(&pool->objects, pool->last_id + 1, o) != 0) {
+  o->id = pool->last_id + 1;
+  if (tarn__index_add(&pool->objects, o) != 0) {
     return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record");
   }
-  o->id = ++pool->last_id;
+  pool->last_id = o->id;
   pool->records += sizeof *o;
   pool->sets++;
-  tarn_list_push_back(&pool->all, &o->all_link);
   tarn__lru_touch(pool, o);
   return 0;
 }
 
-void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o) {
-  if (o->value) { tarn__value_unhold_locked(o->value); }
-  if (o->cold) {
-    pool->spilled -= o->cold_size;
-    tarn__pack_leave_locked(pool, o->cold_pack, o->cold_size);
+/* Its value is o no more. */
+static void leave_value_locked(tarn__object_t *o) {
+  tarn_value_t *v = o->value;
+  v->object = NULL;
+  if (v->loans > 0 && !o->visitor) { tarn__lent_orphan_locked(v); }
+}
+
+static void free_run_locked(tarn_pool_t *pool, tarn__object_t *o) {
+  if (o->mem) { tarn__small_free_mem_locked(pool, o); }
+}
+
+void tarn__object_empty_locked(tarn_pool_t *pool, tarn__object_t *o) {
+  if (o->form == TARN__LIVE) {
+    pool->live -= o->live_size;
+    o->pinned = false;
+    return;
   }
+  if (o->pack != 0) { tarn__record_leave_locked(pool, o); }
+  if (o->form == TARN__VALUE) {
+    if (o->value->object == o) { leave_value_locked(o); }
+    tarn__value_unhold_locked(o->value);
+  } else {
+    free_run_locked(pool, o);
+  }
+}
+
+void tarn__object_free_locked(tarn_pool_t *pool, tarn__object_t *o) {
+  tarn__object_empty_locked(pool, o);
   pool->records -= sizeof *o;
   tarn__slab_give(&pool->slab, o);
 }
 
-void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
+void tarn__object_drop_locked(tarn_pool_t *pool, tarn__object_t *o) {
   if (o->visitor) { tarn__visitor_forget_locked(o); }
   if (o->watched) { tarn__watch_fire_locked(pool, o); }
-  tarn_map_remove(&pool->objects, o->id);
-  tarn_list_remove(&o->all_link);
-  if (!o->cold) { tarn__lru_remove(pool, o); }
-  if (o->cold) {
-    tarn__object_free_locked(pool, o);
-  } else if (!o->value) {
-    pool->live -= o->live_size;
+  tarn__index_remove(&pool->objects, o);
+  if (!o->evicting) { tarn__lru_remove(pool, o); }
+  if (o->form == TARN__LIVE) {
+    tarn__object_empty_locked(pool, o);
     pool->records -= sizeof *o;
-    tarn_list_push_back(&pool->dropped,
-                        &o->queue_link); /* its anchor goes when the mutex is let go */
-  } else {
-    tarn_list_remove(&o->value_link);
-    if (o->value->loans > 0 && !o->visitor) { tarn__lent_orphan_locked(o->value); }
-    if (o->evicting) {
-      o->dead = true; /* the spill thread frees it */
+    tarn_list_push_back(&pool->dropped, &o->link); /* its anchor goes when the mutex is let go */
+  } else if (o->evicting) {
+    o->dead = true; /* the spill thread frees it */
+    if (o->form == TARN__VALUE) {
+      leave_value_locked(o);
     } else {
-      tarn__object_free_locked(pool, o);
+      free_run_locked(pool, o);
     }
+  } else {
+    tarn__object_free_locked(pool, o);
   }
   tarn__pool_changed_locked(pool);
 }
 
+void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
+  uint64_t id = o->id;
+  tarn__object_drop_locked(pool, o);
+  tarn__index_shrink(&pool->objects, id);
+}
+
 int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id,
                        tarn_error_t *err) {
-  tarn__object_t *o = tarn__object_new(pool, flags);
-  if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
-  o->live_size = size;
-  uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof *o;
+  uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof(tarn__object_t);
   tarn__pool_lock(pool);
   int rc = tarn__room_reserve_locked(pool, need, flags, err);
   if (rc == 0) {
     pool->reserved -= need;
-    rc = tarn__object_enter_locked(pool, o, err);
+    tarn__object_t *o = tarn__object_new_locked(pool, flags);
+    if (o) {
+      o->live_size = size;
+      rc = tarn__object_enter_locked(pool, o, err);
+      if (rc != 0) { tarn__slab_give(&pool->slab, o); }
+    } else {
+      rc = tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record");
+    }
+    if (rc == 0) {
+      pool->live += size;
+      *id = o->id;
+    }
   }
-  if (rc == 0) {
-    pool->live += size;
-    *id = o->id;
-  }
-  if (rc != 0) { tarn__slab_give(&pool->slab, o); }
   tarn__pool_unlock(pool);
   return rc;
 }
@@ -122,10 +147,14 @@ static int make_room_locked(tarn_pool_t *pool, const tarn_value_t *v, uint64_t n
   return 0;
 }
 
-void tarn__object_become_locked(tarn__object_t *o, tarn_value_t *v) {
+int tarn__object_become_locked(tarn__object_t *o, tarn_value_t *v, tarn_error_t *err) {
+  if (v->object) { v = tarn__value_twin_locked(v); }
+  if (!v) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a value's record"); }
   tarn__value_hold_locked(v);
+  v->object = o;
+  o->form = TARN__VALUE;
   o->value = v;
-  tarn_list_push_back(&v->objects, &o->value_link);
+  return 0;
 }
 
 int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id,
@@ -135,13 +164,18 @@ int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint
   if (!o) { return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record"); }
   tarn__pool_lock(pool);
   int rc = make_room_locked(pool, v, sizeof *o, flags, err);
+  if (rc == 0) { rc = tarn__object_become_locked(o, v, err); }
   if (rc == 0) { rc = tarn__object_enter_locked(pool, o, err); }
   if (rc == 0) {
-    tarn__object_become_locked(o, v);
     *id = o->id;
     if (!tarn__room_for(pool, 0)) { tarn__evict_plan_locked(pool, 0); }
+  } else {
+    if (o->form == TARN__VALUE) {
+      o->value->object = NULL;
+      tarn__value_unhold_locked(o->value);
+    }
+    tarn__slab_give(&pool->slab, o);
   }
-  if (rc != 0) { tarn__slab_give(&pool->slab, o); }
   tarn__pool_unlock(pool);
   return rc;
 }
@@ -153,15 +187,17 @@ int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_erro
   tarn__object_t *o = tarn__object_find_locked(pool, id);
   if (!o) {
     rc = tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
-  } else if (!tarn__object_is_live(o)) {
+  } else if (o->form != TARN__LIVE) {
     rc = tarn_error_set(err, TARN_EINVAL, "object %llu is encoded already", (unsigned long long)id);
   } else {
     bool victim = o->place == TARN__WANTED;
+    uint64_t live_size = o->live_size;
     tarn__lru_remove(pool, o);
-    pool->live -= o->live_size;
-    o->live_size = 0;
-    o->pinned = false;
-    tarn__object_become_locked(o, v);
+    rc = tarn__object_become_locked(o, v, err);
+    if (rc == 0) {
+      pool->live -= live_size;
+      o->pinned = false;
+    }
     if (victim) {
       tarn__lru_oldest(pool, o);
     } else {
@@ -180,7 +216,9 @@ int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id) {
   tarn__evict_plan_locked(pool, pool->lua_need);
   uint64_t wanted = tarn__budget_used(pool) + pool->lua_need + pool->demand;
   uint64_t coming = pool->pending + pool->leaving + pool->punching + pool->memory.cached;
-  if (wanted > coming + pool->max_memsize && !tarn_list_empty(&pool->wanted)) {
+  bool short_of = wanted > coming + pool->max_memsize || pool->lua_owed;
+  pool->lua_owed = false;
+  if (short_of && !tarn_list_empty(&pool->wanted)) {
     *id = TARN_CONTAINER(pool->wanted.next, tarn__object_t, link)->id;
     found = 1;
   } else {
@@ -194,7 +232,7 @@ int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id) {
 void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
-  if (o && tarn__object_is_live(o)) {
+  if (o && o->form == TARN__LIVE) {
     o->pinned = true;
     tarn__lru_remove(pool, o);
     tarn__pool_changed_locked(pool); /* who waits may now be told that the pool is full */
@@ -202,45 +240,65 @@ void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id) {
   tarn__pool_unlock(pool);
 }
 
+static bool out_of_memory(const tarn__object_t *o) { return o->form == TARN__SMALL && !o->mem; }
+
 static void touch_locked(tarn_pool_t *pool, tarn__object_t *o) {
   pool->gets++;
   o->touched = true;
-  if (!o->evicting && !o->pinned && !o->cold) { tarn__lru_touch(pool, o); }
+  if (!o->evicting && !o->pinned && !out_of_memory(o)) { tarn__lru_touch(pool, o); }
+}
+
+/* A saved file's errors name the file; the spill file's, whose it is. */
+static int named(int rc, uint64_t id, const tarn_value_t *v, tarn_error_t *err) {
+  if (rc != TARN_ECORRUPT || !err || v->pieces[0]->saved) { return rc; }
+  tarn_error_t why = *err;
+  return tarn_error_set(err, rc, "object %llu: %.340s", (unsigned long long)id, why.message);
+}
+
+/* o's value, opened for a reader. Lets go. */
+static int open_locked(tarn__object_t *o, uint32_t flags, tarn_value_t **v, tarn_error_t *err) {
+  tarn_value_t *found = o->value;
+  uint64_t id = o->id;
+  tarn__value_hold_locked(found); /* the object may be deleted while its pieces are fetched */
+  int rc = named(tarn__value_open_locked(found, flags, err), id, found, err);
+  tarn__value_unhold_locked(found);
+  if (rc == 0) { *v = found; }
+  return rc;
 }
 
 int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v,
                   tarn_error_t *err) {
-  int rc = 0;
+  tarn__object_t *o = NULL;
   tarn__pool_lock(pool);
-  tarn__object_t *o = tarn__object_find_locked(pool, id);
-  if (!o) {
+  int rc = tarn__small_wake_locked(pool, id, flags, &o, err);
+  if (rc == 0 && !o) {
     rc = tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
-  } else if (o->cold && tarn__object_thaw_locked(pool, o) != 0) {
-    rc = tarn_error_set(err, TARN_ENOMEM, "no memory for a value's record");
-  } else {
+  }
+  if (rc == 0) {
     if ((flags & TARN_GET_QUIET) == 0) {
       touch_locked(pool, o);
-    } else if (o->value && o->place == TARN__NOWHERE && !o->evicting) {
+    } else if (o->form == TARN__VALUE && o->place == TARN__NOWHERE && !o->evicting) {
       tarn__lru_oldest(pool, o); /* what will be loaded must be found again */
     }
-    tarn_value_t *found = o->value;
-    if (found) {
-      tarn__value_hold_locked(found); /* the object may be deleted while its pieces are fetched */
-      rc = tarn__value_open_locked(found, flags, err);
-      tarn__value_unhold_locked(found);
-    }
-    if (rc == 0) { *v = found; }
+    if (o->form == TARN__VALUE) { rc = open_locked(o, flags, v, err); }
   }
   tarn__pool_unlock(pool);
   return rc;
 }
 
-int tarn_pool_touch(tarn_pool_t *pool, uint64_t id) {
+int tarn_pool_touch(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
+  int rc = o ? 0 : TARN_ENOENT;
   if (o) { touch_locked(pool, o); }
+  if (o && o->form == TARN__VALUE) {
+    tarn_value_t *v = o->value;
+    tarn__value_hold_locked(v);
+    rc = named(tarn__value_sound_locked(v, 0, err), id, v, err);
+    tarn__value_unhold_locked(v);
+  }
   tarn__pool_unlock(pool);
-  return o ? 0 : TARN_ENOENT;
+  return rc;
 }
 
 int tarn_pool_delete(tarn_pool_t *pool, uint64_t id) {
@@ -288,14 +346,17 @@ int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag) {
 int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
-  if (o) { *size_bytes = o->value ? o->value->size : o->cold ? o->cold_size : o->live_size; }
+  if (o) {
+    *size_bytes = o->form == TARN__VALUE   ? o->value->size
+                  : o->form == TARN__SMALL ? o->size
+                                           : o->live_size;
+  }
   tarn__pool_unlock(pool);
   return o ? 0 : TARN_ENOENT;
 }
 
 /* Nothing of v is left to be written, and what was is out of memory or goes when it is unmapped. */
 static bool is_out(const tarn__object_t *o) {
-  if (o->evicting) { return false; }
   for (uint32_t i = 0; i < o->value->count; i++) {
     const tarn__block_t *b = o->value->pieces[i];
     if (b->pub.kind == TARN__KIND_BORROWED || tarn__lent_leaving(b)) { continue; }
@@ -305,9 +366,27 @@ static bool is_out(const tarn__object_t *o) {
 }
 
 /* Everything of v is on disk. */
-static bool is_written(const tarn_value_t *v) {
-  for (uint32_t i = 0; i < v->count; i++) {
-    if (!v->pieces[i]->on_disk) { return false; }
+static bool is_written(const tarn__object_t *o) {
+  for (uint32_t i = 0; i < o->value->count; i++) {
+    if (!o->value->pieces[i]->on_disk) { return false; }
+  }
+  return true;
+}
+
+/* A value as far out, or when it is to be kept as safe, as was asked for. */
+static bool is_done(const tarn__object_t *o, bool keep) {
+  if (o->form != TARN__VALUE || o->evicting) { return false; }
+  return (keep && is_written(o)) || is_out(o);
+}
+
+/* A small object that is in its pack has nothing to be written: out of memory with it, unless it is read or to be kept. True: done. */
+static bool small_is_out_locked(tarn_pool_t *pool, tarn__object_t *o, bool keep) {
+  tarn__small_freeze_locked(pool, o);
+  if (o->pack == 0 || o->evicting) { return false; }
+  if (o->form == TARN__SMALL && o->mem && !keep) {
+    tarn__lru_remove(pool, o);
+    tarn__small_free_mem_locked(pool, o);
+    pool->evictions++;
   }
   return true;
 }
@@ -321,14 +400,12 @@ static int write_out(tarn_pool_t *pool, uint64_t id, bool keep, tarn_error_t *er
     tarn__object_t *o = tarn__object_find_locked(pool, id);
     if (!o) {
       rc = tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
-    } else if (o->cold) {
-      break;
-    } else if (!o->value) {
+    } else if (o->form == TARN__LIVE) {
       rc = tarn_error_set(err, TARN_ENEEDLUA, "object %llu must be encoded first",
                           (unsigned long long)id);
-    } else if (keep && !o->evicting && is_written(o->value)) {
+    } else if (small_is_out_locked(pool, o, keep)) {
       break;
-    } else if (is_out(o) || (begun && !o->evicting && failures == pool->failures)) {
+    } else if (is_done(o, keep) || (begun && !o->evicting && failures == pool->failures)) {
       break; /* out; or as far out as its readers allow: it is on disk */
     } else if (!o->evicting && failures != pool->failures) {
       rc = pool->failure.code;

@@ -3,16 +3,11 @@
  * go. */
 #include "pool/pool.h"
 
+#include <signal.h>
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
-
-#ifdef TARN__TSAN
-#define RESERVE_BYTES ((uint64_t)16 << 30) /* its shadow of a terabyte is too much */
-#else
-#define RESERVE_BYTES ((uint64_t)1 << 40)
-#endif
 
 static int init_sync(tarn_pool_t *pool) {
   pthread_condattr_t attr;
@@ -26,6 +21,12 @@ static int init_sync(tarn_pool_t *pool) {
     pthread_cond_destroy(&pool->changed);
     pthread_mutex_destroy(&pool->mutex);
   }
+  pthread_mutex_init(&pool->mappings.mutex, NULL); /* Linux' need no memory, and do not fail */
+  if (rc == 0 && (rc = pthread_cond_init(&pool->look, &attr)) != 0) {
+    pthread_cond_destroy(&pool->work);
+    pthread_cond_destroy(&pool->changed);
+    pthread_mutex_destroy(&pool->mutex);
+  }
   pthread_condattr_destroy(&attr);
   return rc == 0 ? 0 : TARN_ENOMEM;
 }
@@ -35,18 +36,24 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   if (!pool) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a pool"); }
   pool->config = *config;
   pool->config.spill_dir = NULL; /* the spill file has its copy */
+  if (config->lend_patience_ns == 0) { pool->config.lend_patience_ns = 1000000000; }
   pool->max_memsize = config->max_memsize;
-  tarn_map_init(&pool->objects);
+  tarn__index_init(&pool->objects);
   tarn_map_init(&pool->loans);
   tarn_map_init(&pool->holders);
   tarn_map_init(&pool->borrows);
   tarn_map_init(&pool->watches);
   tarn_map_init(&pool->guards);
-  tarn__slab_init(&pool->slab, sizeof(tarn__object_t));
-  tarn_list_t *lists[] = {&pool->all,     &pool->lru,     &pool->wanted, &pool->parked,
-                          &pool->limbo,   &pool->blocks,  &pool->later,  &pool->queue,
-                          &pool->dropped, &pool->leavers, &pool->late,   &pool->left,
-                          &pool->moves,   &pool->gone,    &pool->notes,  &pool->deleted};
+  tarn__slab_init(&pool->slab, sizeof(tarn__object_t), &pool->slabs);
+  tarn__slab_init(&pool->block_slab, sizeof(tarn__block_t), &pool->slabs);
+  for (uint32_t i = 0; i < TARN__RUN_CLASSES; i++) {
+    tarn__slab_init(&pool->runs[i], (i + 1) * TARN__RUN_STEP, &pool->slabs);
+  }
+  tarn__packs_init(pool);
+  tarn_list_t *lists[] = {&pool->lru,     &pool->wanted, &pool->parked,  &pool->limbo,
+                          &pool->blocks,  &pool->later,  &pool->queue,   &pool->dropped,
+                          &pool->leavers, &pool->late,   &pool->left,    &pool->moves,
+                          &pool->gone,    &pool->notes,  &pool->deleted, &pool->looks};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
   if (rc != 0) {
@@ -58,7 +65,7 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
     tarn_error_set(err, rc, "no memory for a pool");
     goto no_spill;
   }
-  rc = tarn__memory_open(&pool->memory, RESERVE_BYTES, err);
+  rc = tarn__memory_open(&pool->memory, TARN__RESERVE_BYTES, err);
   if (rc != 0) { goto no_memory; }
   *out = pool;
   return 0;
@@ -66,6 +73,7 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
 no_memory:
   tarn__spill_close(&pool->spill);
 no_spill:
+  pthread_cond_destroy(&pool->look);
   pthread_cond_destroy(&pool->work);
   pthread_cond_destroy(&pool->changed);
   pthread_mutex_destroy(&pool->mutex);
@@ -75,13 +83,15 @@ no_sync:
 }
 
 static void delete_all_locked(tarn_pool_t *pool) {
-  while (!tarn_list_empty(&pool->all)) {
-    tarn__object_delete_locked(pool, TARN_CONTAINER(pool->all.next, tarn__object_t, all_link));
+  size_t cursor = 0;
+  for (tarn__object_t *o; (o = tarn__index_next(&pool->objects, &cursor)) != NULL; cursor--) {
+    tarn__object_drop_locked(pool, o);
   }
 }
 
 void tarn_pool_destroy(tarn_pool_t *pool) {
   if (!pool) { return; }
+  tarn__look_stop(pool);
   tarn__spiller_stop(pool);
   tarn__pool_lock(pool);
   pool->config.on_drop_live = NULL;
@@ -100,9 +110,11 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   }
   tarn__memory_close(&pool->memory);
   tarn__spill_close(&pool->spill);
-  tarn_map_clear(&pool->objects);
+  tarn__index_clear(&pool->objects);
+  tarn__packs_clear(pool);
   tarn_map_clear(&pool->watches);
   tarn_map_clear(&pool->guards);
+  pthread_cond_destroy(&pool->look);
   pthread_cond_destroy(&pool->work);
   pthread_cond_destroy(&pool->changed);
   pthread_mutex_destroy(&pool->mutex);
@@ -112,9 +124,18 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
 void tarn_pool_clear(tarn_pool_t *pool) {
   tarn__pool_lock(pool);
   delete_all_locked(pool);
-  if (pool->objects.count == 0) { tarn_map_clear(&pool->objects); }
+  if (pool->objects.count == 0) { tarn__index_clear(&pool->objects); }
   tarn__budget_trim_locked(pool, UINT64_MAX);
   tarn__pool_unlock(pool);
+}
+
+int tarn__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
+  sigset_t all, before;
+  sigfillset(&all); /* signals are for the host's threads */
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int rc = pthread_create(thread, NULL, run, arg);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return rc == 0 ? 0 : TARN_ENOMEM;
 }
 
 void tarn__pool_lock(tarn_pool_t *pool) { pthread_mutex_lock(&pool->mutex); }
@@ -142,8 +163,8 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
     trash = next;
   }
   while (!tarn_list_empty(&dropped)) {
-    tarn__object_t *o = TARN_CONTAINER(dropped.next, tarn__object_t, queue_link);
-    tarn_list_remove(&o->queue_link);
+    tarn__object_t *o = TARN_CONTAINER(dropped.next, tarn__object_t, link);
+    tarn_list_remove(&o->link);
     if (call.on_drop_live) { call.on_drop_live(call.user, o->id); }
     pthread_mutex_lock(&pool->mutex);
     tarn__slab_give(&pool->slab, o);
@@ -178,6 +199,9 @@ void tarn__pool_wait_locked(tarn_pool_t *pool) {
 
 void tarn__pool_changed_locked(tarn_pool_t *pool) {
   if (pool->waiters > 0) { pthread_cond_broadcast(&pool->changed); }
+  if (pool->memory.cached > 0 && pool->started && !tarn__room_for(pool, 0)) {
+    pthread_cond_signal(&pool->work); /* it gives the surplus back */
+  }
   if (pool->owed) {
     pool->owed = false;
     pool->fire_room = true;
@@ -203,6 +227,7 @@ void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize,
       tarn__budget_trim_locked(pool, tarn__budget_used(pool) - pool->max_memsize);
       tarn__evict_plan_locked(pool, 0);
       if (!tarn_list_empty(&pool->wanted)) { pool->fire_room = true; } /* Lua is asked to encode */
+      (void)tarn__spiller_start_locked(pool); /* it gives back what comes back later */
     }
   }
   tarn__pool_changed_locked(pool);

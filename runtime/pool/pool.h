@@ -35,9 +35,10 @@ typedef struct tarn_block {
   uint32_t kind;   /* private */
 } tarn_block_t;
 
-/* What hangs from a value for its maker: it goes when the value's last byte does, spilled or not. The first field is the pool's. */
+/* What hangs from a value for its maker: it goes when the value's last byte does, spilled or not. Its fields are the pool's. */
 typedef struct tarn_guard {
   struct tarn_guard *next;
+  uint32_t values; /* that it hangs from */
 } tarn_guard_t;
 
 typedef struct tarn_pool_config {
@@ -61,6 +62,8 @@ typedef struct tarn_pool_config {
   /* Objects are being evicted: what is garbage elsewhere should go instead. Often; the mutex is not held. */
   void (*on_pressure)(void *user);
   void *user;
+  uint64_t
+      lend_patience_ns; /* how long who waits for room counts on memory that holders are to give back; 0: a second */
 } tarn_pool_config_t;
 
 int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
@@ -89,6 +92,8 @@ void tarn_block_unmap(tarn_block_t *b);
 /* For finalizers: unmap at the next tarn_pool_boundary. Never blocks on anything but the mutex. */
 void tarn_block_unmap_later(tarn_block_t *b);
 void tarn_block_seal(tarn_block_t *b);
+/* For who copies a mapped block: until it has been verified, if it came from a file. TARN_ECORRUPT, TARN_EIO. */
+int tarn_block_verify(tarn_block_t *b, tarn_error_t *err);
 
 /* Lua thread, between tasks: do the unmappings that were put off. */
 void tarn_pool_boundary(tarn_pool_t *pool);
@@ -106,7 +111,7 @@ int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
 /* Nobody stores v (it came with a message): let it be evicted all the same while views of it are in use, re-backed by the spill file like
  * any other. It is no object that can be got or deleted, and goes with its last mapping. TARN_ENOMEM: it stays in memory. */
 int tarn_pool_visit(tarn_pool_t *pool, tarn_value_t *v);
-/* Hang a guard (taken over) from a value that has none and that nobody else knows yet. A value with one is never cold. TARN_ENOMEM. */
+/* Hang a guard (taken over) from a value that has none and that nobody else knows yet. TARN_ENOMEM. */
 int tarn_value_set_guard(tarn_value_t *v, tarn_guard_t *guard);
 tarn_guard_t *tarn_value_guard(const tarn_value_t *v); /* borrowed; null: none */
 void tarn_value_retain(tarn_value_t *v);
@@ -129,18 +134,26 @@ int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint
 /* A live object has been encoded: from here on it is v. TARN_ENOENT when it has been deleted meanwhile. Never for lack of room: the
  * live size is given back, and what is over budget is evicted next. */
 int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
-/* The next live object in order of eviction while there is no room: 1 with *id, 0 when none is wanted. Lua thread. */
+/* The next live object in order of eviction while there is no room: 1 with *id, 0 when none is wanted. After TARN_ENEEDLUA it gives at least one: what
+ * that call has let go of is no room for it when it comes again. Lua thread. */
 int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id);
 /* That live object cannot be encoded (NotSerializable): it is pinned in memory, no victim any more. */
 void tarn_pool_pin_live(tarn_pool_t *pool, uint64_t id);
 
-enum { TARN_GET_QUIET = 4 }; /* in flags: neither counted nor a touch */
+/* What comes from the spill file or a saved file is verified: blocks of up to 1 MiB before they are handed out, larger ones meanwhile, by a
+ * thread that prefetches them too. Once a mismatch has been found every get of the object is TARN_ECORRUPT. */
+enum {
+  TARN_GET_QUIET = 4, /* in flags: neither counted nor a touch */
+  TARN_GET_VERIFIED =
+      16 /* all of it verified first, for who copies it: waits for that; without TARN_BLOCK_WAIT it
+                           is TARN_EAGAIN where that would be needed */
+};
 /* Touches. *v = null for a live object, else a retained value with its blocks mapped (spilled ones from the spill file, small packed ones read
  * back into memory, which needs room: the errors of tarn_block_create). TARN_ENOENT. */
 int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t **v,
                   tarn_error_t *err);
-int tarn_pool_touch(tarn_pool_t *pool,
-                    uint64_t id); /* TARN_ENOENT; used when the Lua side has the value at hand */
+/* Used when the Lua side has the value at hand. TARN_ENOENT, TARN_ECORRUPT. */
+int tarn_pool_touch(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);
 int tarn_pool_delete(tarn_pool_t *pool, uint64_t id); /* TARN_ENOENT; readers' values live on */
 void tarn_pool_delete_many(tarn_pool_t *pool, const uint64_t *ids, size_t count);
 int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag);
@@ -194,6 +207,8 @@ int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn
 void tarn_pool_lend_moved(tarn_pool_t *pool, uint64_t holder, uint64_t loan, uint32_t block);
 void tarn_pool_lend_end(tarn_pool_t *pool, uint64_t holder, uint64_t loan);
 void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder); /* its process is gone */
+/* What was on its way to or from that holder may be lost: ask it about each of its loans, and tell it once more what has moved. */
+void tarn_pool_lend_again(tarn_pool_t *pool, uint64_t holder);
 
 /* Borrow the blocks of a loan: begin, then block for each large one, then end. lender: a number below 2^24. begin: null when there is no
  * memory or the loan is known already. */
@@ -209,13 +224,24 @@ void tarn_pool_borrow_end(tarn_pool_t *pool, tarn_borrow_t *w);
 void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block,
                             int fd, uint64_t offset);
 
-typedef enum { TARN_LEND_MOVED, TARN_LEND_IN_PLACE, TARN_LEND_RETURNED } tarn_lend_kind_t;
+/* The owner asks. A loan that is not here any more, or never arrived, is returned; and it is refused if it still comes (begin: null), since from
+ * then on its bytes are not kept. */
+void tarn_pool_borrow_check(tarn_pool_t *pool, uint64_t lender, uint64_t loan);
+void tarn_pool_borrow_forget(tarn_pool_t *pool,
+                             uint64_t lender); /* its process is gone: so is what was refused */
+
+typedef enum {
+  TARN_LEND_MOVED,
+  TARN_LEND_IN_PLACE,
+  TARN_LEND_RETURNED,
+  TARN_LEND_CHECK /* does it have this loan? */
+} tarn_lend_kind_t;
 typedef struct tarn_lend_note {
-  tarn_lend_kind_t kind; /* MOVED: to a holder; the others: to a lender */
+  tarn_lend_kind_t kind; /* MOVED, CHECK: to a holder; the others: to a lender */
   uint64_t peer;         /* that holder or lender */
-  uint64_t tag;          /* MOVED: the loan's */
+  uint64_t tag;          /* MOVED, CHECK: the loan's */
   uint64_t loan;
-  uint32_t block;  /* not with RETURNED */
+  uint32_t block;  /* not with RETURNED, CHECK */
   uint64_t offset; /* MOVED: in the spill file */
 } tarn_lend_note_t;
 bool tarn_pool_lend_next(tarn_pool_t *pool, tarn_lend_note_t *out);
@@ -241,6 +267,21 @@ int tarn_pool_open_saved(tarn_pool_t *pool, const char *path, uint32_t flags,
 int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
 /* The path of the saved file that the object is in. TARN_ENOENT: in none, or it does not fit into size. */
 int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size);
+
+/* A file of another format, of the user's too: its ranges as blocks, mapped or read as those of a saved file are, but without checksums.
+ * The same rule holds: the file must be the one that was opened, else TARN_EIO. */
+typedef struct tarn__saved tarn_raw_file_t;
+/* One reference, the caller's. TARN_EIO, TARN_ENOMEM. The message begins with the path. */
+int tarn_pool_open_raw(tarn_pool_t *pool, const char *path, tarn_raw_file_t **out,
+                       uint64_t *size_bytes, tarn_error_t *err);
+void tarn_pool_close_raw(tarn_pool_t *pool, tarn_raw_file_t *f); /* its blocks live on */
+/* A sealed block, with one reference and one mapping, both the caller's. Where it is mapped (TARN_POOL_MAP_MIN and more) its address is aligned
+ * as offset is, else to 64. TARN_ECORRUPT when the file has no such range; TARN_EIO, TARN_ENOMEM. */
+int tarn_pool_raw_block(tarn_pool_t *pool, tarn_raw_file_t *f, uint64_t offset, uint64_t size,
+                        tarn_block_t **out, tarn_error_t *err);
+/* Such a block, which is mapped, will be read: begin to fetch it from the disk. Call it when all that is wanted has been mapped: mapping waits
+ * for what is being fetched. */
+void tarn_block_prefetch(tarn_block_t *b);
 
 /* ---- budget and figures ---- */
 

@@ -2,20 +2,17 @@
  * is ever written through to the file; what is small, and the front, is read. A saved file belongs to the user: it is never
  * written nor deleted here. No descriptor is kept: a piece is fetched by opening the path again, and only from a file that is
  * still the one that was looked at. Any thread. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "image/file.h"
 #include "pool/pool-private.h"
-#include "pool/sys-private.h"
-
-/* Larger mapped blocks are verified when that is asked for: reading all of them first is what mapping is to avoid. */
-#define VERIFY_BYTES ((uint64_t)1 << 20)
 
 enum { IMAGE_FIXED_BYTES = 32, SIZE_BYTES = 8 };
 
@@ -23,6 +20,7 @@ struct tarn__saved {
   uint64_t refs; /* the pool's mutex guards it */
   tarn_saved_identity_t identity;
   bool verify;
+  bool raw; /* of another format: without checksums */
   char path[];
 };
 
@@ -30,13 +28,15 @@ void tarn__saved_unref_locked(tarn__saved_t *f) {
   if (--f->refs == 0) { tarn_free(f); }
 }
 
+const char *tarn__saved_path(const tarn__saved_t *f) { return f->path; }
+
 /* ---- opening ---- */
 
 static int read_all(int fd, void *bytes, uint64_t size, uint64_t offset, const char *path,
                     tarn_error_t *err) {
   uint8_t *at = bytes;
   while (size > 0) {
-    ssize_t n = tarn__sys_pread(fd, at, size < (1u << 30) ? (size_t)size : 1u << 30, offset);
+    ssize_t n = tarn_sys_pread(fd, at, size < (1u << 30) ? (size_t)size : 1u << 30, offset);
     if (n < 0) { return tarn_error_errno(err, errno, "%s: cannot read", path); }
     if (n == 0) {
       return tarn_error_set(err, TARN_EIO, "%s: it ends before its byte %" PRIu64, path,
@@ -51,11 +51,11 @@ static int read_all(int fd, void *bytes, uint64_t size, uint64_t offset, const c
 
 /* A descriptor and what the file is now. */
 static int open_file(const char *path, int *fd, tarn_saved_identity_t *id, tarn_error_t *err) {
-  int f = tarn__sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* a fifo must not stall us */
+  int f = tarn_sys_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* a fifo must not stall us */
   if (f < 0) { return tarn_error_errno(err, errno, "%s: cannot open", path); }
   struct stat st;
   int rc = 0;
-  if (fstat(f, &st) != 0) {
+  if (tarn_sys_fstat(f, &st) != 0) {
     rc = tarn_error_errno(err, errno, "%s: cannot read", path);
   } else if (!S_ISREG(st.st_mode)) {
     rc = tarn_error_set(err, TARN_EIO, "%s: not a regular file", path);
@@ -98,7 +98,7 @@ int tarn_saved_identify(const char *path, tarn_saved_identity_t *out, tarn_error
 }
 
 /* The same file as when it was opened first; its header is not looked at again. */
-static int reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
+int tarn__saved_reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
   tarn_saved_identity_t now;
   int rc = open_file(f->path, fd, &now, err);
   if (rc != 0) { return rc; }
@@ -115,10 +115,14 @@ static int reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
 
 /* ---- fetching a piece ---- */
 
-static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
-  if (tarn_hash64(bytes, b->pub.size) == b->hash) { return 0; }
+int tarn__saved_mismatch(const tarn__block_t *b, tarn_error_t *err) {
   return tarn_error_set(err, TARN_ECORRUPT, "%s: wrong checksum of %" PRIu64 " bytes at %" PRIu64,
                         b->saved->path, b->pub.size, b->disk_offset);
+}
+
+static int verify(const tarn__block_t *b, const uint8_t *bytes, tarn_error_t *err) {
+  if (b->saved->raw || tarn_hash64(bytes, b->pub.size) == b->hash) { return 0; }
+  return tarn__saved_mismatch(b, err);
 }
 
 static int read_piece(tarn__block_t *b, int fd, uint8_t **mem, tarn_error_t *err) {
@@ -138,36 +142,54 @@ static int read_piece(tarn__block_t *b, int fd, uint8_t **mem, tarn_error_t *err
   return 0;
 }
 
-static int map_piece(tarn__block_t *b, int fd, uint8_t **map, tarn_error_t *err) {
+static int map_piece(tarn__block_t *b, int fd, uint8_t **map, bool *checked, tarn_error_t *err) {
   uint64_t start = b->disk_offset & ~(uint64_t)(TARN__PAGE - 1);
   uint64_t length = b->disk_offset - start + b->pub.size;
   int prot = b->detach ? PROT_READ | PROT_WRITE : PROT_READ; /* private: the mark is ours alone */
-  uint8_t *base = tarn__sys_mmap(NULL, length, prot, MAP_PRIVATE, fd, start);
+  uint8_t *base = tarn_sys_mmap(NULL, length, prot, MAP_PRIVATE, fd, start);
   if (base == MAP_FAILED) {
     return tarn_error_errno(err, errno, "%s: cannot map %" PRIu64 " bytes", b->saved->path, length);
   }
   uint8_t *at = base + (b->disk_offset - start);
-  bool check = b->detach || b->front || b->pub.size <= VERIFY_BYTES || b->saved->verify;
-  int rc = check ? verify(b, at, err) : 0;
+  *checked = b->detach || b->front || b->pub.size <= TARN__VERIFY_AT_ONCE_BYTES || b->saved->verify;
+  int rc = *checked ? verify(b, at, err) : 0;
   if (rc == 0 && b->detach) {
     tarn_image_set_detached(at, b->pub.size, true);
     (void)mprotect(base, length, PROT_READ);
   }
   if (rc != 0) {
-    tarn__sys_munmap(base, length);
+    tarn_sys_munmap(base, length);
     return rc;
   }
   *map = at;
   return 0;
 }
 
-int tarn__saved_fetch(tarn__block_t *b, uint8_t **mem, uint8_t **map, tarn_error_t *err) {
-  int fd;
-  int rc = reopen(b->saved, &fd, err);
-  if (rc != 0) { return rc; }
-  rc = b->disk_size > 0 ? map_piece(b, fd, map, err) : read_piece(b, fd, mem, err);
-  close(fd);
+/* Which file an error is about; rc: its code, or 0. Returns it. */
+static int explain(const tarn__block_t *b, int rc, tarn_error_t *err) {
+  if (rc == TARN_ENOMEM) { (void)tarn_error_bytes(err, b->pub.size, 0); }
+  if (rc != 0) { (void)tarn_error_path(err, b->saved->path); }
   return rc;
+}
+
+int tarn__saved_map(tarn__block_t *b, uint8_t **map, bool *checked, tarn_error_t *err) {
+  int fd;
+  int rc = tarn__saved_reopen(b->saved, &fd, err);
+  if (rc == 0) {
+    rc = map_piece(b, fd, map, checked, err);
+    close(fd);
+  }
+  return explain(b, rc, err);
+}
+
+int tarn__saved_read(tarn__block_t *b, uint8_t **mem, tarn_error_t *err) {
+  int fd;
+  int rc = tarn__saved_reopen(b->saved, &fd, err);
+  if (rc == 0) {
+    rc = read_piece(b, fd, mem, err);
+    close(fd);
+  }
+  return explain(b, rc, err);
 }
 
 /* ---- a file as a value ---- */
@@ -236,15 +258,15 @@ static int look_at_sizes(look_t *k, tarn_error_t *err) {
   return tarn_error_set(err, TARN_ECORRUPT, "%s: its blocks are not as long as it is", path);
 }
 
-static tarn__block_t *new_piece(tarn_pool_t *pool, const look_t *k, uint64_t offset, uint64_t size,
-                                uint64_t hash) {
+static tarn__block_t *new_piece(tarn_pool_t *pool, tarn__saved_t *file, uint64_t offset,
+                                uint64_t size, uint64_t hash) {
   bool large = size >= TARN_POOL_MAP_MIN;
   tarn__block_t *b = tarn__block_new(pool, size, large ? TARN__KIND_FILE : TARN__KIND_HEAP);
   if (!b) { return NULL; }
   b->refs = 1;
   b->pub.sealed = 1;
   b->on_disk = true;
-  b->saved = k->file;
+  b->saved = file;
   b->disk_offset = offset;
   b->disk_size = large ? tarn__page_round(size) : 0;
   b->hash = hash;
@@ -256,13 +278,14 @@ static tarn_value_t *new_value(tarn_pool_t *pool, const look_t *k) {
   uint32_t count = k->info.block_count;
   tarn_value_t *v = tarn__value_new(pool, count + 1);
   if (!v) { return NULL; }
-  v->pieces[0] = new_piece(pool, k, k->info.image_offset, k->info.front_size, k->info.front_hash);
+  v->pieces[0] =
+      new_piece(pool, k->file, k->info.image_offset, k->info.front_size, k->info.front_hash);
   uint64_t end = k->info.front_size;
   bool good = v->pieces[0] != NULL;
   for (uint32_t i = 0; i < count && good; i++) {
     uint64_t size = load64(k->sizes + (size_t)i * SIZE_BYTES), at = tarn_image_align(end);
     uint64_t hash = load64(k->head + TARN_FILE_HEADER_SIZE + (size_t)i * SIZE_BYTES);
-    v->pieces[i + 1] = new_piece(pool, k, k->info.image_offset + at, size, hash);
+    v->pieces[i + 1] = new_piece(pool, k->file, k->info.image_offset + at, size, hash);
     good = v->pieces[i + 1] != NULL;
     end = at + size;
   }
@@ -272,7 +295,7 @@ static tarn_value_t *new_value(tarn_pool_t *pool, const look_t *k) {
     v->size = end; /* front, padding and blocks: as good as their sum */
     return v;
   }
-  for (uint32_t i = 0; i <= count; i++) { tarn_free(v->pieces[i]); }
+  for (uint32_t i = 0; i <= count; i++) { tarn__block_discard(v->pieces[i]); }
   tarn_free(v);
   return NULL;
 }
@@ -334,38 +357,75 @@ int tarn_pool_rehome(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error
   while ((o = tarn__object_find_locked(pool, id)) != NULL && o->evicting) {
     tarn__pool_wait_locked(pool);
   }
-  if (!o) {
-    tarn__pool_unlock(pool);
-    return tarn_error_set(err, TARN_ENOENT, "no object %" PRIu64, id);
+  int rc = o ? 0 : tarn_error_set(err, TARN_ENOENT, "no object %" PRIu64, id);
+  assert(!v->object);
+  if (rc == 0) {
+    tarn__lru_remove(pool, o);
+    tarn__object_empty_locked(pool, o);
+    (void)tarn__object_become_locked(o, v, NULL); /* v is no other's: nothing is taken */
+    tarn__lru_touch(pool, o);
+    tarn__pool_changed_locked(pool);
   }
-  if (o->cold && tarn__object_thaw_locked(pool, o) != 0) {
-    tarn__pool_unlock(pool);
-    return tarn_error_set(err, TARN_ENOMEM, "no memory for a value's record");
-  }
-  tarn__lru_remove(pool, o);
-  tarn_value_t *old = o->value;
-  if (old) {
-    tarn_list_remove(&o->value_link);
-    if (old->loans > 0) { tarn__lent_orphan_locked(old); }
-  } else {
-    pool->live -= o->live_size;
-    o->live_size = 0;
-    o->pinned = false;
-  }
-  tarn__object_become_locked(o, v);
-  tarn__lru_touch(pool, o);
-  if (old) { tarn__value_unhold_locked(old); }
-  tarn__pool_changed_locked(pool);
   tarn__pool_unlock(pool);
-  return 0;
+  return rc;
 }
 
 int tarn_pool_saved_path(tarn_pool_t *pool, uint64_t id, char *path, size_t size) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);
-  const tarn__block_t *front = o && o->value ? o->value->pieces[0] : NULL;
+  const tarn__block_t *front = o && o->form == TARN__VALUE ? o->value->pieces[0] : NULL;
   int rc = front && front->saved && strlen(front->saved->path) < size ? 0 : TARN_ENOENT;
   if (rc == 0) { memcpy(path, front->saved->path, strlen(front->saved->path) + 1); }
   tarn__pool_unlock(pool);
+  return rc;
+}
+
+/* ---- files of other formats ---- */
+
+bool tarn__saved_is_raw(const tarn__saved_t *f) { return f->raw; }
+
+int tarn_pool_open_raw(tarn_pool_t *pool, const char *path, tarn_raw_file_t **out,
+                       uint64_t *size_bytes, tarn_error_t *err) {
+  (void)pool;
+  tarn__saved_t *f = new_saved(path, 0);
+  if (!f) { return tarn_error_set(err, TARN_ENOMEM, "%s: no memory", path); }
+  f->raw = true;
+  int fd;
+  int rc = open_file(path, &fd, &f->identity, err);
+  if (rc != 0) {
+    tarn_free(f);
+    return rc;
+  }
+  close(fd);
+  *size_bytes = f->identity.size;
+  *out = f;
+  return 0;
+}
+
+void tarn_pool_close_raw(tarn_pool_t *pool, tarn_raw_file_t *f) {
+  tarn__pool_lock(pool);
+  tarn__saved_unref_locked(f);
+  tarn__pool_unlock(pool);
+}
+
+int tarn_pool_raw_block(tarn_pool_t *pool, tarn_raw_file_t *f, uint64_t offset, uint64_t size,
+                        tarn_block_t **out, tarn_error_t *err) {
+  if (offset > f->identity.size || size > f->identity.size - offset) {
+    return tarn_error_set(err, TARN_ECORRUPT,
+                          "%s: %" PRIu64 " bytes at %" PRIu64 " where it has %" PRIu64 " in all",
+                          f->path, size, offset, f->identity.size);
+  }
+  tarn__block_t *b = new_piece(pool, f, offset, size, 0);
+  if (!b) {
+    return tarn_error_set(err, TARN_ENOMEM, "%s: no memory for a block's record", f->path);
+  }
+  tarn__pool_lock(pool);
+  f->refs++;
+  b->quiet = true;
+  tarn__block_link_locked(b);
+  int rc = tarn__block_map_locked(b, TARN_BLOCK_WAIT, NULL, err);
+  if (rc != 0) { tarn__block_unref_locked(b); }
+  tarn__pool_unlock(pool);
+  if (rc == 0) { *out = &b->pub; }
   return rc;
 }

@@ -15,7 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #include "base/alloc.h"
-#include "pool/sys-private.h"
+#include "base/sys.h"
 
 uint32_t tarn__class_floor(uint64_t pages) {
   if (pages < 8) { return (uint32_t)pages; }
@@ -34,11 +34,11 @@ uint32_t tarn__class_ceil(uint64_t pages) {
 }
 
 static int map_memory(tarn__memory_t *m, uint64_t size, tarn_error_t *err) {
-  if (ftruncate(m->fd, (off_t)size) != 0) {
+  if (tarn_sys_ftruncate(m->fd, size) != 0) {
     return tarn_error_errno(err, errno, "sizing the pool's memory");
   }
   void *at =
-      tarn__sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
+      tarn_sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
   if (at == MAP_FAILED) { return tarn_error_errno(err, errno, "mapping the pool's memory"); }
   (void)madvise(at, size, MADV_DONTFORK); /* a fork of a large process stays quick */
   (void)madvise(at, size, MADV_DONTDUMP); /* nor is a core file a terabyte long */
@@ -57,7 +57,7 @@ int tarn__memory_open(tarn__memory_t *m, uint64_t reserve_bytes, tarn_error_t *e
     reserve_bytes = limit.rlim_cur; /* beyond it ftruncate raises SIGXFSZ */
   }
   reserve_bytes -= reserve_bytes % TARN__PAGE;
-  m->fd = memfd_create("tarn", MFD_CLOEXEC);
+  m->fd = tarn_sys_memfd("tarn", MFD_CLOEXEC);
   if (m->fd < 0) { return tarn_error_errno(err, errno, "creating the pool's memory"); }
   int rc = TARN_ENOMEM;
   while (reserve_bytes >= TARN__SLICE && (rc = map_memory(m, reserve_bytes, err)) != 0) {
@@ -76,7 +76,7 @@ void tarn__memory_close(tarn__memory_t *m) {
   tarn__segment_t *s;
   while ((s = tarn__memory_largest(m)) != NULL) { tarn_free(s); }
   tarn__ranges_clear(&m->cold);
-  if (m->base) { tarn__sys_munmap(m->base, m->reserved); }
+  if (m->base) { tarn_sys_munmap(m->base, m->reserved); }
   if (m->fd >= 0) { close(m->fd); }
   m->base = NULL;
   m->fd = -1;
@@ -169,8 +169,8 @@ tarn__segment_t *tarn__memory_largest(tarn__memory_t *m) {
 bool tarn__memory_punch(tarn__memory_t *m, uint64_t offset, uint64_t size) {
   for (uint64_t done = 0; done < size; done += TARN__SLICE) {
     uint64_t part = size - done < TARN__SLICE ? size - done : TARN__SLICE;
-    if (tarn__sys_fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset + done,
-                            part) != 0) {
+    if (tarn_sys_fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset + done,
+                           part) != 0) {
       return false;
     }
   }
@@ -182,7 +182,7 @@ static int map_over(tarn__memory_t *m, uint64_t offset, uint64_t size, int prot,
   for (uint64_t done = 0; done < size; done += TARN__SLICE) {
     uint64_t part = size - done < TARN__SLICE ? size - done : TARN__SLICE;
     void *at = m->base + offset + done;
-    if (tarn__sys_mmap(at, part, prot, MAP_SHARED | MAP_FIXED | flags, fd, file_offset + done) ==
+    if (tarn_sys_mmap(at, part, prot, MAP_SHARED | MAP_FIXED | flags, fd, file_offset + done) ==
         MAP_FAILED) {
       return TARN_ENOMEM;
     }

@@ -3,7 +3,11 @@
  * Freed extents are reused while the disk is busy and punched when the spill thread is idle. Writes
  * go through a second descriptor with O_DIRECT where the file system takes it: faster, and memory
  * is really freed; the page cache that the first descriptor reads through stays coherent, the
- * kernel drops what is overwritten. Locking: see the header. */
+ * kernel drops what is overwritten. Locking: see the header.
+ *
+ * The whole file is mapped for reading, once: its window, longer than the file will be. So an extent is read back by adding its offset to an
+ * address, without a system call, and however many are in use they take one of the process's 65,530 mappings. Where there are no
+ * addresses for a window (RLIMIT_AS) each is mapped on its own. */
 #include "pool/spill-private.h"
 
 #include <errno.h>
@@ -13,12 +17,34 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "pool/segment-private.h"
-#include "pool/sys-private.h"
+
+/* Which spill file it is about, and when the disk is full how much there is. Returns err's code, or rc. */
+static int explain(const tarn__spill_t *s, int rc, int sys_errno, uint64_t size,
+                   tarn_error_t *err) {
+  if (rc == TARN_EDISKFULL) {
+    struct statvfs fs;
+    struct rlimit limit;
+    uint64_t available = 0;
+    struct stat st;
+    if (sys_errno == EFBIG && getrlimit(RLIMIT_FSIZE, &limit) == 0 && fstat(s->fd, &st) == 0) {
+      available = limit.rlim_cur > (rlim_t)st.st_size ? limit.rlim_cur - (rlim_t)st.st_size : 0;
+    } else if ((s->fd >= 0 ? fstatvfs(s->fd, &fs) : statvfs(s->dir, &fs)) == 0) {
+      available = (uint64_t)fs.f_bavail * fs.f_frsize;
+    }
+    (void)tarn_error_bytes(err, size, available);
+  } else if (rc == TARN_ENOMEM) {
+    (void)tarn_error_bytes(err, size, 0);
+  }
+  (void)tarn_error_path(err, s->dir);
+  return rc;
+}
 
 int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes) {
   *s = (tarn__spill_t){.fd = -1, .direct_fd = -1, .max = max_bytes};
@@ -34,6 +60,7 @@ int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes) {
 }
 
 void tarn__spill_close(tarn__spill_t *s) {
+  if (s->window) { tarn_sys_munmap(s->window, TARN__RESERVE_BYTES); }
   if (s->fd >= 0) { close(s->fd); }
   if (s->direct_fd >= 0) { close(s->direct_fd); }
   tarn__ranges_clear(&s->warm);
@@ -49,7 +76,7 @@ static int make_dirs(char *path, bool *made) {
     if (*p != '/' && *p != '\0') { continue; }
     char end = *p;
     *p = '\0';
-    int rc = mkdir(path, 0700);
+    int rc = tarn_sys_mkdir(path, 0700);
     int why = errno;
     *p = end;
     if (rc != 0 && why != EEXIST) {
@@ -74,38 +101,59 @@ static int open_unlinked(const char *dir) {
     return -1;
   }
   snprintf(path, size, "%s/spill-XXXXXX", dir);
-  int fd = mkostemp(path, O_CLOEXEC);
-  if (fd >= 0) { unlink(path); }
+  int fd = tarn_sys_mkostemp(path, O_CLOEXEC);
   int why = errno;
+  if (fd >= 0 && tarn_sys_unlink(path) != 0) { /* it would be left behind */
+    why = errno;
+    close(fd);
+    fd = -1;
+  }
   tarn_free(path);
   errno = why;
   return fd;
 }
 
-static int open_file(tarn__spill_t *s, tarn_error_t *err) {
+static void mind(void *at, uint64_t size) {
+  (void)madvise(at, size, MADV_DONTFORK);
+  (void)madvise(at, size, MADV_DONTDUMP);
+}
+
+static int open_file(tarn__spill_t *s, uint64_t need, tarn_error_t *err) {
   bool made;
   int why = make_dirs(s->dir, &made);
-  if (why != 0) { return tarn_error_errno(err, why, "cannot make the spill directory %s", s->dir); }
-  int fd = tarn__sys_open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (why != 0) {
+    int rc = tarn_error_errno(err, why, "cannot make the spill directory %s", s->dir);
+    return explain(s, rc, why, need, err);
+  }
+  int fd = tarn_sys_open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT)) {
     fd = open_unlinked(s->dir);
   }
-  if (fd < 0) { return tarn_error_errno(err, errno, "cannot create a spill file in %s", s->dir); }
+  if (fd < 0) {
+    why = errno;
+    int rc = tarn_error_errno(err, why, "cannot create a spill file in %s", s->dir);
+    return explain(s, rc, why, need, err);
+  }
   char self[64];
   snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-  s->direct_fd = tarn__sys_open(self, O_RDWR | O_DIRECT | O_CLOEXEC, 0);
+  s->direct_fd = tarn_sys_open(self, O_RDWR | O_DIRECT | O_CLOEXEC, 0);
   s->direct = s->direct_fd >= 0;
   /* A directory that we made has nobody else's files in it; the anonymous file does not need it any
    * more. */
   if (made) { (void)rmdir(s->dir); }
+  void *at = tarn_sys_mmap(NULL, TARN__RESERVE_BYTES, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  if (at != MAP_FAILED) {
+    mind(at, TARN__RESERVE_BYTES);
+    s->window = at;
+  }
   __atomic_store_n(&s->fd, fd, __ATOMIC_RELEASE);
   return 0;
 }
 
-int tarn__spill_open(tarn__spill_t *s, tarn_error_t *err) {
+int tarn__spill_open(tarn__spill_t *s, uint64_t need, tarn_error_t *err) {
   if (__atomic_load_n(&s->fd, __ATOMIC_ACQUIRE) >= 0) { return 0; }
   pthread_mutex_lock(&s->open_lock);
-  int rc = s->fd >= 0 ? 0 : open_file(s, err);
+  int rc = s->fd >= 0 ? 0 : open_file(s, need, err);
   pthread_mutex_unlock(&s->open_lock);
   return rc;
 }
@@ -118,10 +166,8 @@ int tarn__spill_take(tarn__spill_t *s, uint64_t size, bool fresh, uint64_t *offs
                             "the spill file in %s is full: %" PRIu64 " bytes needed, %" PRIu64
                             " available of max_disksize %" PRIu64,
                             s->dir, size, available, s->max);
-    if (err) {
-      err->needed = size;
-      err->available = available;
-    }
+    (void)tarn_error_bytes(err, size, available);
+    (void)tarn_error_path(err, s->dir);
     return rc;
   }
   *reserved = !fresh && tarn__ranges_take(&s->warm, size, offset);
@@ -151,21 +197,13 @@ void tarn__spill_punched(tarn__spill_t *s, uint64_t offset, uint64_t size) {
 }
 
 static int full(tarn__spill_t *s, int sys_errno, uint64_t size, tarn_error_t *err) {
-  struct statvfs fs;
-  uint64_t available = fstatvfs(s->fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
   int rc = tarn_error_errno(err, sys_errno,
-                            "cannot write %" PRIu64 " bytes to the spill file in %s (%" PRIu64
-                            " free there)",
-                            size, s->dir, available);
-  if (err && rc == TARN_EDISKFULL) {
-    err->needed = size;
-    err->available = available;
-  }
-  return rc;
+                            "cannot write %" PRIu64 " bytes to the spill file in %s", size, s->dir);
+  return explain(s, rc, sys_errno, size, err);
 }
 
 bool tarn__spill_punch(tarn__spill_t *s, uint64_t offset, uint64_t size) {
-  return tarn__sys_fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size) == 0;
+  return tarn_sys_fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size) == 0;
 }
 
 static int fill_with_zeros(tarn__spill_t *s, uint64_t offset, uint64_t size, tarn_error_t *err) {
@@ -176,7 +214,7 @@ static int fill_with_zeros(tarn__spill_t *s, uint64_t offset, uint64_t size, tar
   for (uint64_t done = 0; done < size && rc == 0;) {
     size_t part = size - done < CHUNK ? (size_t)(size - done) : CHUNK;
     struct iovec iov = {zeros, part};
-    ssize_t n = tarn__sys_pwritev(s->fd, &iov, 1, offset + done);
+    ssize_t n = tarn_sys_pwritev(s->fd, &iov, 1, offset + done);
     if (n <= 0) { rc = full(s, n < 0 ? errno : ENOSPC, size, err); }
     if (n > 0) { done += (uint64_t)n; }
   }
@@ -189,7 +227,7 @@ int tarn__spill_reserve(tarn__spill_t *s, uint64_t offset, uint64_t size, bool z
   bool fill = zeros;
   if (!__atomic_load_n(&s->no_fallocate, __ATOMIC_RELAXED)) {
     if (zeros && tarn__spill_punch(s, offset, size)) { fill = false; }
-    if (tarn__sys_fallocate(s->fd, 0, offset, size) != 0) {
+    if (tarn_sys_fallocate(s->fd, 0, offset, size) != 0) {
       if (errno != EOPNOTSUPP && errno != ENOSYS) { return full(s, errno, size, err); }
       /* What is written before it is mapped needs no reservation: the write tells that the disk is
        * full. */
@@ -212,10 +250,10 @@ int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t o
   for (int i = 0; i < count; i++) { total += iov[i].iov_len; }
   uint64_t left = total;
   while (left > 0) {
-    bool direct = s->direct && aligned(iov, count, offset);
-    ssize_t n = tarn__sys_pwritev(direct ? s->direct_fd : s->fd, iov, count, offset);
+    bool direct = __atomic_load_n(&s->direct, __ATOMIC_RELAXED) && aligned(iov, count, offset);
+    ssize_t n = tarn_sys_pwritev(direct ? s->direct_fd : s->fd, iov, count, offset);
     if (n < 0 && direct && errno == EINVAL) {
-      s->direct = false;
+      __atomic_store_n(&s->direct, false, __ATOMIC_RELAXED);
       continue;
     }
     if (n <= 0) { return full(s, n < 0 ? errno : ENOSPC, total, err); }
@@ -237,13 +275,15 @@ int tarn__spill_write(tarn__spill_t *s, struct iovec *iov, int count, uint64_t o
 int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offset,
                      tarn_error_t *err) {
   for (uint64_t done = 0; done < size;) {
-    ssize_t n = tarn__sys_pread(s->fd, (uint8_t *)bytes + done, size - done, offset + done);
+    ssize_t n = tarn_sys_pread(s->fd, (uint8_t *)bytes + done, size - done, offset + done);
     if (n < 0) {
-      return tarn_error_errno(err, errno, "reading %" PRIu64 " bytes from the spill file in %s",
-                              size, s->dir);
+      int rc = tarn_error_errno(err, errno, "reading %" PRIu64 " bytes from the spill file in %s",
+                                size, s->dir);
+      return explain(s, rc, 0, size, err);
     }
     if (n == 0) {
-      return tarn_error_set(err, TARN_ECORRUPT, "the spill file in %s is too short", s->dir);
+      int rc = tarn_error_set(err, TARN_ECORRUPT, "the spill file in %s is too short", s->dir);
+      return explain(s, rc, 0, size, err);
     }
     done += (uint64_t)n;
   }
@@ -252,13 +292,30 @@ int tarn__spill_read(tarn__spill_t *s, void *bytes, uint64_t size, uint64_t offs
 
 int tarn__spill_map(tarn__spill_t *s, uint64_t offset, uint64_t size, bool writable, uint8_t **out,
                     tarn_error_t *err) {
-  int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  void *at = tarn__sys_mmap(NULL, size, prot, MAP_SHARED, s->fd, offset);
-  if (at == MAP_FAILED) {
-    return tarn_error_errno(err, errno, "mapping %" PRIu64 " bytes of the spill file in %s", size,
-                            s->dir);
+  if (s->window && !writable && offset + size <= TARN__RESERVE_BYTES) {
+    *out = s->window + offset;
+    return 0;
   }
-  (void)madvise(at, size, MADV_DONTFORK);
+  int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void *at = tarn_sys_mmap(NULL, size, prot, MAP_SHARED, s->fd, offset);
+  if (at == MAP_FAILED) {
+    int rc = tarn_error_errno(err, errno, "mapping %" PRIu64 " bytes of the spill file in %s", size,
+                              s->dir);
+    return explain(s, rc, 0, size, err);
+  }
+  mind(at, size);
   *out = at;
   return 0;
+}
+
+void tarn__spill_unmap(tarn__spill_t *s, uint8_t *at, uint64_t size) {
+  bool in_window = tarn__spill_in_window(s, at);
+  for (uint64_t done = 0; done < size; done += TARN__SLICE) {
+    uint64_t part = size - done < TARN__SLICE ? size - done : TARN__SLICE;
+    if (in_window) { /* the pages, not the addresses */
+      (void)madvise(at + done, part, MADV_DONTNEED);
+    } else {
+      (void)tarn_sys_munmap(at + done, part);
+    }
+  }
 }

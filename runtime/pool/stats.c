@@ -25,7 +25,7 @@ void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out) {
 }
 
 typedef struct sums {
-  uint64_t heap, segments, records, spilled, live, wanted, gain, lent, borrowed;
+  uint64_t heap, segments, records, spilled, packed, live, wanted, gain, lent, borrowed;
 } sums_t;
 
 static int check_block(const tarn__block_t *b, sums_t *s) {
@@ -55,28 +55,44 @@ static int check_block(const tarn__block_t *b, sums_t *s) {
   return 0;
 }
 
+/* Evictable bytes are never forgotten. */
+static int check_value(const tarn__object_t *o, sums_t *s) {
+  const tarn_value_t *v = o->value;
+  s->gain += v->gain;
+  if (v->object != o || v->holds == 0) { return 26; }
+  for (uint32_t i = 0; i < v->count; i++) {
+    const tarn__block_t *b = v->pieces[i];
+    bool evictable = (b->mem || b->seg) && !b->on_disk && !b->planned && !b->busy;
+    if (o->place == TARN__NOWHERE && !o->evicting && evictable && o->pack == 0) { return 23; }
+  }
+  return 0;
+}
+
 static int check_objects(tarn_pool_t *pool, sums_t *s) {
   uint64_t count = 0;
-  for (tarn_list_t *l = pool->all.next; l != &pool->all; l = l->next) {
-    tarn__object_t *o = TARN_CONTAINER(l, tarn__object_t, all_link);
+  size_t cursor = 0;
+  for (tarn__object_t *o; (o = tarn__index_next(&pool->objects, &cursor)) != NULL;) {
     count++;
     s->records += sizeof *o;
-    if (tarn_map_get(&pool->objects, o->id) != o) { return 20; }
-    if (o->cold) {
-      s->spilled += o->cold_size;
-      if (o->value || o->evicting || o->place != TARN__NOWHERE) { return 25; }
-      continue;
-    }
-    if (!o->value) { s->live += o->live_size; }
-    if (o->place == TARN__WANTED) { s->wanted += o->live_size; }
-    s->gain += o->gain;
+    if (tarn__index_get(&pool->objects, o->id) != o) { return 20; }
     if (o->evicting && o->place != TARN__NOWHERE) { return 21; }
-    if (!o->value && o->place == TARN__NOWHERE && !o->pinned) { return 22; }
-    for (uint32_t i = 0; o->value && i < o->value->count;
-         i++) { /* evictable bytes are never forgotten */
-      tarn__block_t *b = o->value->pieces[i];
-      bool evictable = (b->mem || b->seg) && !b->on_disk && !b->planned && !b->busy;
-      if (o->place == TARN__NOWHERE && !o->evicting && evictable) { return 23; }
+    if (o->pack != 0) {
+      s->spilled += o->size;
+      s->packed += tarn__record_size(o->size);
+      if (!tarn_map_get(&pool->packs.by_number, o->pack)) { return 27; }
+    }
+    if (o->form == TARN__LIVE) {
+      s->live += o->live_size;
+      if (o->place == TARN__NOWHERE && !o->pinned) { return 22; }
+      if (o->place == TARN__WANTED) { s->wanted += o->live_size; }
+    } else if (o->form == TARN__SMALL) {
+      if (o->mem) { s->heap += tarn__small_charge(o->size); }
+      if (o->evicting) { s->gain += tarn__small_charge(o->size); }
+      if (!o->mem && o->pack == 0) { return 28; }
+      if (o->mem && o->place == TARN__NOWHERE && !o->evicting) { return 25; }
+    } else {
+      int rc = check_value(o, s);
+      if (rc != 0) { return rc; }
     }
   }
   return count == pool->objects.count ? 0 : 24;
@@ -100,6 +116,7 @@ static int check_locked(tarn_pool_t *pool) {
   if (s.heap != pool->heap) { return 30; }
   if (s.segments != pool->segments) { return 31; }
   if (s.spilled != pool->spilled) { return 32; }
+  if (s.packed != pool->packs.live_bytes) { return 40; }
   if (s.live != pool->live) { return 33; }
   if (s.wanted != pool->wanted_bytes) { return 34; }
   if (s.gain > pool->pending) { return 35; } /* the dead's gains are in it too */
@@ -115,4 +132,11 @@ int tarn__pool_check(tarn_pool_t *pool) {
   int rc = check_locked(pool);
   tarn__pool_unlock(pool);
   return rc;
+}
+
+bool tarn__pool_idle(tarn_pool_t *pool) {
+  tarn__pool_lock(pool);
+  bool idle = !pool->working && tarn_list_empty(&pool->queue);
+  tarn__pool_unlock(pool);
+  return idle;
 }

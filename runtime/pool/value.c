@@ -15,7 +15,6 @@ tarn_value_t *tarn__value_new(tarn_pool_t *pool, uint32_t count) {
   if (!v) { return NULL; }
   v->pool = pool;
   v->count = count;
-  tarn_list_init(&v->objects);
   return v;
 }
 
@@ -26,7 +25,7 @@ int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
   tarn__block_t *f = tarn__block_new(pool, front_size, TARN__KIND_HEAP);
   if (!v || !f) {
     tarn_free(v);
-    tarn_free(f);
+    tarn__block_discard(f);
     return tarn_error_set(err, TARN_ENOMEM, "no memory for a value of %u blocks", block_count);
   }
   v->refs = 1;
@@ -46,6 +45,7 @@ int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
     assert(b->pool == pool && b->maps > 0);
     v->pieces[i + 1] = b;
     if (b->pub.sealed == 0) { b->pub.sealed = 1; }
+    if (b->unsummed) { (void)tarn__look_at_locked(b); }
     if (!b->counted) { v->size += b->pub.size; }
     b->counted = true;
   }
@@ -53,6 +53,23 @@ int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
   tarn__pool_unlock(pool);
   *out = v;
   return 0;
+}
+
+tarn_value_t *tarn__value_twin_locked(tarn_value_t *v) {
+  tarn_value_t *twin = tarn__value_new(v->pool, v->count);
+  if (!twin) { return NULL; }
+  if (v->guarded && tarn__guard_share_locked(v, twin) != 0) {
+    tarn_free(twin);
+    return NULL;
+  }
+  for (uint32_t i = 0; i < v->count; i++) {
+    twin->pieces[i] = v->pieces[i];
+    tarn__block_ref_locked(v->pieces[i]);
+  }
+  twin->size = v->size;
+  v->pool->records += tarn__value_record_size(twin);
+  v->pool->value_count++;
+  return twin;
 }
 
 void tarn__value_hold_locked(tarn_value_t *v) { v->holds++; }
@@ -81,18 +98,20 @@ void tarn_value_retain(tarn_value_t *v) {
   tarn__pool_unlock(v->pool);
 }
 
+void tarn__value_close_locked(tarn_value_t *v) {
+  if (--v->refs > 0) { return; }
+  for (uint32_t i = 0; i < v->count; i++) { tarn__block_unmap_locked(v->pieces[i]); }
+}
+
 void tarn_value_release(tarn_value_t *v) {
   tarn_pool_t *pool = v->pool;
   tarn__pool_lock(pool);
   assert(v->refs > 0);
   v->holds++;
-  if (--v->refs == 0) {
-    for (uint32_t i = 0; i < v->count; i++) { tarn__block_unmap_locked(v->pieces[i]); }
-  }
-  tarn_list_t *l = v->objects.next;
-  tarn__object_t *o = l == &v->objects ? NULL : TARN_CONTAINER(l, tarn__object_t, value_link);
+  tarn__value_close_locked(v);
+  tarn__object_t *o = v->object;
   tarn__value_unhold_locked(v);
-  if (o) { tarn__object_freeze_locked(pool, o); } /* it may have been evicted while it was read */
+  if (o) { tarn__small_freeze_locked(pool, o); }
   tarn__pool_unlock(pool);
 }
 
@@ -106,8 +125,19 @@ static uint64_t bytes_to_load(const tarn_value_t *v) {
   return need;
 }
 
+int tarn__value_sound_locked(tarn_value_t *v, uint32_t flags, tarn_error_t *err) {
+  bool wholly = (flags & TARN_GET_VERIFIED) != 0;
+  int rc = 0;
+  for (uint32_t i = 0; i < v->count && rc == 0; i++) {
+    rc = wholly ? tarn__block_verified_locked(v->pieces[i], flags, err)
+                : tarn__block_sound_locked(v->pieces[i], err);
+  }
+  return rc;
+}
+
 int tarn__value_open_locked(tarn_value_t *v, uint32_t flags, tarn_error_t *err) {
   tarn_pool_t *pool = v->pool;
+  int rc = 0;
   while (v->refs == 0 && v->opening) {
     if ((flags & TARN_BLOCK_WAIT) == 0) {
       pool->owed = true;
@@ -117,15 +147,17 @@ int tarn__value_open_locked(tarn_value_t *v, uint32_t flags, tarn_error_t *err) 
   }
   if (v->refs > 0) {
     v->refs++;
-    return 0;
+    rc = tarn__value_sound_locked(v, flags, err);
+    if (rc != 0) { tarn__value_close_locked(v); }
+    return rc;
   }
   v->opening = true;
   uint64_t credit = bytes_to_load(v);
-  int rc = credit > 0 ? tarn__room_reserve_locked(pool, credit, flags, err) : 0;
+  rc = credit > 0 ? tarn__room_reserve_locked(pool, credit, flags, err) : 0;
   if (rc != 0) { credit = 0; }
   uint32_t mapped = 0;
   while (rc == 0 && mapped < v->count) {
-    rc = tarn__block_map_locked(v->pieces[mapped], &credit, err);
+    rc = tarn__block_map_locked(v->pieces[mapped], flags, &credit, err);
     if (rc == 0) { mapped++; }
   }
   pool->reserved -= credit;
@@ -136,6 +168,10 @@ int tarn__value_open_locked(tarn_value_t *v, uint32_t flags, tarn_error_t *err) 
   }
   v->opening = false;
   tarn__pool_changed_locked(pool);
+  if (rc == 0 && (flags & TARN_GET_VERIFIED) != 0) {
+    rc = tarn__value_sound_locked(v, flags, err);
+    if (rc != 0) { tarn__value_close_locked(v); }
+  }
   return rc;
 }
 

@@ -4,32 +4,28 @@
 #include <assert.h>
 #include "pool/pool-private.h"
 
-static void visit_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_value_t *v) {
-  tarn__object_become_locked(o, v);
-  pool->sets--; /* nobody has set it */
+int tarn__visitor_enter_locked(tarn_pool_t *pool, tarn_value_t *v) {
+  assert(!v->object);
+  tarn__object_t *o = tarn__object_new_locked(pool, 0);
+  if (!o) { return TARN_ENOMEM; }
+  if (tarn__object_enter_locked(pool, o, NULL) != 0) {
+    tarn__slab_give(&pool->slab, o);
+    return TARN_ENOMEM;
+  }
+  (void)tarn__object_become_locked(o, v, NULL); /* v is no other's: nothing is taken */
+  pool->sets--;                                 /* nobody has set it */
   pool->visitors++;
   o->visitor = true;
   for (uint32_t i = 0; i < v->count; i++) {
     if (!v->pieces[i]->visitor) { v->pieces[i]->visitor = o; }
   }
-}
-
-int tarn__visitor_enter_locked(tarn_pool_t *pool, tarn_value_t *v) {
-  tarn__object_t *o = tarn__object_new_locked(pool, 0);
-  if (!o) { return TARN_ENOMEM; }
-  int rc = tarn__object_enter_locked(pool, o, NULL);
-  if (rc == 0) {
-    visit_locked(pool, o, v);
-  } else {
-    tarn__slab_give(&pool->slab, o);
-  }
-  return rc;
+  return 0;
 }
 
 int tarn_pool_visit(tarn_pool_t *pool, tarn_value_t *v) {
   assert(v->pool == pool && v->refs > 0);
   tarn__pool_lock(pool);
-  int rc = tarn__visitor_enter_locked(pool, v);
+  int rc = v->object ? 0 : tarn__visitor_enter_locked(pool, v);
   if (rc == 0 && !tarn__room_for(pool, 0)) { tarn__evict_plan_locked(pool, 0); }
   tarn__pool_unlock(pool);
   return rc;
@@ -42,13 +38,7 @@ void tarn__visitor_check_locked(tarn_value_t *v) {
   for (uint32_t i = 0; i < v->count; i++) {
     if (v->pieces[i]->maps > 0) { return; }
   }
-  for (tarn_list_t *l = v->objects.next; l != &v->objects; l = l->next) {
-    tarn__object_t *o = TARN_CONTAINER(l, tarn__object_t, value_link);
-    if (o->visitor) {
-      tarn__object_delete_locked(v->pool, o);
-      return;
-    }
-  }
+  if (v->object && v->object->visitor) { tarn__object_delete_locked(v->pool, v->object); }
 }
 
 void tarn__visitor_forget_locked(tarn__object_t *o) {

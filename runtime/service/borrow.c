@@ -263,9 +263,12 @@ bool tarn__borrow_fetched(tarn_service_t *s, uint32_t msgid, tarn_value_t *value
   tarn_conn_t *c = tarn_map_get(&s->conns, f->token);
   tarn_error_t err = {0};
   if (value == NULL) {
-    tarn_error_set(&err, why != NULL ? why->code : TARN_EIO,
-                   "a value that was lent could not be fetched%s%s", why != NULL ? ": " : "",
-                   why != NULL ? why->message : "");
+    static const char what[] = "a value that was lent could not be fetched";
+    if (why != NULL) {
+      tarn_error_wrap(&err, why, what);
+    } else {
+      tarn_error_set(&err, TARN_EIO, what);
+    }
   }
   if (c != NULL) {
     tarn__frame_again(s, c, f->frame, f->size, value, &err);
@@ -332,6 +335,7 @@ void tarn__borrow_moved(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r) 
 
 void tarn__borrow_forget(tarn_service_t *s, uint32_t pid) {
   lender_t *l = tarn_map_remove(&s->lenders, pid);
+  tarn_pool_borrow_forget(s->pool, pid);
   if (l == NULL) { return; }
   close_lender(l); /* what is mapped stays mapped */
   tarn_free(l);

@@ -81,7 +81,8 @@ tarn_event_t *tarn_service_take_response(tarn_service_t *s, uint32_t msgid) {
 
 int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out) {
   int rc = 0;
-  rc |= tarn_mp_write_map(out, 5);
+  bool bytes = tarn_error_has_bytes(err);
+  rc |= tarn_mp_write_map(out, 6);
   rc |= tarn_mp_write_cstr(out, "kind");
   rc |= tarn_mp_write_cstr(out, tarn_error_kind(err->code));
   rc |= tarn_mp_write_cstr(out, "message");
@@ -90,9 +91,12 @@ int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out) {
   rc |= tarn_mp_write_cstr(out, "pid");
   rc |= tarn_mp_write_uint(out, pid);
   rc |= tarn_mp_write_cstr(out, "needed");
-  rc |= err->needed != 0 ? tarn_mp_write_uint(out, err->needed) : tarn_mp_write_nil(out);
+  rc |= bytes ? tarn_mp_write_uint(out, err->needed) : tarn_mp_write_nil(out);
   rc |= tarn_mp_write_cstr(out, "available");
-  rc |= err->needed != 0 ? tarn_mp_write_uint(out, err->available) : tarn_mp_write_nil(out);
+  rc |= bytes ? tarn_mp_write_uint(out, err->available) : tarn_mp_write_nil(out);
+  rc |= tarn_mp_write_cstr(out, "path");
+  rc |= err->path_size != 0 ? tarn_mp_write_str(out, err->message + err->path_at, err->path_size)
+                            : tarn_mp_write_nil(out);
   return rc == 0 ? 0 : TARN_ENOMEM;
 }
 

@@ -148,8 +148,8 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
   }
 }
 
-static void post_response(tarn_service_t *s, const frame_t *f, tarn_value_t *value,
-                          tarn_guard_t *guard) {
+static void post_response(tarn_service_t *s, const tarn_conn_t *c, const frame_t *f,
+                          tarn_value_t *value, tarn_guard_t *guard) {
   if (s->fetches.count > 0 && tarn__borrow_fetched(s, (uint32_t)f->msgid, value, NULL)) {
     tarn_service_unguard(s, guard);
     return;
@@ -168,6 +168,7 @@ static void post_response(tarn_service_t *s, const frame_t *f, tarn_value_t *val
   }
   e->service = s;
   e->guard = guard;
+  e->pid = c->pid;
   e->msgid = (uint32_t)f->msgid;
   e->ok = !f->is_error;
   e->value = value;
@@ -242,7 +243,7 @@ static void handle(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_val
     return;
   }
   if (f->type == 1) {
-    post_response(s, f, value, guard);
+    post_response(s, c, f, value, guard);
     return;
   }
   char method[TARN_METHOD_MAX + 1] = {0};
@@ -358,8 +359,8 @@ static int on_bulk_begin(void *user, tarn_peer_t *peer, const uint8_t *frame, si
   bulk_t *b = tarn_calloc(1, sizeof(*b) + count * sizeof(b->blocks[0]));
   if (b == NULL) { return TARN_ENOMEM; }
   for (uint32_t i = 0; i < count; i++) {
-    tarn_error_t err = {0};
-    int rc = tarn_block_create(s->pool, sizes[i], 0, &b->blocks[i], &err);
+    c->refusal = (tarn_error_t){0};
+    int rc = tarn_block_create(s->pool, sizes[i], 0, &b->blocks[i], &c->refusal);
     if (rc != 0) {
       bulk_free(b);
       return wait_for_room(s, c, rc);
@@ -448,8 +449,12 @@ static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t 
   }
   if (status == TARN_ELOST || status == TARN_ECANCELED) { return; } /* on_down tells who waits */
   if (err.code == 0) {
-    tarn_error_set(&err, status, "process %u has no room for a message: %s", s->id,
-                   tarn_error_text(status));
+    char what[64];
+    snprintf(what, sizeof(what), "process %u has no room for a message", s->id);
+    if (c->refusal.code != status) {
+      tarn_error_set(&c->refusal, status, "%s", tarn_error_text(status));
+    }
+    tarn_error_wrap(&err, &c->refusal, what);
   }
   tarn__refs_refuse(s, c, f.transfer, f.transfer_size);
   if (f.type == 1 && tarn__borrow_fetched(s, (uint32_t)f.msgid, NULL, &err)) { return; }
@@ -517,6 +522,7 @@ static void on_up(void *user, tarn_peer_t *peer) {
     if (m->conn == NULL) { m->conn = c; }
     if (m->address[0] != '\0') { tarn_peer_set_address(peer, m->address); }
   }
+  tarn__lend_conn_up(s, c);
 }
 
 /* Less is queued to that process than before. */
@@ -544,6 +550,7 @@ static void on_down(void *user, tarn_peer_t *peer, const tarn_error_t *reason) {
     drained(s, c->pid); /* who waits to send may try again, and is told how it stands */
     tarn__member_down(s, m, reason->message);
   }
+  if (c->pid != 0) { tarn__lend_conn_down(s, c); }
   tarn_free(c);
 }
 

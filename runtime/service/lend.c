@@ -25,6 +25,7 @@ typedef struct holder {
   uint32_t pid;
   int pidfd;
   bool unable; /* it has said that it cannot map what is ours */
+  bool again;  /* it is to be asked about its loans when there is a connection */
   uv_poll_t watch;
 } holder_t;
 
@@ -180,28 +181,83 @@ bool tarn__lend_append(tarn_service_t *s, tarn_conn_t *c, const tarn_value_t *v,
   return ok;
 }
 
-int tarn__lend_fetch(tarn_service_t *s, tarn_conn_t *c, uint64_t loan, bool unable,
-                     tarn_value_t **v, tarn_error_t *err) {
+/* ---- fetches: the value itself, for who could not map it ---- */
+
+/* One for which there is no room to load the value yet. */
+typedef struct hungry {
+  tarn_list_t link;
+  uint64_t token, loan;
+  uint32_t msgid;
+  bool collected; /* Lua has been asked to collect its garbage for it */
+} hungry_t;
+
+/* False: it is to wait. */
+static bool feed(tarn_service_t *s, tarn_conn_t *c, hungry_t *h) {
+  tarn_error_t err = {0};
+  tarn_payload_t p = {0};
+  int rc = tarn_pool_lend_value(s->pool, c->pid, h->loan, &p.value, &err);
+  if (rc == 0) {
+    tarn__send_copy(s, c, h->msgid, p);
+    return true;
+  }
+  bool full = rc == TARN_EPOOLFULL;
+  if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA || (full && !h->collected)) {
+    if (full) { h->collected = s->wants_collection = true; }
+    if (rc != TARN_EAGAIN) {
+      s->wants_lua = true;
+      uv_stop(s->loop);
+    }
+    return false;
+  }
+  if (err.code == 0) { tarn_error_set(&err, rc, "no loan %llu", (unsigned long long)h->loan); }
+  tarn__send_error(s, c, h->msgid, &err);
+  return true;
+}
+
+void tarn__lend_serve_fetch(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, uint64_t loan,
+                            bool unable) {
   holder_t *h = tarn_map_get(&s->holders, c->pid);
   if (h != NULL && unable && !h->unable) {
     h->unable = true;
     tarn_log(TARN_LOG_INFO, "process %u cannot map what is here: it gets copies", c->pid);
   }
-  int rc = tarn_pool_lend_value(s->pool, c->pid, loan, v, err);
-  if (rc != 0 && err->code == 0) {
-    tarn_error_set(err, rc, "no loan %llu", (unsigned long long)loan);
+  hungry_t first = {.token = c->token, .loan = loan, .msgid = msgid};
+  if (feed(s, c, &first)) { return; }
+  hungry_t *w = tarn_malloc(sizeof(*w));
+  if (w == NULL) {
+    tarn_error_t err;
+    tarn_error_set(&err, TARN_ENOMEM, "process %u is out of memory for an answer", s->id);
+    tarn__send_error(s, c, msgid, &err);
+    return;
   }
-  if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA) { err->code = TARN_EPOOLFULL; }
-  return rc;
+  *w = first;
+  tarn_list_push_back(&s->hungry, &w->link);
+}
+
+void tarn__lend_retry(tarn_service_t *s) {
+  tarn_list_t list;
+  tarn_list_init(&list);
+  tarn_list_append(&list, &s->hungry);
+  while (!tarn_list_empty(&list)) {
+    hungry_t *w = TARN_CONTAINER(list.next, hungry_t, link);
+    tarn_list_remove(&w->link);
+    tarn_conn_t *c = tarn_map_get(&s->conns, w->token);
+    if (c != NULL && !feed(s, c, w)) {
+      tarn_list_push_back(&s->hungry, &w->link);
+    } else {
+      tarn_free(w);
+    }
+  }
 }
 
 /* ---- notes ---- */
 
-static const char *const methods[] = {"lend.moved", "lend.ok", "lend.end"};
+static const char *const methods[] = {"lend.moved", "lend.ok", "lend.end", "lend.check"};
 
 /* The connection for a note; a loan's own, so that it comes after the loan. */
 static tarn_conn_t *conn_for(tarn_service_t *s, const tarn_lend_note_t *n) {
-  tarn_conn_t *c = n->kind == TARN_LEND_MOVED ? tarn_map_get(&s->conns, n->tag) : NULL;
+  bool own = n->kind == TARN_LEND_MOVED || n->kind == TARN_LEND_CHECK;
+  tarn_conn_t *c = own ? tarn_map_get(&s->conns, n->tag) : NULL;
   tarn_error_t err = {0};
   if (c != NULL && c->pid == n->peer) { return c; }
   return tarn__member_conn(s, (uint32_t)n->peer,
@@ -235,7 +291,7 @@ static void send_notes(tarn_service_t *s, const tarn_lend_note_t *n, uint32_t co
 static uint32_t write_note(tarn_buf_t *b, const tarn_lend_note_t *n) {
   uint32_t count = 1;
   int rc = tarn_mp_write_uint(b, n->loan);
-  if (n->kind != TARN_LEND_RETURNED) {
+  if (n->kind == TARN_LEND_MOVED || n->kind == TARN_LEND_IN_PLACE) {
     rc |= tarn_mp_write_uint(b, n->block);
     count++;
   }
@@ -270,6 +326,28 @@ static void on_told(uv_async_t *async) {
 
 void tarn_service_lend(tarn_service_t *s) { uv_async_send(&s->told); }
 
+void tarn__lend_conn_down(tarn_service_t *s, const tarn_conn_t *c) {
+  holder_t *h = tarn_map_get(&s->holders, c->pid);
+  if (h == NULL || s->stopping) { return; }
+  h->again = !c->up; /* one that never was up is not tried again and again */
+  if (c->up) { tarn_pool_lend_again(s->pool, c->pid); }
+}
+
+void tarn__lend_conn_up(tarn_service_t *s, const tarn_conn_t *c) {
+  holder_t *h = tarn_map_get(&s->holders, c->pid);
+  if (h == NULL || !h->again) { return; }
+  h->again = false;
+  tarn_pool_lend_again(s->pool, c->pid);
+}
+
+/* [loan, ...] */
+static void loans_asked(tarn_service_t *s, const tarn_conn_t *c, tarn_mp_reader_t *r) {
+  uint64_t loan = 0;
+  while (r->at < r->end && tarn_mp_read_uint(r, UINT64_MAX, &loan) == 0) {
+    tarn_pool_borrow_check(s->pool, c->pid, loan);
+  }
+}
+
 /* [loan, block, ...] or [loan, ...] */
 static void loans_told(tarn_service_t *s, tarn_conn_t *c, bool moved, tarn_mp_reader_t *r) {
   uint64_t loan = 0, block = 0;
@@ -290,6 +368,8 @@ void tarn__lend_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, ta
     loans_told(s, c, true, r);
   } else if (strcmp(method, methods[TARN_LEND_RETURNED]) == 0) {
     loans_told(s, c, false, r);
+  } else if (strcmp(method, methods[TARN_LEND_CHECK]) == 0) {
+    loans_asked(s, c, r);
   }
 }
 
@@ -298,6 +378,7 @@ void tarn__lend_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, ta
 void tarn__lend_open(tarn_service_t *s) {
   randombytes_buf(s->lend_token, sizeof(s->lend_token));
   tarn_map_init(&s->holders);
+  tarn_list_init(&s->hungry);
   uv_async_init(s->loop, &s->told, on_told);
   s->told.data = s;
   s->handles++;
@@ -313,5 +394,10 @@ void tarn__lend_close(tarn_service_t *s) {
              on_holder_closed); /* what they map stays: the pool ends without touching it */
   }
   tarn_map_clear(&s->holders);
+  while (!tarn_list_empty(&s->hungry)) {
+    hungry_t *w = TARN_CONTAINER(s->hungry.next, hungry_t, link);
+    tarn_list_remove(&w->link);
+    tarn_free(w);
+  }
   uv_close((uv_handle_t *)&s->told, on_told_closed);
 }

@@ -300,13 +300,6 @@ void tarn_service_ref_close(tarn_service_t *s, tarn_held_t *h) {
   tarn__refs_unlock(s);
 }
 
-bool tarn_service_ref_known(tarn_service_t *s, uint64_t id) {
-  tarn__refs_lock(s);
-  bool known = tarn__held_find(s, s->id, id) != NULL;
-  tarn__refs_unlock(s);
-  return known;
-}
-
 uint32_t tarn_service_ref_owner(const tarn_held_t *h) {
   return atomic_load_explicit(&((tarn_held_t *)(uintptr_t)h)->at, memory_order_relaxed);
 }

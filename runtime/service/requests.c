@@ -108,7 +108,8 @@ static int serve_pool_get(call_t *k) {
   if (not_here(k, rc, id, at, "pool.get")) { return 0; }
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
-  rc = tarn_pool_get(k->s->pool, id, 0, &v, &err);
+  uint32_t flags = tarn__lend_same_host(k->s, k->c) ? 0 : TARN_GET_VERIFIED;
+  rc = tarn_pool_get(k->s->pool, id, flags, &v, &err);
   if (lua_may_help(rc) || (rc == 0 && v == NULL)) { return NEED_LUA; }
   if (rc != 0) {
     if (rc == TARN_ENOENT) {
@@ -322,17 +323,24 @@ static int serve_pool_limits(call_t *k) {
 static int serve_lend_fetch(call_t *k) {
   uint64_t loan = 0;
   bool unable = false;
-  tarn_error_t err = {0};
-  tarn_payload_t p = {0};
   if (k->count != 2 || tarn_mp_read_uint(&k->params, UINT64_MAX, &loan) != 0 ||
       tarn_mp_read_bool(&k->params, &unable) != 0 || k->msgid == NULL) {
     return bad_arguments(k, "lend.fetch: a loan");
   }
-  if (tarn__lend_fetch(k->s, k->c, loan, unable, &p.value, &err) != 0) {
-    reply_error(k, &err);
-  } else {
-    tarn__send_copy(k->s, k->c, *k->msgid, p);
+  tarn__lend_serve_fetch(k->s, k->c, *k->msgid, loan, unable);
+  return 0;
+}
+
+/* [name]: what lua/tarn/plug.lua loads a serializer from, or nil */
+static int serve_serializer_get(call_t *k) {
+  const uint8_t *name;
+  uint32_t length = 0;
+  if (k->count != 1 || tarn_mp_read_bytes(&k->params, &name, &length) != 0) {
+    return bad_arguments(k, "serializer.get: a name");
   }
+  tarn_buf_t b;
+  tarn_buf_init(&b, SIZE_MAX / 2);
+  reply_result(k, tarn__offer_write(k->s, name, length, &b), &b);
   return 0;
 }
 
@@ -356,7 +364,7 @@ static const struct method {
     {"pool.set", true, serve_pool_set},        {"pool.delete", true, serve_pool_delete},
     {"pool.stats", true, serve_pool_stats},    {"pool.limits", false, serve_pool_limits},
     {"auth.secret", true, serve_secret_again}, {"stop", false, serve_stop},
-    {"lend.fetch", false, serve_lend_fetch},
+    {"lend.fetch", false, serve_lend_fetch},   {"serializer.get", false, serve_serializer_get},
 };
 
 int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const char *method,

@@ -34,6 +34,7 @@ typedef struct tarn_conn {
   bool paused;            /* too much of it waits for Lua: not read from */
   uint64_t taken_at;      /* s->takes when `waiting_bytes` was last reset */
   uint64_t waiting_bytes; /* of its requests and notifications that Lua has not taken yet */
+  tarn_error_t refusal;   /* of the bulk message that is being passed over */
   bool collected;         /* and Lua has been asked to collect its garbage for it */
   tarn_peer_t *peer;
   tarn_map_t
@@ -126,6 +127,7 @@ struct tarn_service {
   tarn_map_t holders; /* pid -> whom we have lent to */
   tarn_map_t lenders; /* pid -> whose bytes we map */
   tarn_map_t fetches; /* msgid -> a message whose value could not be mapped */
+  tarn_list_t hungry; /* lend.c: fetches from us that wait for room */
   uint8_t lend_token[TARN_LEND_TOKEN];
   uint64_t collect_ns; /* when Lua was asked to collect its garbage because somebody wants room */
   atomic_uint_fast64_t collect_took_ns; /* how long that took, the last time */
@@ -133,6 +135,8 @@ struct tarn_service {
   atomic_uint_fast64_t mapped_in_bytes, mapped_in_count;
   tarn_map_t congested; /* pid -> not null: too much is queued to it. Under out_mutex */
   atomic_uint congested_count;
+  struct tarn_offer *offers; /* owned; under offers_mutex */
+  pthread_mutex_t offers_mutex;
 };
 
 /* events.c */
@@ -140,7 +144,7 @@ tarn_event_t *tarn__event_create(tarn_event_kind_t kind); /* null: out of memory
 void tarn__event_post(tarn_service_t *s, tarn_event_t *e);
 /* A response that is an error, made here; pid: the process that the error is about. */
 void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err);
-/* [any] The image of an error, as every process sends it: {kind, message, needed, available}. */
+/* [any] The image of an error, as every process sends it: {kind, message, pid, needed, available, path}. */
 int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out);
 
 /* bytes more of this connection wait for Lua: beyond a bound it is not read from until Lua has taken what there is. */
@@ -207,11 +211,15 @@ bool tarn__lend_same_host(tarn_service_t *s, const tarn_conn_t *c);
 /* Append v as a loan, in place of its bin. False: it is to be sent, and b is as it was. */
 bool tarn__lend_append(tarn_service_t *s, tarn_conn_t *c, const tarn_value_t *v, tarn_buf_t *b,
                        uint64_t *loan);
-/* A value that we have lent, for who could not map it (unable: nor ever will). One reference. */
-int tarn__lend_fetch(tarn_service_t *s, tarn_conn_t *c, uint64_t loan, bool unable,
-                     tarn_value_t **v, tarn_error_t *err);
 void tarn__lend_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
                        tarn_mp_reader_t *params);
+/* A connection to a process has ended, or there is one again: what was told by it may be lost. */
+void tarn__lend_conn_down(tarn_service_t *s, const tarn_conn_t *c);
+void tarn__lend_conn_up(tarn_service_t *s, const tarn_conn_t *c);
+/* Answer a lend.fetch: at once, or when there is room to load the value. */
+void tarn__lend_serve_fetch(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, uint64_t loan,
+                            bool unable);
+void tarn__lend_retry(tarn_service_t *s); /* there may be room now */
 void tarn__lend_open(tarn_service_t *s);
 void tarn__lend_close(tarn_service_t *s); /* s->handles tells when it is done */
 
@@ -241,6 +249,11 @@ void tarn__bulk_retry_all(tarn_service_t *s);
  * message, or null (borrowed). msgid: null for a notification. */
 int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const char *method,
                 const uint8_t *params, size_t size, tarn_value_t *value);
+
+/* offers.c */
+/* The image of what is offered under name, or nil. */
+int tarn__offer_write(tarn_service_t *s, const uint8_t *name, size_t length, tarn_buf_t *out);
+void tarn__offers_free(tarn_service_t *s);
 
 /* members.c */
 tarn_member_t *tarn__member_get(tarn_service_t *s, uint32_t id);

@@ -20,6 +20,7 @@ void tarn__bulk_retry_all(tarn_service_t *s) {
     c->bulk_waiting = false;
     tarn_peer_bulk_retry(c->peer); /* calls nobody back */
   }
+  tarn__lend_retry(s);
 }
 
 static void room_later(uv_async_t *a) {
@@ -131,6 +132,7 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   tarn_map_init(&s->congested);
   pthread_mutex_init(&s->out_mutex, NULL);
   tarn__refs_init(s);
+  pthread_mutex_init(&s->offers_mutex, NULL);
   s->id = config->driver == NULL ? TARN_DRIVER : 0;
   randombytes_buf(&s->incarnation, sizeof(s->incarnation));
   s->incarnation &= INT64_MAX; /* travels as a MessagePack integer that every reader can hold */
@@ -198,6 +200,8 @@ void tarn_service_destroy(tarn_service_t *s) {
   tarn_map_clear(&s->congested);
   tarn__refs_free(s);
   pthread_mutex_destroy(&s->out_mutex);
+  tarn__offers_free(s);
+  pthread_mutex_destroy(&s->offers_mutex);
   sodium_free(s->secret);
   if (s->secret_path != NULL) { unlink(s->secret_path); }
   tarn_free(s->secret_path);

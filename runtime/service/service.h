@@ -124,6 +124,8 @@ int tarn_service_notify(tarn_service_t *s, uint32_t pid, const char *method,
 int tarn_service_reply(tarn_service_t *s, uint64_t token, uint32_t msgid, bool ok, bool foreign,
                        tarn_payload_t payload);
 void tarn_service_forget(tarn_service_t *s, uint32_t msgid);
+/* [lua] Other processes may load the serializer of this name from here: the image of what they need (copied), in place of an earlier one. */
+int tarn_service_offer(tarn_service_t *s, const char *name, const void *image, size_t size);
 /* [any] */
 bool tarn_service_congested(tarn_service_t *s, uint32_t pid);
 
@@ -142,9 +144,7 @@ typedef struct tarn_held tarn_held_t;
  * owner, if nothing better is known here. Registers this process with the owner, soon. Null: no memory. */
 tarn_held_t *tarn_service_ref_open(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t at);
 void tarn_service_ref_close(tarn_service_t *s, tarn_held_t *h); /* [lua] and is gone */
-/* [lua] Does anybody know of an object that was made here, besides a userdata that was never opened? */
-bool tarn_service_ref_known(tarn_service_t *s, uint64_t id);
-uint32_t tarn_service_ref_owner(const tarn_held_t *h); /* [any] */
+uint32_t tarn_service_ref_owner(const tarn_held_t *h);          /* [any] */
 /* [any] Its number in our pool; 0: it is not ours. */
 uint64_t tarn_service_ref_local(tarn_service_t *s, const tarn_held_t *h);
 /* Where an object is, and how often it had moved when it came there: what is older is no news. */

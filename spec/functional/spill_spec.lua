@@ -52,3 +52,50 @@ describe("data larger than the budget", function()
     end, { memory = "32MB", map = false })
   end)
 end)
+
+describe("a sealed array", function()
+  local NESTED = "struct { double v[3]; struct { int32_t q[2][2]; float f; } n[2]; bool b; }"
+  local declarations = { "double", "float", "int8_t", "uint8_t", "int16_t", "uint16_t", "int32_t", "uint32_t", "int64_t", "uint64_t",
+    "bool", "struct { int32_t x; float y; }", "struct { double v[75]; }", NESTED }
+
+  -- Every way to write into the elements of a that the language has.
+  local function writes(a, declaration)
+    local v = declaration:find "struct" and {} or declaration == "bool" and true or 1
+    local list = { function() a[1] = v end, function() a:ptr()[0] = v end, function() a:slice(1, 2)[1] = v end }
+    local function also(fn) list[#list + 1] = fn end
+    if declaration:find "int32_t x" then also(function() a[1].x = 1 end) end
+    if declaration:find "v%[75%]" then
+      also(function() a[1].v[3] = 1 end)
+      also(function() a[1].v = { 1 } end)
+      also(function() a:ptr()[1].v[3] = 1 end)
+    end
+    if declaration == NESTED then
+      also(function() a[1].n[1].q[1][0] = 9 end)
+      also(function() a[1].n[0].f = 9 end)
+      also(function() a[1].n[1] = {} end)
+      also(function() a[1].b = true end)
+      also(function() a:ptr()[0].n[1].q[1][0] = 9 end)
+    end
+    return list
+  end
+
+  for _, declaration in ipairs(declarations) do
+    it("refuses every write, in memory, evicted, and read back: " .. declaration, function()
+      local a = tarn.array(declaration, 20000)
+      local ref = tarn.poolset(a)
+      for round = 1, 3 do
+        if round == 2 then tarn.movetodisk(ref) end
+        if round == 3 then
+          a = nil -- luacheck: ignore
+          collectgarbage()
+          tarn.sleep(0)
+          a = tarn.poolget(ref)
+        end
+        for k, write in ipairs(writes(a, declaration)) do assert.is_false(pcall(write), ("write %d in round %d"):format(k, round)) end
+      end
+      local b = tarn.array(declaration, 3)
+      b[2] = a[7] -- an element of it can be copied into another
+      tarn.pooldelete(ref)
+    end)
+  end
+end)

@@ -68,6 +68,26 @@ function M.readlink(path)
   return n >= 0 and ffi.string(buffer, n) or nil
 end
 
+--- The path of the file in (what was) directory dir that process pid ("self") has open, such as its spill file.
+function M.open_file(pid, dir)
+  for fd = 3, 1000 do
+    local path = "/proc/" .. pid .. "/fd/" .. fd
+    local target = M.readlink(path)
+    if target and target:find(dir, 1, true) then return path end
+  end
+  error("process " .. pid .. " has no file in " .. dir .. " open", 2)
+end
+
+--- The byte at an offset of a file becomes another.
+function M.spoil(path, offset)
+  local file = assert(io.open(path, "r+b"))
+  file:seek("set", offset)
+  local byte = assert(file:read(1), "the file is too short")
+  file:seek("set", offset)
+  file:write(string.char((byte:byte() + 1) % 256))
+  file:close()
+end
+
 -- A descriptor of the process, readable when it has ended; nil when there is no such process.
 function M.pidfd(pid)
   local fd = tonumber(C.spec_syscall(SYS_PIDFD_OPEN, ffi.cast("int", pid), ffi.cast("int", 0)))

@@ -176,6 +176,91 @@ describe("array", function()
   end)
 end)
 
+describe("array of several dimensions", function()
+  local function cube()
+    local a = array("int32_t", { shape = { 2, 3, 4 } })
+    for i = 1, #a do a[i] = i end
+    return a
+  end
+
+  it("is read and written by all of its indices, the last one's elements beside each other", function()
+    local a = cube()
+    local k = 0
+    for x = 1, 2 do
+      for y = 1, 3 do
+        for z = 1, 4 do
+          k = k + 1
+          assert.are.equal(k, a:at(x, y, z))
+        end
+      end
+    end
+    local m = array("double", { 1, 2, 3, 4, 5, 6, shape = { 2, 3 } })
+    assert.are.same({ 1, 3, 4, 6 }, { m:at(1, 1), m:at(1, 3), m:at(2, 1), m:at(2, 3) })
+    m:put(9, 2, 2)
+    assert.are.equal(9, m[5])
+    a:put(-1, 2, 3, 4)
+    assert.are.equal(-1, a[24])
+    assert.are.equal(2, array("double", { 1, 2 }):at(2))
+  end)
+
+  it("has nothing outside", function()
+    local a, m = cube(), array("double", { shape = { 2, 3 } })
+    for _, bad in ipairs { { 0, 1 }, { 3, 1 }, { 1, 0 }, { 1, 4 }, { 1.5, 1 }, { 1, 1.5 }, { -1, 7 }, { 2, -1 }, { 1, 0 / 0 },
+      { 0 / 0, 1 } } do
+      assert.is_nil(m:at(bad[1], bad[2]))
+      refused(m.put, m, 1, bad[1], bad[2])
+    end
+    assert.is_nil(a:at(1, 4, 1))
+    assert.is_nil(a:at(3, 1, 1))
+    for _, bad in ipairs { {}, { 1 }, { 1, 1, 1 }, { "x", 1, 1 } } do refused(m.at, m, unpack(bad)) end
+    assert.is_nil(m:at("x", 1))
+    refused(a.at, a, 1, 1)
+    refused(m.put, m, 1, 1)
+    refused(m.put, m, "x", 1, 1)
+  end)
+
+  it("has rows and other shapes on the same bytes", function()
+    local a = cube()
+    local row = a:row(2)
+    assert.are.same({ 3, 4 }, row.shape)
+    assert.are.equal(13, row:at(1, 1))
+    assert.are.same({ 17, 18, 19, 20 }, row:row(2):totable())
+    row:row(2)[1] = 0
+    assert.are.equal(0, a:at(2, 2, 1))
+    local flat = a:reshape { 6, 4 }
+    assert.are.same({ 6, 4 }, flat.shape)
+    assert.are.equal(0, flat:at(5, 1))
+    assert.are.same({ 24 }, a:reshape({ 24 }).shape)
+    assert.are.same({ 6, 4 }, back(flat).shape)
+    refused(a.reshape, a, { 5, 5 })
+    refused(a.reshape, a, "x")
+    refused(a.row, a, 3)
+    refused(a.row, row:row(1), 1)
+  end)
+end)
+
+describe("array, sorted in place", function()
+  it("puts every type's elements in order", function()
+    for name, list in pairs { int8_t = { 5, -128, 127, 0, -1 }, uint16_t = { 65535, 0, 7 }, int64_t = { 5LL, -0x7fffffffffffffffLL, 0LL },
+      uint64_t = { 0xffffffffffffffffULL, 0ULL, 1ULL }, float = { 0.5, -1 / 0, 1 / 0, -0.25 }, bool = { true, false, true } } do
+      local a = array(name, list)
+      local rows, sorted, down = a:argsort(), a:copy():sort(), a:copy():sort(true)
+      for i = 1, #a do
+        assert.are.equal(a[rows[i]], sorted[i])
+        assert.are.equal(sorted[i], down[#a + 1 - i])
+      end
+    end
+    local a = array("double", { 0 / 0, 3, -0.0, 1 }):sort()
+    assert.is_true(a[1] == 0 and a[2] == 1 and a[3] == 3 and a[4] ~= a[4])
+    refused(a.sort, 5)
+    a = array("struct { int32_t x; }", 3)
+    for _, method in ipairs { "sort", "argsort", "group" } do refused(a[method], a) end
+    refused(a.order, a, 1, 5)
+    refused(a.hash, a, 1)
+    assert.are.equal(3, #a:take { 1, 1, 2 })
+  end)
+end)
+
 describe("array of structs", function()
   it("holds structs, nested and with arrays in them", function()
     local a = array("struct { double v[3]; int32_t a, b; struct { uint8_t x; float y; } in[2]; }", 2)
@@ -308,6 +393,8 @@ describe("array, stored", function()
     assert.are.equal(2, a[2])
     assert.is_truthy(refused(function() a[1] = 5 end):find("sealed", 1, true))
     refused(function() slice[1] = 5 end)
+    refused(a.sort, a)
+    refused(a.put, a, 1, 1)
     refused(function() s[1] = { 5 } end)
     assert.is_false((pcall(function() s[1].x = 5 end)))
     assert.is_false((pcall(function() a:ptr()[0] = 5 end)))

@@ -134,6 +134,55 @@ describe("codec: tables", function()
     assert.are.equal("key", c[c])
   end)
 
+  it("that a serializer changes while they are being written are refused, or written as they are then", function()
+    local t, change
+    local Changer = {}
+    require "tarn.serializer" {
+      name = "spec_changer", type = Changer,
+      mmwrite = function(out)
+        change(t)
+        out:value(true)
+      end,
+      mmread = function(inp) return { inp:value() } end,
+    }
+    local function encode(into, fn)
+      t, change = into, fn
+      return pcall(core.encode, t)
+    end
+    local function grow(x) for i = 1, 100 do x["key" .. i] = i end end
+    local function vanish(x) x[3], x.b, x.c = nil, nil, nil end
+    local changer = setmetatable({}, Changer)
+    for _, peek in ipairs { true, false } do
+      core.set_hooks { peek = peek }
+      for _, fn in ipairs { grow, vanish } do
+        for _, into in ipairs { { 1, changer, 3 }, { a = changer, b = 2, c = 3 }, { 1, 2, 3, a = changer, b = 4, c = 5 } } do
+          local ok, e = encode(into, fn)
+          if ok then core.decode(e) else assert.are.equal("NotSerializable", e.kind, tostring(e)) end
+        end
+      end
+    end
+    core.set_hooks { peek = true }
+    local ok, s = encode({ 1, changer, 3 }, function(x) x[3] = "changed" end)
+    assert.is_true(ok)
+    assert.are.equal("changed", core.decode(s)[3])
+    local e
+    ok, e = encode({ 1, changer, 3 }, function(x) x[3] = nil end)
+    assert.is_false(ok)
+    assert.is_truthy(e.message:find("a table changed while it was being encoded", 1, true), e.message)
+  end)
+
+  it("that are weak, with a metatable that has a name, keep what is alive", function()
+    local Weak = { __mode = "v" }
+    package.loaded["spec.codec_weak"] = Weak
+    local kept = {}
+    local t = setmetatable({ a = kept, b = {} }, Weak)
+    for _ = 1, 20 do
+      t.b = {}
+      assert.is_table(back { kept, t }[2].a)
+    end
+    package.loaded["spec.codec_weak"] = nil
+  end)
+
   it("nest to the bound and not deeper, both ways", function()
     local function nested(n)
       local t = {}
@@ -223,6 +272,16 @@ describe("codec: what travels by name", function()
     assert.is_true(rawequal(module, back(module)))
     assert.is_true(rawequal(module.f, back { module.f }[1]))
     package.loaded["spec.codec_late"] = nil
+  end)
+
+  it("includes a module during whose loading something was encoded", function()
+    package.preload["spec.codec_encodes"] = function()
+      core.encode { {} }
+      return {}
+    end
+    local module = require "spec.codec_encodes"
+    assert.is_true(rawequal(module, back(module)))
+    package.loaded["spec.codec_encodes"], package.preload["spec.codec_encodes"] = nil, nil
   end)
 
   it("excludes the script's own global functions: they travel by value", function()
@@ -369,95 +428,26 @@ describe("codec: hostile bytes", function()
   end)
 end)
 
-describe("codec: random values", function()
-  local Class = {}
+describe("codec: generated values", function()
+  local values = require "spec.helper.values"
 
-  -- A generator of nested values with everything in them; met: tables and arrays to share.
-  local function generator(random)
-    local met
-    local value
-    local function table_of(depth)
-      local t = {}
-      met[#met + 1] = t
-      local kind = random(6)
-      if kind == 1 then setmetatable(t, Class) end
-      if kind <= 3 then
-        for i = 1, random(0, 8) do t[i] = value(depth + 1) end
-      elseif kind == 4 then
-        for i = random(1, 12), 1, -1 do t[i] = value(depth + 1) end
-      end
-      if kind >= 3 then
-        for _ = 1, random(0, 8) do
-          local k = value(depth + 2)
-          if k ~= nil and k == k then t[k] = value(depth + 1) end
-        end
-      end
-      return t
-    end
-    local simple = {
-      function() return random(-100, 100) end,
-      function() return random() * 10 ^ random(-300, 300) end,
-      function() return 2 ^ random(0, 1023) * (random() < 0.5 and -1 or 1) end,
-      function() return ({ 0 / 0, 1 / 0, -1 / 0, -0.0, 2 ^ 53, -2 ^ 53, 0.1 })[random(7)] end,
-      function()
-        local s = {}
-        for i = 1, random(0, 20) do s[i] = string.char(random(0, 255)) end
-        return table.concat(s)
-      end,
-      function() return "é日本" .. random(10) end,
-      function() return random() < 0.5 end,
-      function() return ffi.new("int64_t", random(-2 ^ 31, 2 ^ 31)) * ffi.new("int64_t", random(1, 2 ^ 31)) end,
-      function() return ffi.new("uint64_t", random(0, 2 ^ 31)) * 8589934591ULL end,
-      function() return ({ string.format, math, core.encode, _G })[random(4)] end,
-      function() return array(({ "double", "int8_t", "float", "uint64_t", "bool" })[random(5)], random(0, 20)) end,
-      function() return strings { "a", random() < 0.5 and "b" or nil, "ccc", n = 4 } end,
-      function() return met[random(#met)] or 0 end,
-      function() return met[random(#met)] or 1 end,
-    }
-    function value(depth)
-      local k = random(#simple + (depth < 4 and 8 or 0))
-      if k > #simple then return table_of(depth) end
-      return simple[k]()
-    end
-    return function()
-      met = { {} }
-      return value(0)
-    end
-  end
-
-  local same
-  local function same_table(a, b, seen)
-    if seen[a] then return seen[a] == b end
-    seen[a] = b
-    if getmetatable(a) ~= getmetatable(b) then return false end
-    local na, nb = 0, 0
-    for k, v in next, a do
-      na = na + 1
-      local kind = type(k)
-      if (kind == "number" or kind == "string" or kind == "boolean") and not same(v, rawget(b, k), seen) then return false end
-    end
-    for _ in next, b do nb = nb + 1 end
-    return na == nb
-  end
-  function same(a, b, seen)
-    if type(a) ~= type(b) then return false end
-    if type(a) == "table" then return rawequal(a, b) or same_table(a, b, seen) end
-    if type(a) == "number" then return a ~= a and b ~= b or a == b and 1 / a == 1 / b end
-    if type(a) == "cdata" and (array.is(a) or strings.is(a)) then return tostring(a) == tostring(b) and #a == #b end
-    if type(a) == "cdata" and tostring(ffi.typeof(a)) ~= tostring(ffi.typeof(b)) then return false end
-    return a == b
-  end
-
-  it("come back the same", function()
-    package.loaded["spec.codec_random"] = Class
-    local seed = tonumber(os.getenv("TARN_SEED")) or os.time()
+  it("come back the same, by either way in which tables are read", function()
+    package.loaded[values.CLASS] = values.Class
+    local seed = values.seed()
     math.randomseed(seed)
-    local value = generator(math.random)
+    local make = values.generator(math.random, { functions = true })
     for round = 1, 1500 do
-      local x = value()
-      assert.is_true(same(x, back(x), {}), ("seed %d, round %d"):format(seed, round))
+      local x = make()
+      local by_peeking = core.encode(x)
+      core.set_hooks { peek = false }
+      local by_api = core.encode(x)
+      core.set_hooks { peek = true }
+      local where = ("TARN_SEED=%d, round %d"):format(seed, round)
+      assert.are.equal(#by_api, #by_peeking, where)
+      assert.is_true(values.same(x, core.decode(by_peeking)), where)
+      assert.is_true(values.same(x, core.decode(by_api)), where)
     end
-    package.loaded["spec.codec_random"] = nil
+    package.loaded[values.CLASS] = nil
   end)
 end)
 

@@ -1,132 +1,12 @@
 -- Lending between two pools: an owner and a holder, with the notes carried by hand, so that every order of events can be had.
 local ffi = require("ffi")
 local C = require("spec.helper.c")
+local lending = require("spec.helper.lending")
 local pool = require("spec.helper.pool")
 local KiB, MiB = pool.KiB, pool.MiB
 
-for _, declaration in ipairs({
-  [[typedef struct tarn_lend_source {
-      int memory_fd, spill_fd;
-      uint64_t memory_dev, memory_ino, spill_dev, spill_ino, token_offset;
-      uint8_t token[16];
-    } tarn_lend_source_t;]],
-  "typedef struct tarn_lend_place { bool lent, in_file; uint64_t offset; } tarn_lend_place_t;",
-  "typedef struct tarn_lend_note { int kind; uint64_t peer, tag, loan; uint32_t block; uint64_t offset; } tarn_lend_note_t;",
-  [[typedef struct tarn_borrow tarn_borrow_t;
-    int tarn_pool_lend_source(tarn_pool_t *pool, const uint8_t *token, tarn_lend_source_t *out, tarn_error_t *err);
-    int tarn_pool_lend(tarn_pool_t *pool, tarn_value_t *v, uint64_t holder, uint64_t tag, uint64_t *loan, tarn_lend_place_t *places);
-    int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn_value_t **v, tarn_error_t *err);
-    void tarn_pool_lend_moved(tarn_pool_t *pool, uint64_t holder, uint64_t loan, uint32_t block);
-    void tarn_pool_lend_end(tarn_pool_t *pool, uint64_t holder, uint64_t loan);
-    void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder);
-    tarn_borrow_t *tarn_pool_borrow_begin(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block_count);
-    int tarn_pool_borrow_block(tarn_pool_t *pool, tarn_borrow_t *w, uint32_t block, int fd, uint64_t offset, uint64_t size,
-                               tarn_block_t **out, tarn_error_t *err);
-    void tarn_pool_borrow_end(tarn_pool_t *pool, tarn_borrow_t *w);
-    void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, uint32_t block, int fd, uint64_t offset);
-    bool tarn_pool_lend_next(tarn_pool_t *pool, tarn_lend_note_t *out);]],
-}) do
-  pcall(ffi.cdef, declaration)
-end
-
-local MOVED, IN_PLACE = 0, 1
-local TOKEN = ("0123456789abcdef")
-
--- An owner (number 1) and a holder (number 2); what is on its way between them stands in a list.
-local function pair(owner_bytes, holder_bytes)
-  local self = { o = pool.new(owner_bytes), h = pool.new(holder_bytes), notes = {} }
-
-  function self.source()
-    local s = ffi.new("tarn_lend_source_t")
-    assert(C.tarn_pool_lend_source(self.o.pool, TOKEN, s, self.o.err) == 0)
-    return s
-  end
-
-  -- Lend a value (a retained one) and borrow it -> blocks of the holder, the loan.
-  function self.borrow(v, what)
-    local loan, places = ffi.new("uint64_t[1]"), ffi.new("tarn_lend_place_t[?]", #what)
-    local rc = C.tarn_pool_lend(self.o.pool, v, 2, 77, loan, places)
-    if rc ~= 0 then return nil, rc end
-    local s, blocks = self.source(), {}
-    local w = C.tarn_pool_borrow_begin(self.h.pool, 1, loan[0], #what)
-    assert(w ~= nil)
-    for i, size in ipairs(what) do
-      if places[i - 1].lent then
-        local out = ffi.new("tarn_block_t *[1]")
-        local fd = places[i - 1].in_file and s.spill_fd or s.memory_fd
-        rc = C.tarn_pool_borrow_block(self.h.pool, w, i - 1, fd, places[i - 1].offset, size, out, self.h.err)
-        assert(rc == 0, ffi.string(self.h.err.message))
-        blocks[#blocks + 1] = { b = out[0], size = size, tag = what.tag + i }
-      end
-    end
-    C.tarn_pool_borrow_end(self.h.pool, w)
-    return blocks, loan[0]
-  end
-
-  function self.store_and_borrow(what)
-    local id = assert(self.o:set(what))
-    local v = assert(self.o:get(id))
-    local blocks, loan = self.borrow(v, what)
-    C.tarn_value_release(v)
-    return id, blocks, loan
-  end
-
-  -- Take what the pools have to tell; deliver it when deliver(note) says so (default: all).
-  function self.pump(deliver)
-    local n = ffi.new("tarn_lend_note_t")
-    for _, from in ipairs({ self.o, self.h }) do
-      while C.tarn_pool_lend_next(from.pool, n) do
-        self.notes[#self.notes + 1] =
-          { kind = tonumber(n.kind), peer = tonumber(n.peer), tag = tonumber(n.tag), loan = n.loan, block = n.block, offset = n.offset }
-      end
-    end
-    local left = {}
-    for _, note in ipairs(self.notes) do
-      if deliver and not deliver(note) then
-        left[#left + 1] = note
-      elseif note.kind == MOVED then
-        assert(note.peer == 2 and note.tag == 77)
-        C.tarn_pool_borrow_moved(self.h.pool, 1, note.loan, note.block, self.source().spill_fd, note.offset)
-      elseif note.kind == IN_PLACE then
-        C.tarn_pool_lend_moved(self.o.pool, 2, note.loan, note.block)
-      else
-        C.tarn_pool_lend_end(self.o.pool, 2, note.loan)
-      end
-    end
-    self.notes = left
-  end
-
-  function self.settle(condition)
-    for _ = 1, 2000 do
-      self.pump()
-      if condition() then return end
-      ffi.C.usleep(2000)
-    end
-    error("it does not come to rest", 2)
-  end
-
-  function self.close()
-    self.settle(function() return self.o:stats().lent_bytes == 0 and self.h:stats().borrowed_bytes == 0 end)
-    self.settle(function() self.o:quiet() return self.h:stats().resident_bytes == 0 end)
-    self.h:close()
-    self.o:close()
-  end
-  return self
-end
-
-local function verify(blocks)
-  for _, b in ipairs(blocks) do
-    assert(pool.holds(b.b.data, b.size, b.tag), "a borrowed block has changed")
-    assert(b.b.sealed == 1)
-  end
-end
-
-local function release(blocks)
-  for _, b in ipairs(blocks) do
-    C.tarn_block_unmap(b.b)
-    C.tarn_block_release(b.b)
-  end
-end
+local MOVED, IN_PLACE = lending.MOVED, lending.IN_PLACE
+local pair, verify, release = lending.pair, lending.verify, lending.release
 
 describe("lending", function()
   local p
@@ -149,7 +29,7 @@ describe("lending", function()
   it("has a token in the memory, and only there", function()
     p = pair(8 * MiB, 8 * MiB)
     local s = p.source()
-    assert.equal(TOKEN, ffi.string(s.token, 16))
+    assert.equal(lending.TOKEN, ffi.string(s.token, 16))
     local first = s.token_offset
     assert.equal(first, p.source().token_offset)
   end)
@@ -291,6 +171,57 @@ describe("lending", function()
     local small = assert(p.o:value({ tag = 1, 100, 5000 }))
     assert.equal(-2, C.tarn_pool_lend(p.o.pool, small, 2, 0, loan, places))
     C.tarn_value_release(small)
+  end)
+
+  it("asks again after a connection is lost, whatever was on its way", function()
+    p = pair(8 * MiB, 8 * MiB)
+    local what = { tag = 9, 2 * MiB }
+    for _, lost in ipairs({ MOVED, IN_PLACE, lending.RETURNED }) do
+      local id, blocks = p.store_and_borrow(what)
+      if lost ~= lending.RETURNED then assert.equal(0, p.o:evict(id)) end
+      if lost == IN_PLACE then
+        p.pump()
+        p.settle_note(IN_PLACE)
+      elseif lost == lending.RETURNED then
+        release(blocks)
+        p.settle_note(lending.RETURNED)
+      end
+      p.lose()
+      if lost == lending.RETURNED then
+        p.settle(function() return p.o:stats().lent_bytes == 0 end)
+      else
+        p.settle(function() return p.o:stats().resident_bytes == 0 end)
+        verify(blocks)
+        assert.equal(2 * MiB, p.o:stats().lent_bytes)
+        release(blocks)
+        p.settle(function() return p.o:stats().lent_bytes == 0 end)
+      end
+      assert(p.o:has(id, what))
+      assert.equal(0, p.o:delete(id))
+      p.o:check()
+      p.h:check()
+    end
+  end)
+
+  it("takes back what never arrived, and the holder takes it no more", function()
+    p = pair(4 * MiB, 4 * MiB)
+    local what = { tag = 9, 2 * MiB }
+    local v = assert(p.o:value(what))
+    local loan, places = ffi.new("uint64_t[1]"), ffi.new("tarn_lend_place_t[1]")
+    assert.equal(0, C.tarn_pool_lend(p.o.pool, v, 2, 77, loan, places))
+    C.tarn_value_release(v)
+    for _ = 1, 2 do -- asked twice
+      p.lose()
+      p.settle(function() return p.o:stats().lent_bytes == 0 end)
+      C.tarn_pool_borrow_check(p.h.pool, 1, loan[0])
+    end
+    assert.equal(0, p.o:stats().resident_bytes)
+    assert.is_true(C.tarn_pool_borrow_begin(p.h.pool, 1, loan[0], 1) == nil)
+    C.tarn_pool_borrow_forget(p.h.pool, 1)
+    local w = C.tarn_pool_borrow_begin(p.h.pool, 1, loan[0], 1)
+    assert.is_true(w ~= nil)
+    C.tarn_pool_borrow_end(p.h.pool, w)
+    p.h:check()
   end)
 
   it("stays right under random operations, with the notes delayed at will", function()

@@ -180,6 +180,26 @@ describe("serializer", function()
     fails("Corrupt", back, { point(1, 2) })
   end)
 
+  it("never sees a number of untrusted bytes that LuaJIT would take for something else", function()
+    point_serializer {
+      mmwrite = function(out) out:block(ffi.new("double[4]", 1, 2, 3, 4)) end,
+      mmread = function(inp)
+        local p, n = inp:block("double")
+        local list = {}
+        for i = 0, n - 1 do list[i + 1] = p[i] end
+        return list
+      end,
+    }
+    local image = core.encode(point())
+    local two = "\0\0\0\0\0\0\0\64"
+    local at = image:find(two, 1, true)
+    local hostile = image:sub(1, at - 1) .. "\1\0\0\0\0\0\250\255" .. image:sub(at + 8)
+    local list = core.decode(hostile, { code = false })
+    assert.are.equal("number", type(list[2]))
+    assert.is_true(list[2] ~= list[2])
+    assert.are.same({ 1, 3, 4 }, { list[1], list[3], list[4] })
+  end)
+
   it("may leave values unread", function()
     local shared = { 1 }
     point_serializer {

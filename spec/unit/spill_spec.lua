@@ -1,11 +1,16 @@
 local ffi = require("ffi")
 local C = require("spec.helper.c")
 local pool = require("spec.helper.pool")
+local faults = require("spec.helper.faults")
+local posix = require("spec.helper.posix")
 local KiB, MiB = pool.KiB, pool.MiB
 
 describe("spilling", function()
   local p
-  after_each(function() p:close() end)
+  after_each(function()
+    faults.stop() -- what failed in between must not make the next ones hang
+    p:close()
+  end)
 
   it("keeps every view readable at its address", function()
     p = pool.new(4 * MiB)
@@ -179,14 +184,7 @@ describe("spilling", function()
     local id, other = assert(p:set({ tag = 1, front = 300 })), assert(p:set({ tag = 2, front = 300 }))
     assert.equal(0, p:evict(id))
     assert.equal(0, p:evict(other))
-    pcall(ffi.cdef, "ssize_t readlink(const char *path, char *out, size_t size);")
-    local link, file = ffi.new("char[4096]"), nil
-    for fd = 3, 200 do
-      local path = "/proc/self/fd/" .. fd
-      local n = tonumber(ffi.C.readlink(path, link, 4096))
-      if n > 0 and ffi.string(link, n):find(p.dir, 1, true) then file = file or assert(io.open(path, "r+b")) end
-    end
-    assert(file, "the spill file is not among this process's descriptors")
+    local file = assert(io.open(posix.open_file("self", p.dir), "r+b"))
     file:seek("set", 150) -- the first pack is the first thing in the file
     file:write("other bytes")
     file:close()
@@ -195,23 +193,38 @@ describe("spilling", function()
     assert(p:has(other, { tag = 2, front = 300 }))
   end)
 
-  if not pool.faults() then return end
-  local WRITE, READ, RESERVE, PUNCH, MMAP, ENOSPC, EIO = 2, 4, 8, 16, 1, 28, 5
+  it("takes no mapping for each block that is read back", function()
+    local function mappings()
+      local n = 0
+      for _ in io.lines("/proc/self/maps") do n = n + 1 end
+      return n
+    end
+    p = pool.new(8 * MiB)
+    local ids, views = {}, {}
+    for i = 1, 1000 do ids[i] = assert(p:set({ tag = i % 90, 64 * KiB })) end
+    local before = mappings()
+    for i = 1, 1000, 2 do views[i] = assert(p:get(ids[i])) end
+    assert.is_true(mappings() < before + 150) -- those of the last that are in memory may be evicted, in any order
+    for i, v in pairs(views) do
+      pool.verify(v, { tag = i % 90, 64 * KiB })
+      C.tarn_value_release(v)
+    end
+  end)
 
-  for _, kind in ipairs({ { "writing", WRITE }, { "reserving space", RESERVE } }) do
+  for _, kind in ipairs({ { "writing", faults.WRITE }, { "reserving space", faults.ALLOCATE } }) do
     it("keeps everything when " .. kind[1] .. " fails, says so, and tries again later", function()
       p = pool.new(2 * MiB)
       local a = assert(p:set({ tag = 1, front = 300, MiB }))
-      C.tarn_fault_at(kind[2], 1, 1000, ENOSPC)
+      faults.at(kind[2], 1, faults.ENOSPC, 1000)
       assert.equal(pool.EDISKFULL, p:evict(a))
       assert.matches("No space left", p:message())
       local _, rc = p:set({ tag = 2, 1.5 * MiB })
       assert.equal(pool.EDISKFULL, rc)
       assert.is_true(p.err.needed > 0)
       assert(p:has(a, { tag = 1, front = 300, MiB }))
-      C.tarn_fault_at(kind[2], 1, 1000, EIO)
+      faults.at(kind[2], 1, faults.EIO, 1000)
       assert.equal(pool.EIO, p:evict(a))
-      C.tarn_fault_at(0, 0, 0, 0)
+      faults.stop()
       assert(p:set({ tag = 2, 1.5 * MiB }))
       assert(p:has(a, { tag = 1, front = 300, MiB }))
     end)
@@ -220,13 +233,13 @@ describe("spilling", function()
   it("tells one that did not wait, too", function()
     p = pool.new(2 * MiB)
     assert(p:set({ tag = 1, 1.5 * MiB }))
-    C.tarn_fault_at(WRITE, 1, 1000, ENOSPC)
+    faults.at(faults.WRITE, 1, faults.ENOSPC, 1000)
     local _, rc = p:block(MiB, nil, 0)
     assert.equal(pool.EAGAIN, rc)
     p:quiet()
     _, rc = p:block(MiB, nil, 0)
     assert.equal(pool.EDISKFULL, rc)
-    C.tarn_fault_at(0, 0, 0, 0)
+    faults.stop()
     assert(p:set({ tag = 2, MiB }))
   end)
 
@@ -234,17 +247,18 @@ describe("spilling", function()
     p = pool.new(2 * MiB)
     local id = assert(p:set({ tag = 1, front = 300 }))
     assert.equal(0, p:evict(id))
-    C.tarn_fault_at(READ, 1, 1, EIO)
+    faults.at(faults.READ, 1, faults.EIO)
     assert.same({ false, pool.EIO }, { p:has(id, {}) })
     assert(p:has(id, { tag = 1, front = 300 }))
   end)
 
   it("keeps the memory of a view that the file cannot be mapped over", function()
     p = pool.new(4 * MiB)
+    assert.equal(0, p:evict(assert(p:set({ tag = 3, front = 100 })))) -- has the file opened
     local what = { tag = 1, 2 * MiB }
     local id = assert(p:set(what))
     local v = assert(p:get(id))
-    C.tarn_fault_at(MMAP, 1, 1, 12)
+    faults.at(faults.MMAP, 1, faults.ENOMEM)
     assert.equal(0, p:evict(id))
     assert.is_true(p:stats().resident_bytes >= 2 * MiB)
     pool.verify(v, what)
@@ -253,11 +267,59 @@ describe("spilling", function()
     assert(p:has(id, what))
   end)
 
+  it("maps each block on its own where there are no addresses for the whole file, and reads it where it cannot be mapped", function()
+    p = pool.new(16 * MiB)
+    faults.at(faults.MMAP, 1, faults.ENOMEM)
+    local what = { tag = 1, 2 * MiB, 70 * KiB, 3 * MiB }
+    local id = assert(p:set(what))
+    assert.equal(0, p:evict(id))
+    assert(p:has(id, what))
+    assert.is_true(p:stats().resident_bytes < KiB)
+    faults.at(faults.MMAP, 1, faults.ENOMEM, 1000)
+    local v = assert(p:get(id))
+    pool.verify(v, what)
+    assert.is_true(p:stats().resident_bytes >= 5 * MiB)
+    p:check()
+    C.tarn_value_release(v)
+    assert.is_true(p:stats().resident_bytes < KiB)
+    -- within the budget, like anything else
+    local more = assert(p:set({ tag = 2, front = 7 * MiB })) -- cannot be evicted while it is read
+    local w = assert(p:get(more))
+    local lower = 9 * MiB
+    C.tarn_pool_set_limits(p.pool, ffi.new("uint64_t[1]", lower), nil)
+    local _, rc = p:get(id)
+    assert.equal(pool.EPOOLFULL, rc)
+    C.tarn_value_release(w)
+    assert(p:has(id, what))
+    faults.stop()
+    assert(p:has(id, what))
+  end)
+
+  it("leaves the rest of the process its mappings: what may not be mapped over stays, until it is unmapped", function()
+    p = pool.new(8 * MiB)
+    C.tarn__mappings_at_most(p.pool, 1)
+    local what = { tag = 1, MiB, 100 * KiB }
+    local id = assert(p:set(what))
+    local v = assert(p:get(id))
+    assert.equal(0, p:evict(id))
+    assert.is_true(p:stats().resident_bytes >= MiB)
+    pool.verify(v, what)
+    for i = 1, 20 do assert(p:set({ tag = i, MiB })) end
+    pool.verify(v, what)
+    C.tarn_value_release(v)
+    p:check()
+    assert(p:has(id, what))
+    C.tarn__mappings_at_most(p.pool, 0)
+    v = assert(p:get(id))
+    pool.verify(v, what)
+    C.tarn_value_release(v)
+  end)
+
   it("survives memory that cannot be punched", function()
     p = pool.new(2 * MiB)
-    C.tarn_fault_at(PUNCH, 1, 50, 95)
+    faults.at(faults.PUNCH, 1, faults.EOPNOTSUPP, 50)
     for i = 1, 10 do p:set({ tag = i, i * 100 * KiB }) end
-    C.tarn_fault_at(0, 0, 0, 0)
+    faults.stop()
     p:check()
     assert(p:set({ tag = 50, MiB }))
   end)

@@ -86,6 +86,8 @@ describe("strings", function()
     b:add("again")
     assert.are.same({ "again", n = 1 }, b:finish():totable())
     assert.are.equal(0, #strings.builder():finish())
+    b:add("")
+    assert.are.same({ "", n = 1 }, b:finish():totable())
     assert.are.same({ "a", "bc", n = 2 }, strings.from(("a bc"):gmatch("%S+")):totable())
   end)
 
@@ -102,6 +104,41 @@ describe("strings", function()
   it("count their blob and offsets", function()
     assert.are.equal(4 * 4 + 6, (core.approx_size(strings { "ab", "cd", "ef" })))
     assert.are.equal(4 * 4 + 2 + 1, (core.approx_size(strings { "ab", n = 3 })))
+  end)
+
+  it("whose blob is too large for 32-bit offsets have 64-bit ones", function()
+    local list = { "a", nil, "", ("y"):rep(100), "b", n = 5 }
+    local narrow = strings._narrow_max
+    strings._narrow_max = 50
+    finally(function() strings._narrow_max = narrow end)
+    local s = strings(list)
+    local _, width = s:buffers()
+    assert.are.equal(8, width)
+    for _, each in ipairs { s, back(s), s:slice(1), s:copy(), s:take { 1, 2, 3, 4, 5 } } do
+      assert.are.same(list, each:totable())
+      assert.are.equal(5, each:find("b"))
+      assert.are.same({ 3, 1, 5, 4, 2 }, each:argsort():totable())
+      assert.are.equal(6 * 8 + 102 + 1, each:nbytes())
+    end
+    assert.are.equal(4, select(2, s:slice(1, 3):copy():buffers()))
+    local b = strings.builder()
+    for i = 1, 5 do b:add(list[i]) end
+    s = b:finish()
+    assert.are.equal(8, select(2, s:buffers()))
+    assert.are.same(list, s:totable())
+  end)
+
+  it("have slices that share their bytes, and travel as little as they are", function()
+    local list = {}
+    for i = 1, 1000 do list[i] = "element number " .. i end
+    local s = strings(list)
+    assert.is_true(#core.encode { s, s:slice(1, 600), s:slice(300) } < #core.encode(s) + 300)
+    assert.is_true(#core.encode(s:slice(500, 510)) < 600)
+    assert.are.equal("element number 505", back(s:slice(500, 510))[6])
+    local kept = s:slice(999)
+    s = nil -- luacheck: ignore
+    collectgarbage()
+    assert.are.equal("element number 1000", kept[2])
   end)
 
   it("print themselves shortly", function()

@@ -1,0 +1,213 @@
+/* A client of Redis that checks what it gets: redis ADDRESS WHAT [OPTION VALUE]...
+ *
+ * ADDRESS: a port of loopback, or the path of a unix socket. WHAT: get (GETs/s), setget (pairs of a SET and a GET of the same key, per second), fill (SETs each key
+ * once and prints their number). Options: seconds (1), keys (1000), size (64, bytes of a value), connections (1), depth (1: commands under way on
+ * each connection). Every reply is compared with what it must be, byte by byte. Keys are k0000000..; a value is its key and then filling. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { KEY = 8 };
+
+typedef struct options {
+  double seconds;
+  uint32_t keys, size, connections, depth;
+} options_t;
+
+typedef struct connection {
+  int fd;
+  uint32_t key;      /* of the commands under way: the first of depth */
+  bool setting;      /* they are SETs */
+  uint8_t *expected; /* the replies under way, in order */
+  size_t length;     /* of expected */
+  uint8_t *got;
+  size_t have;
+} connection_t;
+
+static uint8_t *out, *value; /* room for one batch of commands; one value */
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void fail(const char *what) {
+  perror(what);
+  exit(1);
+}
+
+static int dial(const char *address) {
+  int fd;
+  if (address[0] == '/') {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", address);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) { fail(address); }
+  } else {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(address))};
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    int on = 1;
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) { fail(address); }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  }
+  return fd;
+}
+
+static void set_value(uint32_t key, uint32_t size) {
+  char text[16];
+  snprintf(text, sizeof text, "k%07u", key);
+  memcpy(value, text, size < KEY ? size : KEY);
+}
+
+static void send_all(int fd, const uint8_t *bytes, size_t size) {
+  while (size > 0) {
+    ssize_t n = write(fd, bytes, size);
+    if (n < 0 && errno != EINTR) { fail("write"); }
+    if (n > 0) {
+      bytes += n;
+      size -= (size_t)n;
+    }
+  }
+}
+
+/* depth commands, beginning with c->key. */
+static void ask(connection_t *c, const options_t *o) {
+  size_t size = 0;
+  c->length = c->have = 0;
+  for (uint32_t i = 0; i < o->depth; i++) {
+    uint32_t key = (c->key + i) % o->keys;
+    set_value(key, o->size);
+    if (c->setting) {
+      size += (size_t)sprintf((char *)out + size, "*3\r\n$3\r\nSET\r\n$%d\r\nk%07u\r\n$%u\r\n", KEY,
+                              key, o->size);
+      memcpy(out + size, value, o->size);
+      memcpy(out + size + o->size, "\r\n", 2);
+      size += o->size + 2;
+      memcpy(c->expected + c->length, "+OK\r\n", 5);
+      c->length += 5;
+    } else {
+      size += (size_t)sprintf((char *)out + size, "*2\r\n$3\r\nGET\r\n$%d\r\nk%07u\r\n", KEY, key);
+      c->length += (size_t)sprintf((char *)c->expected + c->length, "$%u\r\n", o->size);
+      memcpy(c->expected + c->length, value, o->size);
+      memcpy(c->expected + c->length + o->size, "\r\n", 2);
+      c->length += o->size + 2;
+    }
+  }
+  send_all(c->fd, out, size);
+}
+
+/* True: all replies have come, and are right. */
+static bool take(connection_t *c) {
+  ssize_t n = read(c->fd, c->got + c->have, c->length - c->have);
+  if (n <= 0) { fail("read"); }
+  c->have += (size_t)n;
+  if (c->have < c->length) { return false; }
+  if (memcmp(c->got, c->expected, c->length) != 0) {
+    fprintf(stderr, "a reply is wrong: %.40s\n", (const char *)c->got);
+    exit(1);
+  }
+  return true;
+}
+
+static void turn(connection_t *c, const options_t *o) {
+  ask(c, o);
+  while (!take(c)) {}
+}
+
+static double fill(connection_t *c, const options_t *o) {
+  c->setting = true;
+  options_t batch = *o;
+  batch.depth = o->depth < o->keys ? o->depth : o->keys;
+  for (c->key = 0; c->key < o->keys; c->key += batch.depth) {
+    if (c->key + batch.depth > o->keys) { batch.depth = o->keys - c->key; }
+    turn(c, &batch);
+  }
+  return o->keys;
+}
+
+static double set_and_get(connection_t *c, const options_t *o) {
+  double start = now(), took;
+  uint64_t pairs = 0;
+  do {
+    c->setting = true;
+    turn(c, o);
+    c->setting = false;
+    turn(c, o);
+    c->key = (c->key + o->depth) % o->keys;
+    pairs += o->depth;
+  } while ((took = now() - start) < o->seconds);
+  return (double)pairs / took;
+}
+
+/* One thread, all connections: each sends its next commands when the last are answered. */
+static double get(connection_t *list, const options_t *o) {
+  int loop = epoll_create1(0);
+  for (uint32_t i = 0; i < o->connections; i++) {
+    struct epoll_event e = {.events = EPOLLIN, .data.u32 = i};
+    epoll_ctl(loop, EPOLL_CTL_ADD, list[i].fd, &e);
+    list[i].key = i % o->keys;
+  }
+  double start = now(), took;
+  uint64_t count = 0;
+  for (uint32_t i = 0; i < o->connections; i++) { ask(&list[i], o); }
+  do {
+    struct epoll_event events[64];
+    int n = epoll_wait(loop, events, 64, 10000);
+    if (n <= 0) { fail("no reply"); }
+    for (int k = 0; k < n; k++) {
+      connection_t *c = &list[events[k].data.u32];
+      if (!take(c)) { continue; }
+      count += o->depth;
+      c->key = (c->key + o->depth) % o->keys;
+      ask(c, o);
+    }
+  } while ((took = now() - start) < o->seconds);
+  return (double)count / took;
+}
+
+int main(int argc, char **argv) {
+  options_t o = {.seconds = 1, .keys = 1000, .size = 64, .connections = 1, .depth = 1};
+  if (argc < 3 || argc % 2 == 0) { return 2; }
+  for (int i = 3; i < argc; i += 2) {
+    double n = atof(argv[i + 1]);
+    if (strcmp(argv[i], "seconds") == 0) { o.seconds = n; }
+    if (strcmp(argv[i], "keys") == 0) { o.keys = (uint32_t)n; }
+    if (strcmp(argv[i], "size") == 0) { o.size = (uint32_t)n; }
+    if (strcmp(argv[i], "connections") == 0) { o.connections = (uint32_t)n; }
+    if (strcmp(argv[i], "depth") == 0) { o.depth = (uint32_t)n; }
+  }
+  size_t room = (size_t)o.depth * (o.size + 64) + 64;
+  out = malloc(room);
+  value = malloc(o.size + KEY);
+  memset(value, 'x', o.size + KEY);
+  connection_t *list = calloc(o.connections, sizeof *list);
+  for (uint32_t i = 0; i < o.connections; i++) {
+    list[i].fd = dial(argv[1]);
+    list[i].expected = malloc(room);
+    list[i].got = malloc(room);
+  }
+  const char *what = argv[2];
+  double figure;
+  if (strcmp(what, "fill") == 0) {
+    figure = fill(&list[0], &o);
+  } else {
+    fill(&list[0], &o);
+    list[0].setting = false;
+    list[0].key = 0;
+    figure = strcmp(what, "get") == 0 ? get(list, &o) : set_and_get(&list[0], &o);
+  }
+  printf("%.1f\n", figure);
+  return 0;
+}

@@ -1,0 +1,186 @@
+-- Writing and reading values, beside lua-mpack, lua-cjson and LuaJIT's string.buffer in the same process, and Python's pickle. What tarn
+-- stores in blocks is not parsed when it is opened; plain tables are, as by the others.
+local buffer = require "string.buffer"
+local case = require "bench.lib.case"
+local cjson = require "cjson"
+local ffi = require "ffi"
+local mpack = require "mpack"
+local peer = require "bench.lib.peer"
+local tarn = require "tarn"
+
+local PYTHON = peer.here("python3") and "bench/lib/python.py"
+local HASTE = 1 / 1.5 -- no worse than by half
+
+-- Milliseconds of fn(...), after a collection; what it gave is checked outside of that time.
+local function time(check, fn, ...)
+  collectgarbage()
+  collectgarbage()
+  local start = peer.now()
+  local result = fn(...)
+  local ms = (peer.now() - start) * 1e3
+  if not check(result) then error("a wrong result", 0) end
+  return ms
+end
+
+local pack, unpacker = mpack.Packer(), mpack.Unpacker()
+local function unpack_all(s) return (unpacker(s)) end
+
+local others = {
+  { "lua-mpack", pack, unpack_all },
+  { "string.buffer", buffer.encode, buffer.decode },
+  { "lua-cjson", cjson.encode, cjson.decode },
+}
+
+local function pickle(what, direction)
+  return PYTHON and function() return peer.figure { "python3", PYTHON, what, direction } end
+end
+
+local function is_text(s) return type(s) == "string" and #s > 1000 end
+
+-- Rows for a value of plain tables: writing and reading. aims: {write = {name = ratio}, read = {...}}.
+local function plain(c, name, what, value, check, aims)
+  local ours = tarn.encode(value)
+  local writers, readers = {}, {}
+  for i, other in ipairs(others) do
+    local text = other[2](value)
+    writers[i] = { other[1], function() return time(is_text, other[2], value) end, aim = aims.write[other[1]] }
+    readers[i] = { other[1], function() return time(check, other[3], text) end, aim = aims.read[other[1]] }
+  end
+  writers[#writers + 1] = { "pickle", pickle(what, "write") }
+  readers[#readers + 1] = { "pickle", pickle(what, "read") }
+  c:compare { name = name .. ", write", unit = "ms", less = true, theirs = writers,
+    ours = function() return time(is_text, tarn.encode, value) end }
+  c:compare { name = name .. ", read", unit = "ms", less = true, theirs = readers,
+    ours = function() return time(check, tarn.decode, ours) end }
+end
+
+local PLAIN_AIMS = { ["lua-mpack"] = 2, ["string.buffer"] = HASTE }
+
+local function plain_tables(c)
+  local integers, records = {}, {}
+  for i = 1, 1e6 do integers[i] = i % 1000 end
+  for i = 1, 1e5 do records[i] = { id = i, name = "name " .. i, x = i * 0.5, ok = i % 2 == 0, tag = "t" .. i % 100 } end
+  local aims = { write = PLAIN_AIMS, read = PLAIN_AIMS }
+  plain(c, "1e6 small integers", "integers", integers, function(t) return #t == 1e6 and t[1e6 - 1] == 999 end, aims)
+  plain(c, "1e5 records of 5 fields", "records", records, function(t) return #t == 1e5 and t[1e5].name == "name 100000" end, aims)
+end
+
+---------------------------------------------------------------------------------------------------- opening
+
+-- Microseconds to open, the median of many times in one round: the file is in the page cache, its blocks are mapped.
+local function open_us(open, check)
+  local times = {}
+  for i = 1, 101 do
+    collectgarbage("step", 1000)
+    local start = peer.now()
+    local x = open()
+    times[i] = (peer.now() - start) * 1e6
+    if not check(x) then error("a wrong result", 0) end
+  end
+  table.sort(times)
+  return times[51]
+end
+
+-- A value opened from a saved file, and from the disk of the pool that it is in.
+local function opening(c, name, value, check)
+  local path = os.tmpname()
+  tarn.save(path, value)
+  c:compare { name = name .. ", open the file", unit = "us", less = true, limit = 50,
+    ours = function() return open_us(function() return tarn.load(path) end, check) end }
+  os.remove(path)
+  local ref = tarn.poolset { value }
+  tarn.movetodisk(ref)
+  value = nil -- luacheck: ignore
+  c:compare { name = name .. ", open the spilled object", unit = "us", less = true, limit = 50,
+    ours = function()
+      return open_us(function()
+        collectgarbage() -- so that it is not the Lua object of the last time
+        collectgarbage()
+        return { tarn.poolget(ref) }
+      end, function(x) return check(x[1][1]) end)
+    end }
+  tarn.pooldelete(ref)
+end
+
+---------------------------------------------------------------------------------------------------- strings
+
+local function list_of(n)
+  local list = {}
+  for i = 1, n do list[i] = "string " .. i end
+  return list
+end
+
+local function read_all(column)
+  local bytes = 0
+  for _, s in ipairs(column) do bytes = bytes + #s end
+  return bytes
+end
+
+local function read_list(decode, text)
+  local bytes = 0
+  for _, s in ipairs(decode(text)) do bytes = bytes + #s end
+  return bytes
+end
+
+local function short_strings(c)
+  local list = list_of(1e6)
+  local column, total = tarn.strings(list), 0
+  for _, s in ipairs(list) do total = total + #s end
+  local image = tarn.encode(column)
+  local function all(bytes) return bytes == total end
+  local writers, makers, readers = {}, {}, {}
+  for i, other in ipairs(others) do
+    local text = other[2](list)
+    local name = other[1]
+    writers[i] = { name, function() return time(is_text, other[2], list) end, aim = name == "lua-mpack" and 5 or nil }
+    makers[i] = { name, function() return time(is_text, other[2], list) end }
+    readers[i] = { name, function() return time(all, read_list, other[3], text) end, aim = name == "lua-mpack" and 1.5 or nil }
+  end
+  writers[#writers + 1] = { "pickle", pickle("strings", "write") }
+  readers[#readers + 1] = { "pickle", pickle("strings", "read") }
+  c:compare { name = "1e6 short strings, write the column", unit = "ms", less = true, theirs = writers,
+    ours = function() return time(is_text, tarn.encode, column) end }
+  c:compare { name = "1e6 short strings, make the column and write it", unit = "ms", less = true, theirs = makers,
+    ours = function() return time(is_text, function() return tarn.encode(tarn.strings(list)) end) end }
+  c:compare { name = "1e6 short strings, open and read all", unit = "ms", less = true, theirs = readers,
+    ours = function() return time(all, function() return read_all(tarn.decode(image)) end) end }
+  for _, n in ipairs { 1e4, 1e6, 1e7 } do
+    local few = n == 1e6 and column or tarn.strings(n < 1e6 and list_of(n) or (function()
+      local builder = tarn.strings.builder()
+      for i = 1, n do builder:add("string " .. i % 1000) end
+      return builder:finish()
+    end)())
+    opening(c, ("%g short strings"):format(n), few, function(x) return #x == n and x[1] == "string 1" end)
+  end
+end
+
+---------------------------------------------------------------------------------------------------- doubles
+
+local function doubles(c)
+  local n = 1e7
+  local a = tarn.array("double", n)
+  local p = a:ptr()
+  for i = 0, n - 1 do p[i] = i + 0.25 end
+  local from, to = ffi.new("double[?]", n), ffi.new("double[?]", n)
+  ffi.copy(from, p, 8 * n)
+  local function same(x) return x[n] == n - 0.75 end
+  local function copied()
+    ffi.copy(to, from, 8 * n)
+    return { [n] = to[n - 1] }
+  end
+  c:compare { name = "1e7 doubles, write into blocks", unit = "ms", less = true,
+    theirs = { { "memcpy", function() return time(same, copied) end, aim = 0.8 } },
+    ours = function() return time(same, a.copy, a) end }
+  opening(c, "1e7 doubles", a, same)
+  local list = {}
+  for i = 1, 1e6 do list[i] = i + 0.25 end
+  local function whole(t) return #t == 1e6 and t[1e6] == 1e6 + 0.25 end
+  plain(c, "1e6 doubles in a plain table", "doubles", list, whole, { write = {}, read = {} })
+end
+
+case.run("serializers", "writing and reading values, in one process", function(c)
+  tarn.max_memsize("1GiB")
+  plain_tables(c)
+  short_strings(c)
+  doubles(c)
+end)

@@ -1,0 +1,189 @@
+-- The pool's calls, one by one, asked from another process: what seed_spec and files_spec do not have.
+local cluster = require "spec.helper.cluster"
+local process = require "spec.helper.process"
+local with, fails, becomes = cluster.with, cluster.fails, cluster.becomes
+
+local function numbers(n, first)
+  local a = tarn.array("double", n)
+  for i = 1, n do a[i] = (first or 0) + i end
+  return a
+end
+
+describe("poolset to another process", function()
+  it("copies: what was sent stays writable here, and changing it changes nothing there", function()
+    with(1, function(ids)
+      local a, t = numbers(20000), { 1, { 2 } }
+      local far, plain = tarn.poolset(a, ids[1]), tarn.poolset(t, ids[1])
+      a[1], t[2][1] = -1, -1
+      assert.same({ 1, 2 }, { tarn.poolget(far)[1], tarn.poolget(plain)[2][1] })
+      assert.is_false(tarn.poolget(plain) == tarn.poolget(plain)) -- fresh at each remote get
+      assert.is_true(a[2] == 2 and not a.sealed)
+    end)
+  end)
+
+  it("honours all options together", function()
+    with(1, function(ids)
+      local id = ids[1]
+      local ref = tarn.poolset({ "x" }, id, { size = "1MB", destroyonevict = true, destructor = function(key)
+        rawset(_G, "gone_key", key)
+      end })
+      assert.equal(1e6, ref.size)
+      local key = ref:key()
+      assert.is_nil(tarn.remotecall_fetch(id, function() return rawget(_G, "gone_key") end))
+      tarn.remotecall_fetch(id, function() -- pressure
+        _G.kept = {}
+        for i = 1, 12 do _G.kept[i] = tarn.poolset(tarn.array("double", 100000)) end
+      end)
+      fails("KeyError", tarn.poolget, ref)
+      assert.is_true(becomes(function() return tarn.remotecall_fetch(id, function() return rawget(_G, "gone_key") end) == key end))
+      assert.equal(0, tarn.poolstats(id).live_bytes)
+    end, { memory = "4MB" })
+  end)
+
+  it("waits for room that live values hold until Lua yields, and then encodes them", function()
+    with(1, function(ids)
+      local id = ids[1]
+      local busy = tarn.remotecall(id, function()
+        _G.kept = {}
+        for i = 1, 200 do
+          local t = {}
+          for j = 1, 1000 do t[j] = i + j end
+          _G.kept[i] = tarn.poolset(t)
+        end
+        local start = os.clock()
+        while os.clock() - start < 0.3 do end
+        local held = tarn.poolstats().live_bytes
+        tarn.sleep(0.001)
+        return held
+      end)
+      local refs = {}
+      for i = 1, 5 do refs[i] = tarn.poolset(numbers(100000, i), id) end -- 4 MB into what is full of live values
+      for i = 1, 5 do assert.equal(i + 7, tarn.poolget(refs[i])[7]) end
+      assert.is_true(busy:fetch() > 1e6)
+      tarn.remotecall_fetch(id, function()
+        for i, ref in ipairs(_G.kept) do assert(tarn.poolget(ref)[1000] == i + 1000) end
+      end)
+    end, { memory = "4MB" })
+  end)
+
+  it("says PoolFull with the figures when what fills the pool can never leave it", function()
+    with(1, function(ids)
+      local id = ids[1]
+      tarn.remotecall_fetch(id, function()
+        _G.kept = {}
+        for i = 1, 30 do _G.kept[i] = tarn.poolset({ coroutine.create(print) }, nil, { size = 100000 }) end
+      end)
+      local e = fails("PoolFull", tarn.poolset, numbers(200000), id)
+      assert.is_true(e.needed >= 1600000 and e.available < e.needed, tostring(e))
+      -- But a plain value's image can go straight to the disk.
+      local t = {}
+      for i = 1, 400000 do t[i] = i end
+      assert.equal(400000, #tarn.poolget(tarn.poolset(t, id, { size = 2e6 })))
+      tarn.remotecall_fetch(id, function() for _, ref in ipairs(_G.kept) do tarn.pooldelete(ref) end end)
+      assert.equal(200000, tarn.poolget(tarn.poolset(numbers(200000), id))[200000])
+    end, { memory = "4MB" })
+  end)
+end)
+
+describe("many at once", function()
+  it("are set, got and deleted on another process and on several", function()
+    with(2, function(ids)
+      local list = {}
+      for i = 1, 300 do list[i] = i % 3 == 0 and numbers(2000, i) or { i } end
+      local refs, here = tarn.poolset_all(list, ids[1]), tarn.poolset_all({ { "here" }, false, "text" })
+      assert.equal(300, #refs)
+      for i = 1, 300 do assert.equal(ids[1], refs[i].owner) end
+      refs[301], refs[302] = here[1], tarn.poolset({ "there" }, ids[2])
+      local got = tarn.poolget_all(refs)
+      for i = 1, 300 do assert.equal(i % 3 == 0 and i + 1 or i, got[i][1]) end
+      assert.same({ "here", "there" }, { got[301][1], got[302][1] })
+      assert.same({ n = 3, { "here" }, false, "text" }, tarn.poolget_all(here))
+      tarn.pooldelete_all(refs)
+      tarn.pooldelete_all(refs) -- unknown: no error
+      fails("KeyError", tarn.poolget_all, { here[2], refs[5] })
+      assert.equal(0, tarn.poolstats(ids[1]).objects)
+      fails("ArgumentError", tarn.poolget_all, { 1 })
+      fails("ArgumentError", tarn.poolset_all, 5)
+      fails("WorkerLost", tarn.poolset_all, { 1 }, 999)
+    end)
+  end)
+end)
+
+describe("asked from another process,", function()
+  it("deleted is KeyError everywhere, a lost owner WorkerLost, for every call", function()
+    local dir = process.tmpdir()
+    with(2, function(ids)
+      local ref = tarn.poolset({ 1 }, ids[1])
+      tarn.pooldelete(ref)
+      tarn.pooldelete(ref)
+      fails("KeyError", tarn.poolget, ref)
+      fails("KeyError", tarn.remotecall_fetch, ids[2], function(r) return tarn.poolget(r) end, ref)
+      for _, call in ipairs { tarn.movetodisk, tarn.copytodisk } do fails("KeyError", call, ref) end
+      for _, call in ipairs { tarn.movetodisk, tarn.copytodisk, tarn.savetodisk } do fails("KeyError", call, ref, dir .. "/x") end
+      fails("KeyError", tarn.destroyonevict, ref, true)
+      fails("KeyError", tarn.access, function(x) return x end, ref)
+      local other = tarn.poolset({ 1 }, ids[1])
+      tarn.rmprocs(ids[1])
+      fails("WorkerLost", tarn.poolget, other)
+      fails("WorkerLost", tarn.pooldelete, other)
+      fails("WorkerLost", tarn.movetodisk, other)
+      fails("WorkerLost", tarn.savetodisk, other, dir .. "/x")
+      fails("WorkerLost", tarn.deletefromdisk, other, dir .. "/x")
+      fails("WorkerLost", tarn.destroyonevict, other, true)
+      fails("WorkerLost", tarn.access, function(x) return x end, other)
+      fails("WorkerLost", tarn.poolstats, ids[1])
+      fails("WorkerLost", tarn.max_memsize, nil, ids[1])
+      fails("WorkerLost", tarn.max_disksize, "1MB", ids[1])
+    end)
+  end)
+
+  it("movetodisk without a path is into the owner's spill file, and the FileRef holds the object", function()
+    with(1, function(ids)
+      local ref = tarn.poolset({ numbers(50000), "x" }, ids[1])
+      local file = tarn.movetodisk(ref)
+      assert.is_nil(file.path)
+      assert.is_true(becomes(function() return tarn.poolstats(ids[1]).resident_bytes < 100000 end))
+      assert.is_true(tarn.poolstats(ids[1]).spilled_bytes >= 400000)
+      ref = nil -- luacheck: ignore
+      collectgarbage()
+      collectgarbage()
+      assert.equal(50000, tarn.poolget(file)[1][50000])
+      assert.equal(1, tarn.poolstats(ids[1]).objects)
+    end)
+  end)
+
+  it("cleanup deletes all of the process where it runs, what was spilled too, and the pool stays usable", function()
+    with(1, function(ids)
+      local refs = tarn.remotecall_fetch(ids[1], function()
+        local list = {}
+        for i = 1, 20 do list[i] = tarn.poolset(tarn.array("double", 100000)) end
+        tarn.movetodisk(list[1])
+        tarn.cleanup()
+        return list
+      end)
+      tarn.remotecall_fetch(ids[1], function() -- views outlive their objects
+        collectgarbage()
+        collectgarbage()
+      end)
+      local s = tarn.poolstats(ids[1])
+      assert.same({ 0, 0, 0 }, { s.objects, s.spilled_bytes, s.live_bytes })
+      fails("KeyError", tarn.poolget, refs[3])
+      assert.equal(9, tarn.poolget(tarn.poolset({ 9 }, ids[1]))[1])
+    end, { memory = "4MB" })
+  end)
+
+  it("access runs on the owner, with its arguments and results, and its errors", function()
+    with(2, function(ids)
+      local ref = tarn.poolset(numbers(1000), ids[1])
+      local function work(a, from, to)
+        local sum = 0
+        for i = from, to do sum = sum + a[i] end
+        return tarn.myid(), sum, nil
+      end
+      assert.same({ ids[1], 55 }, { tarn.access(work, ref, 1, 10) })
+      assert.same({ ids[1], 55 }, { tarn.remotecall_fetch(ids[2], tarn.access, work, ref, 1, 10) })
+      local e = fails("RemoteError", tarn.access, function() error("no way") end, ref)
+      assert.equal(ids[1], e.pid)
+    end)
+  end)
+end)

@@ -1,0 +1,40 @@
+-- What a process takes from the machine, seen from outside.
+local lfs = require "lfs"
+local posix = require "spec.helper.posix"
+local process = require "spec.helper.process"
+
+local footprint = {}
+
+-- Bytes that those open files of a process have on disk or in memory of which is_meant(name) is true, each file once.
+local function blocks(pid, is_meant)
+  local sum, met = 0, {}
+  local folder = ("/proc/%d/fd"):format(pid)
+  for name in lfs.dir(folder) do
+    local path = folder .. "/" .. name
+    local target = posix.readlink(path)
+    local file = target and is_meant(target) and lfs.attributes(path)
+    local key = file and file.dev .. ":" .. file.ino
+    if file and not met[key] then
+      met[key] = true
+      sum = sum + file.blocks * 512
+    end
+  end
+  return sum
+end
+
+-- Its anonymous pages.
+function footprint.anonymous(pid)
+  local status = assert(process.read_file(("/proc/%d/status"):format(pid)), "no such process")
+  return tonumber(status:match("RssAnon:%s*(%d+)")) * 1024
+end
+
+local function is_memfd(name) return name:match("^/memfd:") ~= nil end
+local function is_spill_file(name) return name:match("%(deleted%)$") ~= nil and not is_memfd(name) end
+
+-- Those, and the blocks of its memfds, whoever maps them.
+function footprint.memory(pid) return footprint.anonymous(pid) + blocks(pid, is_memfd) end
+
+-- The blocks of its spill file, which has no name.
+function footprint.disk(pid) return blocks(pid, is_spill_file) end
+
+return footprint
