@@ -4,7 +4,6 @@ local core = require "tarn.core"
 local destructor = require "tarn.destructor"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
-local future = require "tarn.future"
 local rpc = require "tarn.rpc"
 local sandbox = require "tarn.sandbox"
 local task = require "tarn.task"
@@ -15,10 +14,7 @@ require("jit.opt").start("maxtrace=8000", "maxmcode=16384")
 
 local boot = { dispatch = rpc.dispatch, deleted = destructor.deleted }
 
-function boot.step()
-  future.sweep()
-  return task.step()
-end
+boot.step = task.step
 
 -- The process ends in order: tasks first, then what objects have asked to be called.
 function boot.stop()

@@ -148,11 +148,14 @@ end
 
 ---------------------------------------------------------------------------------------------------- serving
 
+-- Does a result come with the response?
 local function is_small(x)
   local kind = type(x)
   return kind == "nil" or kind == "boolean" or kind == "number" or (kind == "string" and #x <= SMALL_STRING_BYTES)
     or refs.is(x) or refs.is_file(x) or future.is(x)
 end
+
+call.is_small = is_small
 
 local function all_small(n, ...)
   for i = 1, n do
@@ -169,7 +172,9 @@ end
 -- Small results go along; others stay in the pool, and the DRef goes.
 local function reply_kept(token, msgid, n, ...)
   if all_small(n, ...) then return core.reply(token, msgid, true, ...) end
-  return core.reply(token, msgid, false, n, store(n, ...))
+  local ref = store(n, ...)
+  core.reply(token, msgid, false, n, ref)
+  core.ref_release(ref) -- who has asked holds it, not we
 end
 
 local function keep_results(t, ok, ...)
@@ -194,14 +199,18 @@ local function answer_waiter(f, token, msgid)
   if not sent then return rpc.refuse(token, msgid, e) end
 end
 
-rpc.on_request["future.wait"] = function(token, from, msgid)
-  local f, e = travel.exported(core.payload())
-  if not f then return rpc.refuse(token, msgid, e) end
-  rpc.on_cancel(from, msgid, f)
+function call.answer_when_ready(f, token, from, msgid)
   future.watch(f, function()
     rpc.no_cancel(from, msgid)
     answer_waiter(f, token, msgid)
   end)
+end
+
+rpc.on_request["future.wait"] = function(token, from, msgid)
+  local f, e = travel.exported(core.payload())
+  if not f then return rpc.refuse(token, msgid, e) end
+  rpc.on_cancel(from, msgid, f)
+  call.answer_when_ready(f, token, from, msgid)
 end
 
 return call

@@ -24,10 +24,32 @@ local function call(id)
   if d then d.fn(d.key) end
 end
 
--- Call fn(key) when the object of ref, which is ours, is gone.
+-- Call fn(key) when our object of that number is gone. False: it is already, and nothing is called.
+function destructor.watch(id, key, fn)
+  if not core.pool_watch(id) then return false end
+  kept[id] = { fn = fn, key = key }
+  return true
+end
+
+-- The same for the object of ref, which is ours; called at once when it is gone.
 function destructor.set(ref, fn)
-  kept[ref.id] = { fn = fn, key = ref:key() }
-  if not core.pool_watch(ref) then task.spawn({ done = log_failure }, call, ref.id) end
+  local id = core.ref_local(ref)
+  if not destructor.watch(id, ref:key(), fn) then
+    kept[id] = { fn = fn, key = ref:key() }
+    task.spawn({ done = log_failure }, call, id)
+  end
+end
+
+-- The function that is to be called for the object of ref, which is ours; nil: none.
+function destructor.get(ref)
+  local d = kept[core.ref_local(ref)]
+  return d and d.fn
+end
+
+-- The function that is to be called for the object of ref, which is ours and moves away: taken out. May be nil.
+function destructor.take(ref)
+  local d = take(core.ref_local(ref))
+  return d and d.fn
 end
 
 -- Some watched objects are gone. Called by the host between tasks.

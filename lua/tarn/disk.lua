@@ -74,7 +74,7 @@ local function run(name, ref, path, needs_path)
   if path ~= nil or needs_path then path = absolute(path, what) end
   if here(ref.owner) then return owner[name](ref, path) end
   task.check(what)
-  return rpc.call(what, ref.owner, "disk", name, ref, path)
+  return rpc.call_owner(what, ref, "disk", name, ref, path)
 end
 
 -- Write an object to disk and release its memory -> FileRef. A path: a new file, the user's. None: the spill file.

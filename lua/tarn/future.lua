@@ -1,7 +1,8 @@
 -- Futures: the result of a job or of a local task, there or yet to come.
 --
 -- What a job has returned stays with the worker, in its pool: the response brings a DRef to it (small plain values come along
--- at once). The first fetch takes the value over and frees it there; so does the end of a Future that nobody has fetched.
+-- at once). The first fetch takes the value over and lets go of it there; so does the end of a Future that nobody has fetched, which
+-- is the end of its DRef.
 --
 -- A Future that travels before it is ready becomes, where it arrives, one that waits for the process that sent it.
 local core = require "tarn.core"
@@ -38,55 +39,27 @@ function future.succeed(f, ...)
   settle(f, "done")
 end
 
+-- Its n results are in the pool, as ref.
+function future.succeed_stored(f, n, ref)
+  if f.state then return end
+  f.n, f.ref, f.travelled = n, ref, true
+  settle(f, "done")
+end
+
 function future.fail(f, e)
   if f.state then return end
   f.err = e
   settle(f, "failed")
 end
 
----------------------------------------------------------------------------------------------------- results that nobody fetches
+---------------------------------------------------------------------------------------------------- results
 
--- A Future whose value is in another process's pool has a guard, which is collected with it. Finalizers may run anywhere, also
--- within what would send: they only note the DRef, and a later turn frees the object.
-local guarded = setmetatable({}, { __mode = "k" }) -- guard -> DRef
-local dropped = {}
-local model = newproxy(true)
-getmetatable(model).__gc = function(guard) dropped[#dropped + 1] = guarded[guard] end
-
-local function guard(f)
-  f.guard = newproxy(model)
-  guarded[f.guard] = f.ref
-end
-
--- The value is fetched, or others have the DRef too.
-local function unguard(f)
-  if f.guard then guarded[f.guard] = nil end
-  f.guard = nil
-end
-
-local function free(ref)
-  if ref.owner == core.myid() then return core.pool_delete(ref) end
-  pcall(function() core.forget(core.pool_delete_at(ref)) end) -- its process may be gone
-end
-
--- Free what dropped Futures have left; called every turn.
-function future.sweep()
-  if dropped[1] == nil then return end
-  local refs = dropped
-  dropped = {}
-  for _, ref in ipairs(refs) do free(ref) end
-end
-
--- f travels, and its DRef: whoever has it may fetch.
-function future.share(f)
-  f.travelled = true
-  unguard(f)
-end
+-- f travels, and its DRef: others may fetch too.
+function future.share(f) f.travelled = true end
 
 local function take_answer(f, with_values, ...)
   if with_values then return future.succeed(f, ...) end
   f.n, f.ref = ...
-  if not f.travelled then guard(f) end
   settle(f, "done")
 end
 
@@ -102,6 +75,15 @@ function future.watch(f, watcher)
   if f.state then return watcher(f) end
   f.watchers = f.watchers or {}
   f.watchers[watcher] = true
+end
+
+-- f becomes what other is, as soon as that is ready.
+function future.follow(f, other)
+  future.watch(other, function()
+    if other.state == "failed" then return future.fail(f, other.err) end
+    if other.values then return future.succeed(f, unpack(other.values, 1, other.n)) end
+    return future.succeed_stored(f, other.n, other.ref)
+  end)
 end
 
 function future.unwatch(f, watcher)
@@ -155,23 +137,18 @@ function Future:wait(timeout_s)
   return wait_for(self, task.check_seconds(timeout_s, "future:wait"), "future:wait")
 end
 
--- Take the value over from the pool it is in. Tasks that fetch at the same time each get it; the last one frees it.
+-- Take the value over from the pool it is in. Tasks that fetch at the same time each get it; the last one lets go of it, at once
+-- when nobody else has the DRef.
 local function take_over(f, timeout_s)
   local ref = f.ref
   f.fetching = (f.fetching or 0) + 1
-  local ok, x
-  if ref.owner == core.myid() then
-    ok, x = pcall(core.pool_get, ref)
-  else
-    ok, x = pcall(function() return rpc.await("future:fetch", core.pool_get_at(ref), timeout_s) end)
-  end
+  local ok, x = pcall(rpc.get, "future:fetch", ref, timeout_s)
   f.fetching = f.fetching - 1
   if not ok then error(x, 0) end
   if not f.values then f.values = f.n == 1 and { x } or x end
   if f.fetching == 0 and f.ref then
     f.ref = nil
-    unguard(f)
-    if not f.travelled then free(ref) end
+    if not f.travelled then core.ref_release(ref) end
   end
 end
 

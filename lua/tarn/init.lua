@@ -3,6 +3,7 @@ local core = require "tarn.core"
 local errors = require "tarn.errors"
 local call = require "tarn.call"
 local cluster = require "tarn.cluster"
+local event = require "tarn.event"
 local future = require "tarn.future"
 local pmap = require "tarn.pmap"
 local pool = require "tarn.pool"
@@ -38,6 +39,7 @@ local tarn = {
 
 for _, name in ipairs { "procs", "workers", "nprocs", "nworkers", "on", "addprocs", "rmprocs" } do tarn[name] = cluster[name] end
 for _, name in ipairs { "remotecall", "remotecall_fetch", "remote_do", "spawn", "everywhere", "fetch" } do tarn[name] = call[name] end
+for name, fn in pairs(event) do tarn[name] = fn end
 for name, fn in pairs(pool) do tarn[name] = fn end
 
 return tarn

@@ -79,7 +79,7 @@ function pool.poolget(ref, opts)
   end
   check_ref(ref, "tarn.poolget")
   task.check("tarn.poolget")
-  return rpc.await("tarn.poolget", core.pool_get_at(ref))
+  return rpc.ask_owner("tarn.poolget", core.pool_get_at, ref)
 end
 
 -- Forget an object. Of a FileRef: what has been read of the file here; the file stays.
@@ -95,7 +95,7 @@ function pool.pooldelete(ref)
     return
   end
   task.check("tarn.pooldelete")
-  rpc.await("tarn.pooldelete", core.pool_delete_at(ref))
+  rpc.ask_owner("tarn.pooldelete", core.pool_delete_at, ref)
 end
 
 core.ref_methods.get, core.ref_methods.delete = pool.poolget, pool.pooldelete
@@ -171,7 +171,7 @@ function pool.access(fn, ref, ...)
   check_ref(ref, "tarn.access")
   task.check("tarn.access")
   if here(ref.owner) then return future.run(true, on_value, fn, ref, ...):fetch() end
-  return rpc.call("tarn.access", ref.owner, "access", fn, ref, ...)
+  return rpc.call_owner("tarn.access", ref, "access", fn, ref, ...)
 end
 
 local function set_flag_payload() core.pool_destroy_on_evict(core.payload()) end
@@ -185,7 +185,7 @@ function pool.destroyonevict(ref, flag)
   if here(ref.owner) then
     core.pool_destroy_on_evict(ref, flag)
   else
-    rpc.call("tarn.destroyonevict", ref.owner, "destroyonevict", ref, flag)
+    rpc.call_owner("tarn.destroyonevict", ref, "destroyonevict", ref, flag)
   end
 end
 
@@ -223,6 +223,8 @@ function pool.cleanup()
   disk.forget_all()
   core.pool_clear()
 end
+
+pool.migrate = require "tarn.migrate"
 
 for _, name in ipairs { "movetodisk", "copytodisk", "savetodisk", "deletefromdisk", "who_has_read" } do pool[name] = disk[name] end
 

@@ -101,10 +101,16 @@ local function expired(wait)
   if pending[wait.msgid] == t and task.abandon(t) then task.wake(t, false, wait.error) end
 end
 
--- Wait for the response to a msgid that tarn.core gave. Later than timeout_s: a Timeout error.
-function rpc.await(what, msgid, timeout_s)
+local function answered(t, ...)
+  t.keep = nil
+  return ...
+end
+
+-- Wait for the response to a msgid that tarn.core gave: true and the results, or false and the error. Later than timeout_s: a Timeout
+-- error. keep: not to be collected meanwhile.
+local function await(what, msgid, timeout_s, keep)
   local t = task.check(what)
-  pending[msgid] = t
+  pending[msgid], t.keep = t, keep
   local timer
   if timeout_s then
     local late = errors.new("Timeout", ("%s: not there within %g s"):format(what, timeout_s))
@@ -113,11 +119,47 @@ function rpc.await(what, msgid, timeout_s)
   if timer then
     local function stop(...)
       task.stop_timer(timer)
-      return raise_unless(...)
+      return answered(t, ...)
     end
     return stop(task.wait(forget_response, msgid, timer))
   end
-  return raise_unless(task.wait(forget_response, msgid))
+  return answered(t, task.wait(forget_response, msgid))
+end
+
+-- The same; an error is raised.
+function rpc.await(what, msgid, timeout_s) return raise_unless(await(what, msgid, timeout_s)) end
+
+---------------------------------------------------------------------------------------------------- asking the owner of an object
+
+-- Is e the answer that the object of ref is elsewhere by now? Then ref.owner says where, and it is to be asked there.
+function rpc.has_moved(ref, e)
+  if not errors.iserror(e, "Moved") then return false end
+  core.ref_note(ref, e.needed, e.available or 0)
+  return true
+end
+
+-- ask(ref) gives a msgid: what the owner of ref answers.
+function rpc.ask_owner(what, ask, ref, timeout_s)
+  while true do
+    local ok, x = await(what, ask(ref), timeout_s, ref)
+    if ok then return x end
+    if not rpc.has_moved(ref, x) then error(x, 0) end
+  end
+end
+
+-- The value of a DRef.
+function rpc.get(what, ref, timeout_s)
+  if ref.owner == core.myid() then return core.pool_get(ref) end
+  return rpc.ask_owner(what, core.pool_get_at, ref, timeout_s)
+end
+
+-- rpc.call at the owner of ref, which goes along in the arguments.
+function rpc.call_owner(what, ref, method, ...)
+  while true do
+    local results = { pcall(rpc.call, what, ref.owner, method, ...) }
+    if results[1] then return unpack(results, 2, table.maxn(results)) end
+    if not rpc.has_moved(ref, results[2]) then error(results[2], 0) end
+  end
 end
 
 ---------------------------------------------------------------------------------------------------- many at once

@@ -31,6 +31,7 @@ static const error_info_t infos[] = {
     {TARN_ETOOBIG, "ArgumentError", "too large"},
     {TARN_EAGAIN, "IOError", "not ready yet"},
     {TARN_ENEEDLUA, "IOError", "needs the Lua thread"},
+    {TARN_EMOVED, "Moved", "the object is elsewhere now"},
 };
 enum { INFO_COUNT = sizeof infos / sizeof infos[0] };
 

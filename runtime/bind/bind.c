@@ -66,6 +66,7 @@ static int open_core(lua_State *L) {
   if (tarn_bind_of(L)->service != NULL) {
     tarn_messages_open(L);
     tarn_processes_open(L);
+    tarn__migrate_open(L);
   }
   return 1;
 }

@@ -89,20 +89,29 @@ int tarn_bind_raise_kind(lua_State *L, int code, const char *fmt,
 
 /* ---- references (ref.c) ---- */
 #define TARN_REF_METATABLE "tarn.DRef"
+struct tarn_held;
 typedef struct tarn_ref {
-  uint32_t owner;    /* tarn's process id */
-  uint64_t id;       /* within the owner */
-  uint64_t size;     /* bytes, as approx_size had it */
+  uint64_t id;   /* its number where it was made */
+  uint64_t size; /* bytes, as approx_size had it */
+  struct tarn_held
+      *held; /* with one of its uds; null: ours and known to nobody else (or there is no service) */
+  uint32_t origin;   /* the process that made the object */
   bool private_here; /* ours, and never left the process: its end is the object's end */
 } tarn_ref_t;
 /* The DRef at index, or null when it is something else. */
 tarn_ref_t *tarn_ref_test(lua_State *L, int index);
-/* Push the one userdata for this object (the same one while it is alive). */
-void tarn_ref_push(lua_State *L, uint32_t owner, uint64_t id, uint64_t size);
-/* The same for an object of ours that has just been stored: it is private, and nothing but this userdata knows of it. */
+/* Push the one userdata for this object (the same one while it is alive). owner: where it is, if nothing better is known here. */
+void tarn_ref_push(lua_State *L, uint32_t origin, uint64_t id, uint64_t size, uint32_t owner);
+/* The same for an object of ours that has just been stored, and that nobody else knows. */
 void tarn_ref_push_new(lua_State *L, uint64_t id, uint64_t size);
 /* The ref at index is being written into bytes that may leave the process, and come back. */
 void tarn_ref_exported(lua_State *L, int index);
+/* Where the object is now. */
+uint32_t tarn_ref_owner(const tarn_ref_t *ref);
+/* Its number in our pool; 0: it is another process's. */
+uint64_t tarn_ref_local(lua_State *L, const tarn_ref_t *ref);
+/* Let go of what the ref at index holds, before it is collected: it must not be used any more. */
+void tarn_ref_release(lua_State *L, int index);
 
 /* Adds core.ref_methods and the metatable. Core table at the top of the stack. */
 void tarn_ref_open(lua_State *L);
@@ -128,6 +137,9 @@ typedef struct tarn__room_try {
 bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *err);
 /* Store v (one reference, taken over) making room as need be: its id. Raises PoolFull, DiskFull, IOError. */
 uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags);
+/* Raise that an object is elsewhere (TARN_EMOVED; who asked us for it repeats that there), or nowhere. */
+struct tarn_place;
+int tarn__raise_moved(lua_State *L, int rc, struct tarn_place at);
 /* Export: the value of object id, encoded now if it is live. flags: of tarn_pool_get. Raises KeyError, NotSerializable, Corrupt. One reference, the caller's. */
 tarn_value_t *tarn_object_export(lua_State *L, uint64_t id, uint32_t flags);
 
@@ -138,6 +150,14 @@ void tarn_processes_open(lua_State *L);
 void tarn__member_note(lua_State *L, uint32_t pid, bool is);
 /* A request that needs the Lua thread but no Lua code: the function that answers it, or null. */
 lua_CFunction tarn__native_method(const char *method);
+/* A request to a method that C serves: its parameters (released here), built with rc, and a value after them (taken over; may be empty). Pushes the
+ * msgid; the response is one value. Raises PoolFull for lack of memory. */
+struct tarn_buf;
+struct tarn_payload;
+int tarn__plain_request(lua_State *L, uint32_t pid, const char *method, struct tarn_buf *params,
+                        int rc, struct tarn_payload with);
+void tarn__migrate_open(
+    lua_State *L); /* migrate.c: its functions into the core table at the top of the stack */
 /* Answer the present request with the error at index 1. */
 int tarn__reply_failure(lua_State *L);
 

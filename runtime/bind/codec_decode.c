@@ -120,13 +120,17 @@ static int decode_wide(tarn__decoder_t *d, lua_State *L, bool is_unsigned) {
 
 static int decode_ref(tarn__decoder_t *d, lua_State *L) {
   uint32_t count;
-  uint64_t owner, id, size;
-  if (tarn_mp_read_array(&d->in, &count) || count != 3 ||
-      tarn_mp_read_uint(&d->in, UINT32_MAX, &owner) || tarn_mp_read_uint(&d->in, UINT64_MAX, &id) ||
-      tarn_mp_read_uint(&d->in, UINT64_MAX, &size)) {
+  uint64_t origin, id, size, owner;
+  if (tarn_mp_read_array(&d->in, &count) || count < 3 || count > 4 ||
+      tarn_mp_read_uint(&d->in, UINT32_MAX, &origin) ||
+      tarn_mp_read_uint(&d->in, UINT64_MAX, &id) || tarn_mp_read_uint(&d->in, UINT64_MAX, &size)) {
     return tarn__decode_corrupt(d, "malformed DRef");
   }
-  tarn_ref_push(L, (uint32_t)owner, id, size);
+  owner = origin;
+  if (count == 4 && tarn_mp_read_uint(&d->in, UINT32_MAX, &owner)) {
+    return tarn__decode_corrupt(d, "malformed DRef");
+  }
+  tarn_ref_push(L, (uint32_t)origin, id, size, (uint32_t)owner);
   return 0;
 }
 

@@ -169,16 +169,18 @@ int tarn__encode_ref(tarn__encoder_t *e, lua_State *L, int index, tarn_ref_t *re
     return tarn__encode_out_of_memory(e, TARN_ENOMEM);
   }
   if (is_new) {
-    e->refs[e->ref_count++] = (tarn_image_ref_t){ref->owner, ref->id};
+    e->refs[e->ref_count++] = (tarn_image_ref_t){ref->origin, ref->id};
     tarn_ref_exported(L, index);
   }
   size_t mark;
   int rc = tarn__encode_open(e, TARN_EXT_DREF, &mark);
   if (rc) { return rc; }
-  rc = tarn_mp_write_array(&e->out, 3);
-  if (!rc) { rc = tarn_mp_write_uint(&e->out, ref->owner); }
+  uint32_t owner = tarn_ref_owner(ref);
+  rc = tarn_mp_write_array(&e->out, owner == ref->origin ? 3 : 4);
+  if (!rc) { rc = tarn_mp_write_uint(&e->out, ref->origin); }
   if (!rc) { rc = tarn_mp_write_uint(&e->out, ref->id); }
   if (!rc) { rc = tarn_mp_write_uint(&e->out, ref->size); }
+  if (!rc && owner != ref->origin) { rc = tarn_mp_write_uint(&e->out, owner); }
   return rc ? tarn__done(e, rc) : tarn__encode_close(e, mark);
 }
 

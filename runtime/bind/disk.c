@@ -122,7 +122,7 @@ static int file_open(lua_State *L) {
   tarn__file_push(L, path, *box, may_code);
   int value = lua_gettop(L);
   tarn__object_push_new(L, *box, TARN_BLOCK_WAIT);
-  tarn__object_cache(L, tarn_ref_test(L, -1)->id, value);
+  tarn__object_cache(L, tarn_ref_local(L, tarn_ref_test(L, -1)), value);
   push_identity(L, &identity);
   tarn__value_box_clear(box);
   return 3;
@@ -182,10 +182,10 @@ static int pool_copy(lua_State *L) {
   return 0;
 }
 
-/* pool_watch(ref) -> true; false: the object is gone already */
+/* pool_watch(id) -> true; false: our object of that number is gone already */
 static int pool_watch(lua_State *L) {
   tarn_error_t err = {0};
-  uint64_t id = tarn__object_own_id(L);
+  uint64_t id = (uint64_t)luaL_checknumber(L, 1);
   int rc = tarn_pool_watch(tarn_bind_of(L)->pool, id);
   if (rc != 0 && rc != TARN_ENOENT) { tarn__object_check(L, rc, &err, id); }
   lua_pushboolean(L, rc == 0);

@@ -92,7 +92,7 @@ static int fileref_key(lua_State *L) {
   push_ref(L, 1);
   tarn_ref_t *r = tarn_ref_test(L, -1);
   lua_pushfstring(L, "file:%s:", f->text);
-  lua_pushnumber(L, r != NULL ? r->owner : 0);
+  lua_pushnumber(L, r != NULL ? r->origin : 0);
   lua_pushliteral(L, ":");
   lua_pushnumber(L, r != NULL ? (double)r->id : 0);
   lua_concat(L, 4);

@@ -67,7 +67,28 @@ static tarn_payload_t payload_of(lua_State *L, tarn_encoded_t *e) {
     e->front = NULL;
     e->block_count = 0;
   }
+  int rc = p.value != NULL ? tarn_service_guard_value(b->service, p.value)
+                           : tarn_service_guard(b->service, p.front, p.front_size, &p.guard);
+  if (rc != 0) {
+    tarn_free(p.front);
+    if (p.value != NULL) { tarn_value_release(p.value); }
+    tarn_bind_raise_kind(L, rc, "out of memory for the references of a message");
+  }
   tarn_encoded_clear(e);
+  return p;
+}
+
+/* To a foreign client a ref is its key; what it stands for is the client's until it closes its connection. */
+static tarn_payload_t foreign_payload(lua_State *L, int index) {
+  if (tarn_ref_test(L, index) == NULL) { return payload_of(L, tarn_codec_encode(L, index)); }
+  lua_getfield(L, index, "key");
+  lua_pushvalue(L, index);
+  lua_call(L, 1, 1);
+  tarn_payload_t held = payload_of(L, tarn_codec_encode(L, index));
+  tarn_free(held.front);
+  /* A string is encoded without blocks and references, and fails only for lack of memory: the guard is lost then, and the object stays. */
+  tarn_payload_t p = payload_of(L, tarn_codec_encode(L, -2));
+  p.guard = held.guard;
   return p;
 }
 
@@ -120,7 +141,7 @@ static int core_reply(lua_State *L) {
   tarn_payload_t p;
   if (foreign) {
     lua_settop(L, 3); /* the first result */
-    p = payload_of(L, tarn_codec_encode(L, 3));
+    p = foreign_payload(L, 3);
   } else {
     p = list_payload(L, 3);
   }
@@ -140,8 +161,8 @@ static int core_reply_error(lua_State *L) {
 
 /* ---- to methods that C serves there ---- */
 
-static int plain_request(lua_State *L, uint32_t pid, const char *method, tarn_buf_t *params, int rc,
-                         tarn_payload_t with) {
+int tarn__plain_request(lua_State *L, uint32_t pid, const char *method, tarn_buf_t *params, int rc,
+                        tarn_payload_t with) {
   uint32_t msgid = 0;
   size_t size = 0;
   uint8_t *bytes = tarn_buf_detach(params, &size);
@@ -152,6 +173,7 @@ static int plain_request(lua_State *L, uint32_t pid, const char *method, tarn_bu
     tarn_free(bytes);
     tarn_free(with.front);
     if (with.value != NULL) { tarn_value_release(with.value); }
+    tarn_service_unguard(tarn_bind_of(L)->service, with.guard);
   }
   sent(L, rc, msgid);
   lua_pushlightuserdata(L, (void *)(uintptr_t)&single_key);
@@ -168,8 +190,11 @@ static int ref_request(lua_State *L, const char *method) {
   if (r == NULL) { return luaL_typerror(L, 1, "DRef"); }
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  int rc = tarn_mp_write_array(&b, 1) | tarn_mp_write_uint(&b, r->id);
-  return plain_request(L, r->owner, method, &b, rc, (tarn_payload_t){0});
+  uint32_t owner = tarn_ref_owner(r);
+  bool adopted = owner != r->origin;
+  int rc = tarn_mp_write_array(&b, adopted ? 2 : 1) | tarn_mp_write_uint(&b, r->id);
+  if (adopted) { rc |= tarn_mp_write_uint(&b, r->origin); }
+  return tarn__plain_request(L, owner, method, &b, rc, (tarn_payload_t){0});
 }
 
 static int pool_get_at(lua_State *L) { return ref_request(L, "pool.get"); }
@@ -180,7 +205,7 @@ static int empty_request(lua_State *L, const char *method) {
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
   int rc = tarn_mp_write_array(&b, 0);
-  return plain_request(L, pid, method, &b, rc, (tarn_payload_t){0});
+  return tarn__plain_request(L, pid, method, &b, rc, (tarn_payload_t){0});
 }
 
 /* serializer_at(pid, name) -> msgid: what it offers under that name */
@@ -191,7 +216,7 @@ static int core_serializer_at(lua_State *L) {
   tarn_buf_t b;
   tarn_buf_init(&b, length + 64);
   int rc = tarn_mp_write_array(&b, 1) | tarn_mp_write_str(&b, name, length);
-  return plain_request(L, pid, "serializer.get", &b, rc, (tarn_payload_t){0});
+  return tarn__plain_request(L, pid, "serializer.get", &b, rc, (tarn_payload_t){0});
 }
 
 /* offer_serializer(name, image) */
@@ -224,7 +249,7 @@ static int pool_limits_at(lua_State *L) {
     rc |= lua_isnil(L, i) ? tarn_mp_write_nil(&b)
                           : tarn_mp_write_uint(&b, limit_of(lua_tonumber(L, i)));
   }
-  return plain_request(L, pid, "pool.limits", &b, rc, (tarn_payload_t){0});
+  return tarn__plain_request(L, pid, "pool.limits", &b, rc, (tarn_payload_t){0});
 }
 
 static int pool_set_at(lua_State *L) {
@@ -235,7 +260,7 @@ static int pool_set_at(lua_State *L) {
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
   int rc = tarn_mp_write_array(&b, 1) | tarn_mp_write_uint(&b, flags);
-  return plain_request(L, pid, "pool.set", &b, rc, p);
+  return tarn__plain_request(L, pid, "pool.set", &b, rc, p);
 }
 
 /* ---- in ---- */
@@ -317,20 +342,26 @@ static int core_congested(lua_State *L) {
 
 /* ---- requests that need the Lua thread, but no Lua code: what C could not serve by itself ---- */
 
-/* pool.get of a live object: [id] -> its value */
+/* pool.get of a live object: [id, origin] or [key] -> its value */
 static int serve_get(lua_State *L) {
-  tarn_event_t *e = tarn_bind_of(L)->current;
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_event_t *e = b->current;
   lua_settop(L, 0);
   decode_event(L, e);
-  uint64_t id = 0;
-  if (lua_type(L, 1) == LUA_TSTRING) {                   /* a foreign client's key */
-    const char *colon = strchr(lua_tostring(L, 1), ':'); /* C has looked at it */
+  uint64_t origin = tarn_service_id(b->service), id = 0, local = 0;
+  tarn_place_t at = {0};
+  if (lua_type(L, 1) == LUA_TSTRING) { /* a foreign client's: C has looked at it */
+    const char *key = lua_tostring(L, 1), *colon = strchr(key, ':');
+    origin = strtoull(key, NULL, 10);
     id = colon != NULL ? strtoull(colon + 1, NULL, 10) : 0;
   } else {
     id = (uint64_t)luaL_checknumber(L, 1);
+    origin = (uint64_t)luaL_optnumber(L, 2, (double)origin);
   }
-  tarn_payload_t p = {.value = tarn_object_export(L, id, TARN_GET_VERIFIED)};
-  (void)tarn_service_reply(tarn_bind_of(L)->service, e->token, e->msgid, true, e->foreign, p);
+  int rc = tarn_service_ref_find(b->service, (uint32_t)origin, id, &local, &at);
+  if (rc != 0) { return tarn__raise_moved(L, rc, at); }
+  tarn_payload_t p = {.value = tarn_object_export(L, local, TARN_GET_VERIFIED)};
+  (void)tarn_service_reply(b->service, e->token, e->msgid, true, e->foreign, p);
   return 0;
 }
 
@@ -381,13 +412,10 @@ static int serve_set(lua_State *L) {
   tarn_event_t *e = b->current;
   lua_settop(L, 0);
   store_payload(L, e);
-  tarn_ref_exported(L, lua_gettop(L));
-  if (e->foreign) {
-    lua_getfield(L, -1, "key");
-    lua_insert(L, -2);
-    lua_call(L, 1, 1);
-  }
-  tarn_payload_t p = payload_of(L, tarn_codec_encode(L, lua_gettop(L)));
+  int ref = lua_gettop(L);
+  tarn_payload_t p =
+      e->foreign ? foreign_payload(L, ref) : payload_of(L, tarn_codec_encode(L, ref));
+  tarn_ref_release(L, ref); /* who has set it holds it, not we */
   (void)tarn_service_reply(b->service, e->token, e->msgid, true, e->foreign, p);
   return 0;
 }

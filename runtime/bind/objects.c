@@ -12,7 +12,7 @@
 #include "file-private.h"
 #include "service/service.h"
 
-enum { MAX_ROUNDS = 10000, DROPS_KEPT = 1000 };
+enum { MAX_ROUNDS = 10000, DROPS_KEPT = 1000, SCRUBBED_SLOTS = 200 };
 
 /* ---- objects that are gone: ids that any thread puts here ---- */
 
@@ -156,6 +156,11 @@ static int value_of(tarn_bind_t *b, tarn_encoded_t *e, tarn_value_t **v, tarn_er
     e->front = NULL;
     e->block_count = 0;
     tarn_encoded_clear(e);
+    if (b->service != NULL && (rc = tarn_service_guard_value(b->service, *v)) != 0) {
+      tarn_value_release(*v);
+      *v = NULL;
+      tarn_error_set(err, rc, "out of memory for the references of a value");
+    }
   }
   return rc;
 }
@@ -222,6 +227,7 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
     t->collected = true;
     lua_gc(L, LUA_GCCOLLECT, 0);
     tarn_pool_boundary(tarn_bind_of(L)->pool);
+    if (tarn_bind_of(L)->service != NULL) { tarn_service_settle_refs(tarn_bind_of(L)->service); }
     return true;
   }
   if (rc == TARN_ENEEDLUA || rc == TARN_EAGAIN) {
@@ -232,7 +238,16 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
   return false;
 }
 
+/* Overwrite what ended calls have left on the stack: the collector takes for alive whatever lies within a frame, and the frames of the next
+ * turn would come to lie over it. (task.lua does the same for coroutines.) */
+static void scrub(lua_State *L) {
+  int top = lua_gettop(L);
+  if (lua_checkstack(L, SCRUBBED_SLOTS)) { lua_settop(L, top + SCRUBBED_SLOTS); }
+  lua_settop(L, top);
+}
+
 void tarn_bind_boundary(tarn_bind_t *b) {
+  scrub(b->L);
   tarn_pool_boundary(b->pool);
   drop_anchors(b->L, b);
   if (any_deleted(b->drops)) { (void)tarn_bind_boot(b, "deleted"); }
@@ -288,14 +303,26 @@ tarn_value_t *tarn_object_export(lua_State *L, uint64_t id, uint32_t flags) {
 
 /* ---- core.pool_* ---- */
 
+int tarn__raise_moved(lua_State *L, int rc, tarn_place_t at) {
+  tarn_error_t err = {0};
+  if (rc == TARN_EMOVED) {
+    tarn_service_moved_error(&err, at);
+  } else {
+    tarn_error_set(&err, rc, "%s", tarn_error_text(rc));
+  }
+  return tarn_bind_raise(L, &err);
+}
+
 uint64_t tarn__object_own_id(lua_State *L) {
   tarn_ref_t *r = tarn_ref_test(L, 1);
-  tarn_bind_t *b = tarn_bind_of(L);
   if (r == NULL) { luaL_typerror(L, 1, "DRef"); }
-  if (b->service != NULL && r->owner != tarn_service_id(b->service)) {
-    tarn_bind_raise_kind(L, TARN_EINVAL, "the object belongs to process %d", (int)r->owner);
+  uint64_t id = tarn_ref_local(L, r);
+  if (id == 0) { /* no object is 0 */
+    tarn_place_t at = {0};
+    int rc = tarn_service_ref_find(tarn_bind_of(L)->service, r->origin, r->id, &id, &at);
+    if (rc != 0) { tarn__raise_moved(L, rc, at); }
   }
-  return r->id;
+  return id;
 }
 
 uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags) {
@@ -391,9 +418,9 @@ static int pool_get(lua_State *L) {
 static int pool_get_here(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   const tarn_ref_t *r = tarn_ref_test(L, 1);
-  bool here = r != NULL && (b->service == NULL || r->owner == tarn_service_id(b->service));
-  lua_pushboolean(L, here);
-  return here ? 1 + push_own_value(L, b, r->id) : 1;
+  uint64_t id = r != NULL ? tarn_ref_local(L, r) : 0;
+  lua_pushboolean(L, id != 0);
+  return id != 0 ? 1 + push_own_value(L, b, id) : 1;
 }
 
 static int pool_delete(lua_State *L) {

@@ -140,7 +140,9 @@ static void run(tarn_host_t *h) {
     leave(h);
     tarn_bind_boundary(h->bind);
     if (collect) {
+      uint64_t began = tarn_clock_ns();
       tarn_bind_collect(h->bind);
+      tarn_service_collected(h->service, tarn_clock_ns() - began);
       tarn_service_room(h->service);
     }
     dispatch_all(h, events);
@@ -188,6 +190,8 @@ static int start_pool(tarn_host_t *h, tarn_error_t *err) {
                            .on_drop_live = tarn__host_on_drop_live,
                            .on_lend = tarn__host_on_lend,
                            .on_deleted = tarn__host_on_deleted,
+                           .on_unguard = tarn__host_on_unguard,
+                           .on_pressure = tarn__host_on_pressure,
                            .user = h};
   return tarn_pool_create(&pc, &h->pool, err);
 }
@@ -203,6 +207,25 @@ void tarn__host_on_lend(void *user) {
   tarn_host_t *h = user;
   pthread_mutex_lock(&h->room_mutex);
   if (h->room != NULL) { tarn_service_lend(h->room); }
+  pthread_mutex_unlock(&h->room_mutex);
+}
+
+/* A value is gone, and lets go of the references in it. */
+void tarn__host_on_unguard(void *user, tarn_guard_t *guard) {
+  tarn_host_t *h = user;
+  pthread_mutex_lock(&h->room_mutex);
+  if (h->room != NULL) {
+    tarn_service_unguard(h->room, guard);
+  } else { /* the end: nobody counts any more */
+    tarn_free(guard);
+  }
+  pthread_mutex_unlock(&h->room_mutex);
+}
+
+void tarn__host_on_pressure(void *user) {
+  tarn_host_t *h = user;
+  pthread_mutex_lock(&h->room_mutex);
+  if (h->room != NULL) { tarn_service_pressure(h->room); }
   pthread_mutex_unlock(&h->room_mutex);
 }
 

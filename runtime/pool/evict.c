@@ -86,6 +86,7 @@ void tarn__evict_plan_locked(tarn_pool_t *pool, uint64_t need) {
     uint64_t coming =
         pool->pending + pool->leaving + pool->punching + pool->memory.cached + pool->wanted_bytes;
     if (shortage == 0 || coming >= shortage + ahead) { return; }
+    pool->fire_pressure = true;
     bool only_ahead = coming >= shortage;
     if (only_ahead && (o->form == TARN__LIVE || o->destroy)) { return; }
     if (!take_victim(pool, o)) { return; }

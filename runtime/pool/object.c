@@ -312,6 +312,29 @@ int tarn_pool_delete(tarn_pool_t *pool, uint64_t id) {
   return o ? 0 : TARN_ENOENT;
 }
 
+void tarn_pool_delete_many(tarn_pool_t *pool, const uint64_t *ids, size_t count) {
+  enum { AT_ONCE = 256 }; /* others want the mutex too */
+  for (size_t i = 0; i < count;) {
+    size_t stop = count - i < AT_ONCE ? count : i + AT_ONCE;
+    tarn__pool_lock(pool);
+    for (; i < stop; i++) {
+      tarn__object_t *o = tarn__object_find_locked(pool, ids[i]);
+      if (!o) { continue; }
+      pool->deletes++;
+      tarn__object_delete_locked(pool, o);
+    }
+    tarn__pool_unlock(pool);
+  }
+}
+
+int tarn_pool_flags(tarn_pool_t *pool, uint64_t id, uint32_t *flags) {
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__object_find_locked(pool, id);
+  if (o) { *flags = o->destroy ? TARN_OBJECT_DESTROY_ON_EVICT : 0; }
+  tarn__pool_unlock(pool);
+  return o ? 0 : TARN_ENOENT;
+}
+
 int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag) {
   tarn__pool_lock(pool);
   tarn__object_t *o = tarn__object_find_locked(pool, id);

@@ -105,6 +105,7 @@ struct tarn_value {
   uint64_t holds; /* objects', and of calls under way: keep the record */
   uint32_t loans;
   bool opening;           /* a get is mapping the pieces */
+  bool guarded;           /* pool->guards has its guard */
   tarn__object_t *object; /* that is this value; null: none */
   uint64_t gain;          /* bytes that an eviction under way will bring */
   uint64_t size;
@@ -170,6 +171,7 @@ struct tarn_pool {
 
   tarn__index_t objects;
   tarn_map_t watches; /* id -> tarn__watch_t, of watched objects */
+  tarn_map_t guards;  /* the address of a value -> its guard */
   uint64_t last_id;
   tarn_list_t lru;    /* least recently used first */
   tarn_list_t wanted; /* live ones, in order of eviction */
@@ -213,10 +215,11 @@ struct tarn_pool {
   /* To be done by tarn__pool_unlock. */
   uint32_t waiters;
   bool owed; /* some call returned TARN_EAGAIN or TARN_ENEEDLUA */
-  bool fire_room;
-  tarn_list_t dropped; /* live objects whose anchors must go */
-  tarn_list_t deleted; /* watched objects that are gone (watch.c) */
-  void *trash;         /* heap memory to free, linked through its first bytes */
+  bool fire_room, fire_pressure;
+  tarn_guard_t *unguarded; /* guards whose values are gone */
+  tarn_list_t dropped;     /* live objects whose anchors must go */
+  tarn_list_t deleted;     /* watched objects that are gone (watch.c) */
+  void *trash;             /* heap memory to free, linked through its first bytes */
 
   /* Lending (lend.c). */
   tarn_map_t loans, holders, borrows;
@@ -239,6 +242,7 @@ struct tarn_pool {
   bool look_started, look_stopping;
   tarn_list_t looks;     /* blocks to be looked at */
   uint32_t look_waiters; /* for what it finds */
+  uint32_t openings; /* files whose pieces are being mapped: nothing new is looked at meanwhile */
 
   tarn__mappings_t mappings;
   uint64_t spilled; /* bytes of blocks on disk */
@@ -461,6 +465,10 @@ bool tarn__saved_is_raw(const tarn__saved_t *f);                     /* its bloc
 int tarn__saved_mismatch(const tarn__block_t *b, tarn_error_t *err); /* TARN_ECORRUPT, and why */
 const char *tarn__saved_path(const tarn__saved_t *f);
 
+/* ---- guard.c ---- */
+void tarn__guard_drop_locked(tarn_value_t *v);                           /* its value is going */
+int tarn__guard_share_locked(const tarn_value_t *v, tarn_value_t *twin); /* TARN_ENOMEM */
+
 /* ---- watch.c ---- */
 typedef struct tarn__watch {
   tarn_list_t link; /* pool->deleted */
@@ -496,6 +504,9 @@ int tarn__block_verified_locked(tarn__block_t *b, uint32_t flags, tarn_error_t *
 int tarn__block_mismatch(const tarn__block_t *b, tarn_error_t *err); /* TARN_ECORRUPT, and why */
 bool tarn__look_at_locked(tarn__block_t *b);                         /* false: it will not be */
 void tarn__look_off_locked(tarn__block_t *b);                        /* it is not mapped any more */
+/* wait: begin to look at nothing new, unless somebody waits for it, until the same call without. Mapping a piece would wait for the pages of
+ * another that are being populated. */
+void tarn__looks_wait(tarn_pool_t *pool, bool wait);
 void tarn__look_stop(tarn_pool_t *pool);
 
 /* ---- writer.c ---- */

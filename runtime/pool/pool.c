@@ -43,6 +43,7 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   tarn_map_init(&pool->holders);
   tarn_map_init(&pool->borrows);
   tarn_map_init(&pool->watches);
+  tarn_map_init(&pool->guards);
   tarn__slab_init(&pool->slab, sizeof(tarn__object_t), &pool->slabs);
   tarn__slab_init(&pool->block_slab, sizeof(tarn__block_t), &pool->slabs);
   for (uint32_t i = 0; i < TARN__RUN_CLASSES; i++) {
@@ -112,6 +113,7 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   tarn__index_clear(&pool->objects);
   tarn__packs_clear(pool);
   tarn_map_clear(&pool->watches);
+  tarn_map_clear(&pool->guards);
   pthread_cond_destroy(&pool->look);
   pthread_cond_destroy(&pool->work);
   pthread_cond_destroy(&pool->changed);
@@ -148,8 +150,11 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
   void *trash = pool->trash;
   bool fire = pool->fire_room;
   bool tell = pool->fire_lend;
+  bool press = pool->fire_pressure;
+  tarn_guard_t *unguarded = pool->unguarded;
   pool->trash = NULL;
-  pool->fire_room = pool->fire_lend = false;
+  pool->unguarded = NULL;
+  pool->fire_room = pool->fire_lend = pool->fire_pressure = false;
   tarn_pool_config_t call = pool->config;
   pthread_mutex_unlock(&pool->mutex);
   while (trash) {
@@ -171,13 +176,18 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
     if (call.on_deleted) { call.on_deleted(call.user, w->id); }
     tarn_free(w);
   }
+  for (tarn_guard_t *g = unguarded, *next; g; g = next) {
+    next = g->next;
+    if (call.on_unguard) { call.on_unguard(call.user, g); }
+  }
+  if (press && call.on_pressure) { call.on_pressure(call.user); }
   if (fire && call.on_room) { call.on_room(call.user); }
   if (tell && call.on_lend) { call.on_lend(call.user); }
 }
 
 void tarn__pool_wait_locked(tarn_pool_t *pool) {
-  if (pool->trash || pool->fire_room || pool->fire_lend || !tarn_list_empty(&pool->dropped) ||
-      !tarn_list_empty(&pool->deleted)) {
+  if (pool->trash || pool->fire_room || pool->fire_lend || pool->unguarded ||
+      !tarn_list_empty(&pool->dropped) || !tarn_list_empty(&pool->deleted)) {
     tarn__pool_unlock(pool); /* what is put off is done first; then look again */
     tarn__pool_lock(pool);
     return;

@@ -35,6 +35,12 @@ typedef struct tarn_block {
   uint32_t kind;   /* private */
 } tarn_block_t;
 
+/* What hangs from a value for its maker: it goes when the value's last byte does, spilled or not. Its fields are the pool's. */
+typedef struct tarn_guard {
+  struct tarn_guard *next;
+  uint32_t values; /* that it hangs from */
+} tarn_guard_t;
+
 typedef struct tarn_pool_config {
   uint64_t max_memsize;  /* bytes */
   uint64_t max_disksize; /* bytes; UINT64_MAX: no limit of ours */
@@ -51,6 +57,10 @@ typedef struct tarn_pool_config {
   void (*on_lend)(void *user);
   /* A watched object was deleted, for whatever reason. As on_drop_live. */
   void (*on_deleted)(void *user, uint64_t id);
+  /* A value with this guard is gone; the guard is the callee's. As on_drop_live. */
+  void (*on_unguard)(void *user, tarn_guard_t *guard);
+  /* Objects are being evicted: what is garbage elsewhere should go instead. Often; the mutex is not held. */
+  void (*on_pressure)(void *user);
   void *user;
   uint64_t
       lend_patience_ns; /* how long who waits for room counts on memory that holders are to give back; 0: a second */
@@ -101,6 +111,9 @@ int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
 /* Nobody stores v (it came with a message): let it be evicted all the same while views of it are in use, re-backed by the spill file like
  * any other. It is no object that can be got or deleted, and goes with its last mapping. TARN_ENOMEM: it stays in memory. */
 int tarn_pool_visit(tarn_pool_t *pool, tarn_value_t *v);
+/* Hang a guard (taken over) from a value that has none and that nobody else knows yet. TARN_ENOMEM. */
+int tarn_value_set_guard(tarn_value_t *v, tarn_guard_t *guard);
+tarn_guard_t *tarn_value_guard(const tarn_value_t *v); /* borrowed; null: none */
 void tarn_value_retain(tarn_value_t *v);
 void tarn_value_release(tarn_value_t *v);
 const uint8_t *tarn_value_front(const tarn_value_t *v, size_t *size);
@@ -142,7 +155,10 @@ int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t *
 /* Used when the Lua side has the value at hand. TARN_ENOENT, TARN_ECORRUPT. */
 int tarn_pool_touch(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);
 int tarn_pool_delete(tarn_pool_t *pool, uint64_t id); /* TARN_ENOENT; readers' values live on */
+void tarn_pool_delete_many(tarn_pool_t *pool, const uint64_t *ids, size_t count);
 int tarn_pool_set_destroy_on_evict(tarn_pool_t *pool, uint64_t id, bool flag);
+/* What a copy of the object elsewhere needs: TARN_OBJECT_*. TARN_ENOENT. */
+int tarn_pool_flags(tarn_pool_t *pool, uint64_t id, uint32_t *flags);
 int tarn_pool_size_of(tarn_pool_t *pool, uint64_t id, uint64_t *size_bytes);
 /* Start evicting one object now (movetodisk without a path): TARN_ENEEDLUA when it is live (encode first). Waits until it is on disk. */
 int tarn_pool_evict(tarn_pool_t *pool, uint64_t id, tarn_error_t *err);

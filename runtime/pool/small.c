@@ -15,7 +15,8 @@ static uint64_t tail_size(uint32_t count) { return count > 1 ? count * sizeof(ui
 
 bool tarn__small_measure_locked(tarn__object_t *o) {
   const tarn_value_t *v = o->value;
-  if (o->visitor || o->id > TARN__RECORD_ID_MAX || v->loans > 0 || v->count > TARN__SMALL_MAX) {
+  if (v->guarded || o->visitor || o->id > TARN__RECORD_ID_MAX || v->loans > 0 ||
+      v->count > TARN__SMALL_MAX) {
     return false;
   }
   uint64_t sum = tail_size(v->count);

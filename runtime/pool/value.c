@@ -58,6 +58,10 @@ int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
 tarn_value_t *tarn__value_twin_locked(tarn_value_t *v) {
   tarn_value_t *twin = tarn__value_new(v->pool, v->count);
   if (!twin) { return NULL; }
+  if (v->guarded && tarn__guard_share_locked(v, twin) != 0) {
+    tarn_free(twin);
+    return NULL;
+  }
   for (uint32_t i = 0; i < v->count; i++) {
     twin->pieces[i] = v->pieces[i];
     tarn__block_ref_locked(v->pieces[i]);
@@ -76,6 +80,7 @@ void tarn__value_unhold_locked(tarn_value_t *v) {
   tarn_pool_t *pool = v->pool;
   pool->records -= tarn__value_record_size(v);
   pool->value_count--;
+  if (v->guarded) { tarn__guard_drop_locked(v); }
   for (uint32_t i = 0; i < v->count; i++) {
     tarn__block_t *b = v->pieces[i];
     /* Another object may share it that has been evicted, and which no eviction would look at again.

@@ -9,10 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "base/clock.h"
 #include "service-private.h"
-
-#define COLLECT_EVERY_NS UINT64_C(2000000000)
 
 /* A process whose bytes we map. */
 typedef struct lender {
@@ -293,17 +290,6 @@ void tarn__borrow_conn_down(tarn_service_t *s, const tarn_conn_t *c) {
   }
 }
 
-/* ---- dead views ---- */
-
-/* An owner has had to spill what we map: perhaps it is not even looked at any more. */
-static void owner_wants_room(tarn_service_t *s) {
-  uint64_t now = tarn_clock_ns();
-  if (now - s->collect_ns < COLLECT_EVERY_NS) { return; }
-  s->collect_ns = now;
-  s->wants_collection = s->wants_lua = true;
-  uv_stop(s->loop);
-}
-
 /* ---- messages ---- */
 
 int tarn__borrow(tarn_service_t *s, tarn_conn_t *c, const uint8_t *bytes, size_t size,
@@ -339,7 +325,7 @@ void tarn__borrow_moved(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r) 
     tarn_log(TARN_LOG_INFO, "the spill file of process %u cannot be opened", c->pid);
     return; /* what is mapped stays as it is, and its owner keeps it */
   }
-  owner_wants_room(s);
+  (void)tarn__collect_garbage(s); /* perhaps it is not even looked at any more */
   while (r->at < r->end && tarn_mp_read_uint(r, UINT64_MAX, &loan) == 0 &&
          tarn_mp_read_uint(r, UINT32_MAX, &block) == 0 &&
          tarn_mp_read_uint(r, INT64_MAX, &offset) == 0) {

@@ -73,6 +73,7 @@ void tarn_event_free(tarn_event_t *e) {
   tarn_free(e->text);
   tarn_free(e->bytes);
   if (e->value != NULL) { tarn_value_release(e->value); }
+  if (e->guard != NULL) { tarn_service_unguard(e->service, e->guard); }
   tarn_free(e);
 }
 

@@ -14,7 +14,38 @@ typedef struct frame {
   const uint8_t *error; /* response: the raw error */
   size_t error_size;
   bool is_error;
+  const uint8_t *
+      transfer; /* what the extension beside the value holds, that tells of its references; null: none */
+  size_t transfer_size;
 } frame_t;
+
+static bool is_transfer(frame_t *f, const tarn_mp_token_t *t) {
+  if (t->kind != TARN_MP_EXT || t->ext_type != TARN_TRANSFER_EXT) { return false; }
+  f->transfer = t->bytes;
+  f->transfer_size = t->length;
+  return true;
+}
+
+/* A response's stands where nil would: in place of the error, or of an error's result. Else it is the last of two or three parameters. */
+static void find_transfer(frame_t *f) {
+  tarn_mp_token_t t;
+  tarn_mp_reader_t r = {f->params, f->params + f->params_size};
+  if (f->type == 1) {
+    tarn_mp_reader_t e = {f->error, f->error + f->error_size};
+    if (tarn_mp_read(&e, &t) == 0 && is_transfer(f, &t)) {
+      f->is_error = false;
+    } else if (f->is_error && tarn_mp_read(&r, &t) == 0) {
+      (void)is_transfer(f, &t);
+    }
+    return;
+  }
+  uint32_t count = 0;
+  if (tarn_mp_read_array(&r, &count) != 0 || count < 2 || count > 3) { return; }
+  for (uint32_t i = 0; i + 1 < count; i++) {
+    if (tarn_mp_skip(&r, 1024) != 0) { return; }
+  }
+  if (tarn_mp_read(&r, &t) == 0) { (void)is_transfer(f, &t); }
+}
 
 /* The framer has checked that the frame is well-formed MessagePack. 0 or TARN_EPROTO. */
 static int parse_frame(const uint8_t *bytes, size_t size, frame_t *f) {
@@ -39,6 +70,7 @@ static int parse_frame(const uint8_t *bytes, size_t size, frame_t *f) {
   }
   f->params = r.at;
   f->params_size = (size_t)(r.end - r.at);
+  find_transfer(f);
   return 0;
 }
 
@@ -47,7 +79,9 @@ static bool unwrap_bin(const uint8_t **bytes, size_t *size, bool in_array) {
   tarn_mp_reader_t r = {*bytes, *bytes + *size};
   uint32_t count = 0, length = 0;
   const uint8_t *inner = NULL;
-  if (in_array && (tarn_mp_read_array(&r, &count) != 0 || count != 1)) { return false; }
+  if (in_array && (tarn_mp_read_array(&r, &count) != 0 || count < 1 || count > 2)) {
+    return false; /* behind the bin: its transfer */
+  }
   tarn_mp_token_t t;
   if (tarn_mp_read(&r, &t) != 0 || t.kind != TARN_MP_BIN) { return false; }
   inner = t.bytes;
@@ -72,8 +106,9 @@ static void refuse(tarn_conn_t *c, const char *what) {
   tarn_peer_close(c->peer, &err);
 }
 
-/* Lua's to answer. value: from a bulk message, one reference, taken over. */
-static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_value_t *value) {
+/* Lua's to answer. value: from a bulk message, one reference, taken over; guard: taken over. */
+static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_value_t *value,
+                      tarn_guard_t *guard) {
   tarn_event_t *e = tarn__event_create(f->type == 0 ? TARN_EVENT_REQUEST : TARN_EVENT_NOTIFY);
   if (e != NULL) {
     const uint8_t *bytes = f->params;
@@ -84,6 +119,9 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
     e->token = c->token;
     memcpy(e->method, f->method, f->method_size);
     e->value = value;
+    e->service = s;
+    e->guard = guard;
+    guard = NULL;
     value = NULL;
     if (e->value != NULL &&
         strcmp(e->method, "pool.set") == 0) { /* its flags stand before the value */
@@ -99,6 +137,7 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
     }
   }
   if (value != NULL) { tarn_value_release(value); }
+  tarn_service_unguard(s, guard);
   if (e != NULL) {
     tarn__event_charge(s, c, e->size);
     tarn__event_post(s, e);
@@ -110,19 +149,26 @@ static void post_call(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_
 }
 
 static void post_response(tarn_service_t *s, const tarn_conn_t *c, const frame_t *f,
-                          tarn_value_t *value) {
-  if (s->fetches.count > 0 && tarn__borrow_fetched(s, (uint32_t)f->msgid, value, NULL)) { return; }
+                          tarn_value_t *value, tarn_guard_t *guard) {
+  if (s->fetches.count > 0 && tarn__borrow_fetched(s, (uint32_t)f->msgid, value, NULL)) {
+    tarn_service_unguard(s, guard);
+    return;
+  }
   if (tarn_map_remove(&s->pending, f->msgid) ==
       NULL) { /* forgotten, or its process was declared lost */
     if (value != NULL) { tarn_value_release(value); }
+    tarn_service_unguard(s, guard);
     return;
   }
   tarn_event_t *e = tarn__event_create(TARN_EVENT_RESPONSE);
   if (e == NULL) {
     if (value != NULL) { tarn_value_release(value); }
+    tarn_service_unguard(s, guard);
     tarn__unsaid_add(s, 0, (uint32_t)f->msgid);
     return;
   }
+  e->service = s;
+  e->guard = guard;
   e->pid = c->pid;
   e->msgid = (uint32_t)f->msgid;
   e->ok = !f->is_error;
@@ -136,9 +182,69 @@ static void post_response(tarn_service_t *s, const tarn_conn_t *c, const frame_t
   tarn__event_post(s, e);
 }
 
+static void fail_waiting(tarn_service_t *s, tarn_conn_t *c, const frame_t *f,
+                         const tarn_error_t *err) {
+  if (f->type == 1 && tarn_map_remove(&s->pending, f->msgid) != NULL) {
+    tarn__event_fail(s, (uint32_t)f->msgid, s->id, err);
+  }
+  if (f->type == 0) { tarn__send_error(s, c, (uint32_t)f->msgid, err); }
+}
+
+/* The front that a message carries: its value's, or in its (last) bin. */
+static const uint8_t *front_of(const frame_t *f, const tarn_value_t *value, size_t *size) {
+  if (value != NULL) { return tarn_value_front(value, size); }
+  tarn_mp_reader_t r = {f->params, f->params + f->params_size};
+  if (f->type == 1 && f->is_error) { r = (tarn_mp_reader_t){f->error, f->error + f->error_size}; }
+  uint32_t count = 1;
+  const uint8_t *front = NULL;
+  tarn_mp_token_t t;
+  if (f->type != 1 && (tarn_mp_read_array(&r, &count) != 0 || count > 3)) { return NULL; }
+  for (uint32_t i = 0; i < count && tarn_mp_read(&r, &t) == 0; i++) {
+    if (t.kind == TARN_MP_BIN) {
+      front = t.bytes;
+      *size = t.length;
+    } else if (t.kind == TARN_MP_ARRAY || t.kind == TARN_MP_MAP) {
+      return NULL;
+    }
+  }
+  return front;
+}
+
+/* The references of a message: pinned for as long as it is here. A value carries its guard. */
+static int guard_message(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_value_t *value,
+                         tarn_guard_t **guard) {
+  size_t size = 0;
+  *guard = NULL;
+  if (c->foreign) { return 0; }
+  const uint8_t *front = front_of(f, value, &size);
+  int rc = tarn__refs_arrive(s, c, f->transfer, f->transfer_size, front, size, guard);
+  if (rc == 0 && value != NULL && *guard != NULL) {
+    bool has =
+        tarn_value_guard(value) != NULL; /* it was fetched, and is here for the second time */
+    rc = has ? 0 : tarn_value_set_guard(value, *guard);
+    if (has || rc != 0) { tarn_service_unguard(s, *guard); }
+    *guard = NULL;
+  }
+  return rc;
+}
+
 static void handle(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_value_t *value) {
+  tarn_guard_t *guard = NULL;
+  int rc = guard_message(s, c, f, value, &guard);
+  if (rc == TARN_EPROTO) {
+    if (value != NULL) { tarn_value_release(value); }
+    refuse(c, "references that make no sense");
+    return;
+  }
+  if (rc != 0) {
+    tarn_error_t err;
+    tarn_error_set(&err, rc, "process %u is out of memory for a message", s->id);
+    if (value != NULL) { tarn_value_release(value); }
+    fail_waiting(s, c, f, &err);
+    return;
+  }
   if (f->type == 1) {
-    post_response(s, c, f, value);
+    post_response(s, c, f, value, guard);
     return;
   }
   char method[TARN_METHOD_MAX + 1] = {0};
@@ -146,9 +252,10 @@ static void handle(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, tarn_val
   uint32_t msgid = (uint32_t)f->msgid; /* 0 is as good as any: some clients begin there */
   if (tarn__serve(s, c, f->type == 0 ? &msgid : NULL, method, f->params, f->params_size, value)) {
     if (value != NULL) { tarn_value_release(value); }
+    tarn_service_unguard(s, guard);
     return;
   }
-  post_call(s, c, f, value);
+  post_call(s, c, f, value, guard);
 }
 
 /* The loan that stands in place of a bin: a result, or the one argument. */
@@ -156,16 +263,10 @@ static bool find_loan(const tarn_conn_t *c, const frame_t *f, tarn_mp_token_t *t
   tarn_mp_reader_t r = {f->params, f->params + f->params_size};
   uint32_t count = 0;
   if (c->foreign || (f->type == 1 && f->is_error)) { return false; }
-  if (f->type != 1 && (tarn_mp_read_array(&r, &count) != 0 || count != 1)) { return false; }
-  return tarn_mp_read(&r, t) == 0 && t->kind == TARN_MP_EXT && t->ext_type == TARN_LOAN_EXT;
-}
-
-static void fail_waiting(tarn_service_t *s, tarn_conn_t *c, const frame_t *f,
-                         const tarn_error_t *err) {
-  if (f->type == 1 && tarn_map_remove(&s->pending, f->msgid) != NULL) {
-    tarn__event_fail(s, (uint32_t)f->msgid, s->id, err);
+  if (f->type != 1 && (tarn_mp_read_array(&r, &count) != 0 || count < 1 || count > 2)) {
+    return false;
   }
-  if (f->type == 0) { tarn__send_error(s, c, (uint32_t)f->msgid, err); }
+  return tarn_mp_read(&r, t) == 0 && t->kind == TARN_MP_EXT && t->ext_type == TARN_LOAN_EXT;
 }
 
 void tarn__frame_again(tarn_service_t *s, tarn_conn_t *c, const uint8_t *bytes, size_t size,
@@ -175,6 +276,7 @@ void tarn__frame_again(tarn_service_t *s, tarn_conn_t *c, const uint8_t *bytes, 
   if (value != NULL) {
     handle(s, c, &f, value);
   } else {
+    tarn__refs_refuse(s, c, f.transfer, f.transfer_size);
     fail_waiting(s, c, &f, err);
   }
 }
@@ -190,6 +292,7 @@ static void on_loan(tarn_service_t *s, tarn_conn_t *c, const frame_t *f, const t
   } else if (rc != 0) {
     tarn_error_t err;
     tarn_error_set(&err, rc, "process %u is out of memory for a message", s->id);
+    tarn__refs_refuse(s, c, f->transfer, f->transfer_size);
     fail_waiting(s, c, f, &err);
   }
 }
@@ -354,6 +457,7 @@ static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t 
     }
     tarn_error_wrap(&err, &c->refusal, what);
   }
+  tarn__refs_refuse(s, c, f.transfer, f.transfer_size);
   if (f.type == 1 && tarn__borrow_fetched(s, (uint32_t)f.msgid, NULL, &err)) { return; }
   fail_waiting(s, c, &f, &err);
 }
@@ -436,6 +540,8 @@ static void on_down(void *user, tarn_peer_t *peer, const tarn_error_t *reason) {
   if (c == NULL) { return; }
   tarn_map_remove(&s->conns, c->token);
   tarn__borrow_conn_down(s, c);
+  tarn__refs_conn_down(s, c);
+  tarn__refs_foreign_down(s, c);
   tarn_member_t *m = c->pid != 0 ? tarn__member_get(s, c->pid) : NULL;
   if (s->id == 0 && c->pid == TARN_DRIVER && !s->stopping) {
     s->config.on_orphan(s->config.user, reason->message);

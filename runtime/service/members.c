@@ -77,8 +77,23 @@ static void tell_all(tarn_service_t *s, const char *method, const tarn_buf_t *pa
   }
 }
 
+/* Nothing that it still sends is listened to. */
+static void close_all(tarn_service_t *s, uint32_t id, const char *reason) {
+  size_t cursor = 0;
+  uint64_t token = 0;
+  tarn_error_t err;
+  tarn_error_set(&err, TARN_ELOST, "%s", reason);
+  for (tarn_conn_t *c; (c = tarn_map_next(&s->conns, &cursor, &token)) != NULL;) {
+    if (c->pid != id || c->foreign) { continue; }
+    c->pid = 0;
+    tarn_peer_close(c->peer, &err); /* calls nobody back */
+  }
+}
+
 void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
   tarn_member_t *m = tarn_map_remove(&s->members, id);
+  close_all(s, id, reason);
+  tarn__refs_lost(s, id);
   if (m == NULL) { return; }
   tarn_log(TARN_LOG_DEBUG, "process %u is lost: %s", id, reason);
   free_grace(m);
@@ -93,12 +108,6 @@ void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
       tell_all(s, "member.lost", &b, id);
     }
     tarn_buf_release(&b);
-  }
-  if (m->conn != NULL) {
-    tarn_error_t err;
-    tarn_error_set(&err, TARN_ELOST, "%s", reason);
-    m->conn->pid = 0;
-    tarn_peer_close(m->conn->peer, &err);
   }
   if (m->child != NULL) {
     if (!m->child->exited && !m->child->stopping) { tarn__child_kill(m->child); }
@@ -199,10 +208,15 @@ static void welcome(tarn_service_t *s, tarn_conn_t *c, tarn_member_t *m) {
     if (o->address[0] != '\0' && o->id != m->id) { rc |= write_member(&all, o); }
   }
   rc |= tarn_mp_write_array(&one, 4) | write_member(&one, m);
+  tarn_buf_t lost;
+  tarn_buf_init(&lost, 16u << 20);
+  if (rc == 0) { rc = tarn__refs_write_lost(s, &lost); }
   if (rc == 0) {
     tarn__send_notice(s, c, "member.welcome", &all);
+    tarn__send_notice(s, c, "member.gone", &lost);
     tell_all(s, "member.up", &one, m->id);
   }
+  tarn_buf_release(&lost);
   tarn_buf_release(&all);
   tarn_buf_release(&one);
 }
@@ -256,6 +270,11 @@ int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
   if (c->pid != TARN_DRIVER || s->id == TARN_DRIVER) { return 1; } /* only the driver decides */
   if (strcmp(method, "member.welcome") == 0 || strcmp(method, "member.up") == 0) {
     while (r->at < r->end && read_member(s, r) == 0) {}
+  } else if (strcmp(method, "member.gone") == 0) { /* before our time */
+    uint64_t id = 0;
+    while (r->at < r->end && tarn_mp_read_uint(r, UINT32_MAX, &id) == 0) {
+      tarn__refs_lost(s, (uint32_t)id);
+    }
   } else if (strcmp(method, "member.lost") == 0) {
     uint64_t id = 0;
     const uint8_t *text = NULL;

@@ -17,9 +17,9 @@ void tarn__tell_stop(tarn_service_t *s, tarn_member_t *m, uint32_t grace_ms) {
   if (m->child != NULL && !m->child->exited) { tarn__child_expect_end(m->child, grace_ms); }
 }
 
-static void free_out(tarn_out_t *o) {
+static void free_out(tarn_service_t *s, tarn_out_t *o) {
   tarn_free(o->params);
-  tarn__payload_free(&o->payload);
+  tarn__payload_free(s, &o->payload);
   if (o->child != NULL) { tarn__child_discard(o->child); }
   tarn_free(o);
 }
@@ -80,7 +80,7 @@ static void do_request(tarn_service_t *s, tarn_out_t *o) {
     c = NULL;
   }
   if (c == NULL) {
-    tarn__payload_free(&o->payload);
+    tarn__payload_free(s, &o->payload);
     if (o->kind == OUT_REQUEST) { tarn__event_fail(s, o->msgid, o->pid, &err); }
     return;
   }
@@ -137,9 +137,10 @@ void tarn_service_flush(tarn_service_t *s) {
   for (tarn_out_t *o = first, *next; o != NULL; o = next) {
     next = o->next;
     do_one(s, o);
-    free_out(o);
+    free_out(s, o);
   }
   if (atomic_load(&s->unsaid_count) > 0) { tarn__unsaid_say(s, false); }
+  tarn__refs_flush(s);
   if (s->net != NULL) {
     tarn_net_flush(s->net);
     tarn_net_stats_t n;
@@ -152,7 +153,7 @@ void tarn_service_flush(tarn_service_t *s) {
 void tarn__outbox_clear(tarn_service_t *s) {
   for (tarn_out_t *o = s->out_first, *next; o != NULL; o = next) {
     next = o->next;
-    free_out(o);
+    free_out(s, o);
   }
   s->out_first = NULL;
   s->out_last = &s->out_first;
@@ -163,7 +164,7 @@ void tarn__outbox_clear(tarn_service_t *s) {
 static int push_message(tarn_service_t *s, tarn_out_t *o, const char *method,
                         tarn_payload_t payload) {
   if (o == NULL) {
-    tarn__payload_free(&payload);
+    tarn__payload_free(s, &payload);
     return TARN_ENOMEM;
   }
   snprintf(o->method, sizeof(o->method), "%s", method);

@@ -44,13 +44,18 @@ static int bad_arguments(const call_t *k, const char *what) {
   return 0;
 }
 
-/* An object of ours: its number, or to foreign clients the string ref:key() ("OWNER:ID"). */
-static int read_id(call_t *k, uint64_t *id) {
+/* An object of ours: where it was made and its number there, or to foreign clients the string ref:key() ("ORIGIN:ID"). Its number in
+ * our pool; TARN_EINVAL: it is none; TARN_EMOVED: it is at another process, *at. */
+static int read_id(call_t *k, uint64_t *id, tarn_place_t *at) {
   tarn_mp_token_t t;
+  uint64_t origin = k->s->id;
   if (k->count < 1 || tarn_mp_read(&k->params, &t) != 0) { return TARN_EINVAL; }
   if (t.kind == TARN_MP_UINT) {
     *id = t.v.u;
-    return 0;
+    if (k->count > 1 && tarn_mp_read_uint(&k->params, UINT32_MAX, &origin) != 0) {
+      return TARN_EINVAL;
+    }
+    return tarn_service_ref_find(k->s, (uint32_t)origin, *id, id, at);
   }
   if (t.kind != TARN_MP_STR && t.kind != TARN_MP_BIN) { return TARN_EINVAL; }
   uint64_t part[2] = {0, 0};
@@ -65,9 +70,25 @@ static int read_id(call_t *k, uint64_t *id) {
       part[n] = part[n] * 10 + (uint64_t)(ch - '0');
     }
   }
-  if (n != 1 || part[0] != k->s->id) { return TARN_EINVAL; }
-  *id = part[1];
-  return 0;
+  if (n != 1 || part[0] > UINT32_MAX) { return TARN_EINVAL; }
+  int rc = tarn_service_ref_find(k->s, (uint32_t)part[0], part[1], id, at);
+  return rc == TARN_ENOENT ? TARN_EINVAL : rc;
+}
+
+/* Answer that what was asked for is not (or not here). True: it was so, and rc is why. */
+static bool not_here(const call_t *k, int rc, uint64_t id, tarn_place_t at, const char *method) {
+  tarn_error_t err;
+  if (rc == 0) { return false; }
+  if (rc == TARN_EMOVED) {
+    tarn_service_moved_error(&err, at);
+  } else if (rc == TARN_ENOENT) {
+    tarn_error_set(&err, rc, "no object %llu here (deleted, or dropped under pressure)",
+                   (unsigned long long)id);
+  } else {
+    tarn_error_set(&err, rc, "%s: the argument must be an object of this process", method);
+  }
+  reply_error(k, &err);
+  return true;
 }
 
 /* The Lua thread can wait for room, encode live values, and collect the garbage that holds blocks. */
@@ -82,13 +103,13 @@ static int serve_ping(call_t *k) {
 
 static int serve_pool_get(call_t *k) {
   uint64_t id = 0;
-  if (read_id(k, &id) != 0) {
-    return bad_arguments(k, "pool.get: the argument must be an object of this process");
-  }
+  tarn_place_t at = {0};
+  int rc = read_id(k, &id, &at);
+  if (not_here(k, rc, id, at, "pool.get")) { return 0; }
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
   uint32_t flags = tarn__lend_same_host(k->s, k->c) ? 0 : TARN_GET_VERIFIED;
-  int rc = tarn_pool_get(k->s->pool, id, flags, &v, &err);
+  rc = tarn_pool_get(k->s->pool, id, flags, &v, &err);
   if (lua_may_help(rc) || (rc == 0 && v == NULL)) { return NEED_LUA; }
   if (rc != 0) {
     if (rc == TARN_ENOENT) {
@@ -109,10 +130,11 @@ static int serve_pool_get(call_t *k) {
 
 static int serve_pool_delete(call_t *k) {
   uint64_t id = 0;
-  if (read_id(k, &id) != 0) {
-    return bad_arguments(k, "pool.delete: the argument must be an object of this process");
-  }
-  (void)tarn_pool_delete(k->s->pool, id);
+  tarn_place_t at = {0};
+  int rc = read_id(k, &id, &at);
+  if (rc != TARN_ENOENT && not_here(k, rc, id, at, "pool.delete")) { return 0; }
+  if (rc == 0) { (void)tarn_pool_delete(k->s->pool, id); }
+  if (rc == 0 && k->c->foreign) { tarn__refs_delete_foreign(k->s, k->c, id); }
   reply_true(k);
   return 0;
 }
@@ -167,7 +189,7 @@ static int serve_pool_set(call_t *k) {
   if (k->c->foreign) {
     if (k->count != 1) { return bad_arguments(k, "pool.set: one argument, the value"); }
     rc = value_from_image(k->s, k->params.at, (size_t)(k->params.end - k->params.at), &v, &err);
-  } else if (k->count != 2 || tarn_mp_read_uint(&k->params, 0xff, &flags) != 0) {
+  } else if (k->count < 2 || k->count > 3 || tarn_mp_read_uint(&k->params, 0xff, &flags) != 0) {
     return bad_arguments(k, "pool.set: two arguments, flags and an image");
   } else if (v != NULL) {
     tarn_value_retain(v);
@@ -177,6 +199,7 @@ static int serve_pool_set(call_t *k) {
     rc = value_from_image(k->s, t.bytes, t.length, &v, &err);
   }
   uint64_t id = 0;
+  if (rc == 0 && tarn_value_guard(v) == NULL) { rc = tarn_service_guard_value(k->s, v); }
   if (rc == 0) { rc = tarn_pool_set_value(k->s->pool, v, (uint32_t)flags << 8, &id, &err); }
   if (lua_may_help(rc)) {
     if (v != NULL) { tarn_value_release(v); }
@@ -193,6 +216,9 @@ static int serve_pool_set(call_t *k) {
   tarn_buf_t b;
   tarn_buf_init(&b, 256);
   if (k->c->foreign) {
+    if (tarn__refs_set_foreign(k->s, k->c, id) != 0) {
+      tarn_log(TARN_LOG_ERROR, "out of memory: a client's object stays when it is gone");
+    }
     char key[48];
     snprintf(key, sizeof(key), "%u:%llu", k->s->id, (unsigned long long)id);
     rc = tarn_mp_write_cstr(&b, key);
@@ -358,6 +384,12 @@ int tarn__serve(tarn_service_t *s, tarn_conn_t *c, const uint32_t *msgid, const 
   if (!c->foreign && msgid == NULL && strncmp(method, "member.", 7) == 0) {
     if (tarn_mp_read_array(&k.params, &k.count) != 0) { return 1; }
     return tarn__member_notice(s, c, method, &k.params);
+  }
+  if (!c->foreign && msgid == NULL && strncmp(method, "refs.", 5) == 0) {
+    if (tarn_mp_read_array(&k.params, &k.count) == 0) {
+      tarn__refs_notice(s, c, method, &k.params, k.count);
+    }
+    return 1;
   }
   if (!c->foreign && msgid == NULL && strncmp(method, "lend.", 5) == 0) {
     if (tarn_mp_read_array(&k.params, &k.count) == 0) {

@@ -5,8 +5,10 @@
 
 #define FRAME_LIMIT ((size_t)1 << 30) /* what the other end takes: net.h */
 
-void tarn__payload_free(tarn_payload_t *p) {
+void tarn__payload_free(tarn_service_t *s, tarn_payload_t *p) {
   tarn_free(p->front);
+  tarn_service_unguard(s, p->guard);
+  p->guard = NULL;
   p->front = NULL;
   if (p->value != NULL) { tarn_value_release(p->value); }
   p->value = NULL;
@@ -54,6 +56,7 @@ typedef struct bulk_out {
   tarn_service_t *service;
   tarn_value_t *value; /* one reference, owned */
   uint64_t token;
+  uint64_t transfer; /* of its references; 0: it has none */
   uint32_t msgid;
   role_t role;
 } bulk_out_t;
@@ -80,7 +83,10 @@ static void on_bulk_sent(void *user, int status) {
   bulk_out_t *o = user;
   tarn_conn_t *c = status != 0 ? tarn_map_get(&o->service->conns, o->token) : NULL;
   tarn_value_release(o->value);
-  if (c != NULL) { undelivered(o->service, c, o->role, o->msgid, status); }
+  if (c != NULL) {
+    tarn__refs_abort(o->service, o->transfer);
+    undelivered(o->service, c, o->role, o->msgid, status);
+  }
   tarn_free(o);
 }
 
@@ -121,22 +127,27 @@ static int dispatch_frame(tarn_conn_t *c, tarn_buf_t *b) {
 /* COPIED: what is stored there is to be there. */
 typedef enum { PLAIN, COPIED, LENT_IF_POSSIBLE } how_t;
 
-/* Finish a message whose head is in b with rc: append the payload (taken over) and queue it, or clean up and say so. */
+/* Finish a message whose head is in b with rc: append the payload (taken over) and queue it, or clean up and say so. transfer: of its references;
+ * a response has it in its head, others behind the payload. */
 static void finish(tarn_service_t *s, tarn_conn_t *c, tarn_buf_t *b, int rc, tarn_payload_t *p,
-                   how_t how, role_t role, uint32_t msgid) {
+                   how_t how, role_t role, uint32_t msgid, uint64_t transfer) {
   bool plain = how == PLAIN;
   bool bulk = !plain && goes_in_bulk(p);
+  bool behind = transfer != 0 && role != AS_REPLY;
   uint64_t loan = 0;
   if (rc == 0 && bulk && how == LENT_IF_POSSIBLE && tarn__lend_append(s, c, p->value, b, &loan)) {
-    rc = dispatch_frame(c, b);
+    if (behind) { rc = tarn__refs_write(s, transfer, b); }
+    if (rc == 0) { rc = dispatch_frame(c, b); }
     if (rc != 0) { tarn_pool_lend_end(s->pool, c->pid, loan); }
     goto done;
   }
   if (rc == 0) { rc = append_payload(b, p, plain, bulk); }
+  if (rc == 0 && behind) { rc = tarn__refs_write(s, transfer, b); }
   if (rc == 0 && bulk) {
     size_t size = 0;
     uint8_t *frame = tarn_buf_detach(b, &size);
-    bulk_out_t about = {.service = s, .token = c->token, .msgid = msgid, .role = role};
+    bulk_out_t about = {
+        .service = s, .token = c->token, .transfer = transfer, .msgid = msgid, .role = role};
     rc = dispatch_bulk(c, frame, size, p->value, &about);
     p->value = NULL;
   } else if (rc == 0) {
@@ -144,28 +155,34 @@ static void finish(tarn_service_t *s, tarn_conn_t *c, tarn_buf_t *b, int rc, tar
   }
 done:
   tarn_buf_release(b);
-  tarn__payload_free(p);
-  if (rc != 0) { undelivered(s, c, role, msgid, rc); }
+  tarn__payload_free(s, p);
+  if (rc != 0) {
+    tarn__refs_abort(s, transfer);
+    undelivered(s, c, role, msgid, rc);
+  }
 }
 
 void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o) {
   tarn_buf_t b;
   tarn_buf_init(&b, FRAME_LIMIT);
   tarn_payload_t p = o->payload;
+  uint64_t transfer = 0;
   bool notify = o->kind == OUT_NOTIFY;
-  int rc = tarn_mp_write_array(&b, notify ? 3 : 4);
+  int rc = tarn__refs_depart(s, c, &p, &transfer);
+  rc |= tarn_mp_write_array(&b, notify ? 3 : 4);
   rc |= tarn_mp_write_uint(&b, notify ? 2 : 0);
   if (!notify) { rc |= tarn_mp_write_uint(&b, o->msgid); }
   rc |= tarn_mp_write_cstr(&b, o->method);
   bool empty = o->plain && p.front == NULL && p.value == NULL;
   size_t at = b.size;
   rc |= o->plain ? tarn_buf_append(&b, o->params, o->params_size) : tarn_mp_write_array(&b, 1);
-  /* The plain arguments are an array of fewer than 15: one more element, the bin, is counted into its first byte. */
+  /* The plain arguments are an array of fewer than 14: what comes behind them, the bin and the transfer, is counted into its first byte. */
   if (rc == 0 && o->plain && !empty) { b.data[at]++; }
+  if (rc == 0 && transfer != 0) { b.data[at]++; }
   role_t role = notify ? AS_NOTE : AS_REQUEST;
   if (!empty) {
     how_t how = o->plain || notify ? COPIED : LENT_IF_POSSIBLE;
-    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, how, role, o->msgid);
+    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, how, role, o->msgid, transfer);
     return;
   }
   if (rc == 0) { rc = dispatch_frame(c, &b); }
@@ -176,21 +193,26 @@ void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o) 
 static void send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, how_t how,
                        tarn_payload_t p) {
   tarn_buf_t b;
+  uint64_t transfer = 0;
   tarn_buf_init(&b, FRAME_LIMIT);
-  int rc = tarn_mp_write_array(&b, 4);
+  int rc = tarn__refs_depart(s, c, &p, &transfer);
+  rc |= tarn_mp_write_array(&b, 4);
   rc |= tarn_mp_write_uint(&b, 1);
   rc |= tarn_mp_write_uint(&b, msgid);
   if (ok) {
-    rc |= tarn_mp_write_nil(&b);
-    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, how, AS_REPLY, msgid);
+    rc |= transfer != 0 ? tarn__refs_write(s, transfer, &b) : tarn_mp_write_nil(&b);
+    finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, how, AS_REPLY, msgid, transfer);
     return;
   }
   rc |= append_payload(&b, &p, how == PLAIN, false);
-  rc |= tarn_mp_write_nil(&b);
-  tarn__payload_free(&p);
+  rc |= transfer != 0 ? tarn__refs_write(s, transfer, &b) : tarn_mp_write_nil(&b);
+  tarn__payload_free(s, &p);
   if (rc == 0) { rc = dispatch_frame(c, &b); }
   tarn_buf_release(&b);
-  if (rc != 0) { undelivered(s, c, AS_REPLY, msgid, rc); }
+  if (rc != 0) {
+    tarn__refs_abort(s, transfer);
+    undelivered(s, c, AS_REPLY, msgid, rc);
+  }
 }
 
 void tarn__send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, bool foreign,
@@ -224,6 +246,13 @@ void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const t
 void tarn__send_result(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, tarn_buf_t *result) {
   tarn_payload_t p = {0};
   p.front = tarn_buf_detach(result, &p.front_size);
+  if (!c->foreign && tarn_service_guard(s, p.front, p.front_size, &p.guard) != 0) {
+    tarn_error_t err;
+    tarn_error_set(&err, TARN_ENOMEM, "process %u is out of memory for an answer", s->id);
+    tarn__payload_free(s, &p);
+    tarn__send_error(s, c, msgid, &err);
+    return;
+  }
   tarn__send_reply(s, c, msgid, true, c->foreign, p);
 }
 

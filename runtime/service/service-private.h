@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "image/image.h"
+#include "refs-private.h"
 #include "service/service.h"
 
 /* A member of the cluster, by process id. */
@@ -36,6 +37,8 @@ typedef struct tarn_conn {
   tarn_error_t refusal;   /* of the bulk message that is being passed over */
   bool collected;         /* and Lua has been asked to collect its garbage for it */
   tarn_peer_t *peer;
+  tarn_map_t
+      holds; /* a foreign client's: the address of each tarn__held_t that it has been given */
 } tarn_conn_t;
 
 /* A child process: a worker started here. */
@@ -133,7 +136,9 @@ struct tarn_service {
   tarn_map_t fetches; /* msgid -> a message whose value could not be mapped */
   tarn_list_t hungry; /* lend.c: fetches from us that wait for room */
   uint8_t lend_token[TARN_LEND_TOKEN];
-  uint64_t collect_ns; /* when Lua was asked to collect its garbage because an owner wants room */
+  uint64_t collect_ns; /* when Lua was asked to collect its garbage because somebody wants room */
+  atomic_uint_fast64_t collect_took_ns; /* how long that took, the last time */
+  tarn_refs_t refs;
   atomic_uint_fast64_t mapped_in_bytes, mapped_in_count;
   tarn_map_t congested; /* pid -> not null: too much is queued to it. Under out_mutex */
   atomic_uint congested_count;
@@ -167,6 +172,38 @@ void tarn__frame_again(tarn_service_t *s, tarn_conn_t *c, const uint8_t *frame, 
                        tarn_value_t *value, const tarn_error_t *err);
 extern const tarn_net_callbacks_t tarn__net_callbacks;
 
+/* refs.c, refs_out.c: [loop] */
+void tarn__refs_init(tarn_service_t *s);
+void tarn__refs_open(tarn_service_t *s);
+void tarn__refs_close(tarn_service_t *s); /* s->handles tells when it is done */
+void tarn__refs_free(tarn_service_t *s);
+void tarn__refs_flush(tarn_service_t *s); /* say what there is to say */
+/* refs_transfer.c. A payload with references is about to leave: *transfer is to be written beside it (0: there is nothing), and aborted when it
+ * does not leave after all. TARN_ENOMEM. */
+int tarn__refs_depart(tarn_service_t *s, tarn_conn_t *c, tarn_payload_t *p, uint64_t *transfer);
+int tarn__refs_write(tarn_service_t *s, uint64_t transfer, tarn_buf_t *b);
+void tarn__refs_abort(tarn_service_t *s, uint64_t transfer);
+/* A message is here: transfer is what its extension holds (null: none). The guard, the caller's, is for as long as the message is. */
+int tarn__refs_arrive(tarn_service_t *s, tarn_conn_t *c, const uint8_t *transfer,
+                      size_t transfer_size, const uint8_t *front, size_t size,
+                      tarn_guard_t **guard);
+void tarn__refs_refuse(tarn_service_t *s, tarn_conn_t *c, const uint8_t *transfer,
+                       size_t size); /* its value will never be here */
+/* What foreign clients hold. */
+int tarn__refs_give_foreign(tarn_service_t *s, tarn_conn_t *c, const tarn__guard_t *g);
+int tarn__refs_set_foreign(tarn_service_t *s, tarn_conn_t *c, uint64_t id);
+void tarn__refs_delete_foreign(tarn_service_t *s, tarn_conn_t *c, uint64_t id);
+void tarn__refs_foreign_down(tarn_service_t *s, tarn_conn_t *c);
+/* refs_in.c */
+void tarn__refs_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_mp_reader_t *r,
+                       uint32_t count);
+void tarn__refs_lost(tarn_service_t *s, uint32_t pid);
+void tarn__refs_conn_down(tarn_service_t *s, const tarn_conn_t *c);
+int tarn__refs_write_lost(tarn_service_t *s, tarn_buf_t *b); /* [pid...]: all that are lost */
+
+/* service.c: have Lua collect its garbage, unless that was done not long ago. */
+bool tarn__collect_garbage(tarn_service_t *s);
+
 /* send.c */
 /* [type, msgid, method | error, ...] with the payload as a bin (or plain); on the bulk lane where its blocks are large. Takes the payload over. */
 void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o);
@@ -179,7 +216,7 @@ void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const t
 void tarn__send_result(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, tarn_buf_t *b);
 /* A notification with plain parameters in b (released here). */
 void tarn__send_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_buf_t *b);
-void tarn__payload_free(tarn_payload_t *p);
+void tarn__payload_free(tarn_service_t *s, tarn_payload_t *p);
 
 /* lend.c */
 void tarn__lend_host(char *text, size_t size); /* "": not to be known */

@@ -38,6 +38,23 @@ bool tarn_service_wants_collection(tarn_service_t *s) {
   return wants;
 }
 
+#define COLLECT_EVERY_NS UINT64_C(1000000000)
+#define COLLECT_SHARE 20u /* of the time at most one part in so many */
+
+bool tarn__collect_garbage(tarn_service_t *s) {
+  uint64_t now = tarn_clock_ns(), every = atomic_load(&s->collect_took_ns) * COLLECT_SHARE;
+  if (every < COLLECT_EVERY_NS) { every = COLLECT_EVERY_NS; }
+  if (s->collect_ns != 0 && now - s->collect_ns < every) { return false; }
+  s->collect_ns = now;
+  s->wants_collection = s->wants_lua = true;
+  uv_stop(s->loop);
+  return true;
+}
+
+void tarn_service_collected(tarn_service_t *s, uint64_t ns) {
+  atomic_store(&s->collect_took_ns, ns);
+}
+
 void tarn_service_room(tarn_service_t *s) { uv_async_send(&s->room); }
 
 static void on_life(uv_poll_t *p, int status, int events) {
@@ -114,6 +131,7 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   tarn_map_init(&s->pending);
   tarn_map_init(&s->congested);
   pthread_mutex_init(&s->out_mutex, NULL);
+  tarn__refs_init(s);
   pthread_mutex_init(&s->offers_mutex, NULL);
   s->id = config->driver == NULL ? TARN_DRIVER : 0;
   randombytes_buf(&s->incarnation, sizeof(s->incarnation));
@@ -126,6 +144,7 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   tarn_map_init(&s->lenders);
   tarn_map_init(&s->fetches);
   tarn__lend_open(s);
+  tarn__refs_open(s);
   if (config->life_fd >= 0 && uv_poll_init(s->loop, &s->life, config->life_fd) == 0) {
     s->has_life = true;
     s->handles++;
@@ -163,6 +182,7 @@ void tarn_service_destroy(tarn_service_t *s) {
   uv_close((uv_handle_t *)&s->room, on_own_closed);
   uv_close((uv_handle_t *)&s->overdue, on_own_closed);
   tarn__lend_close(s);
+  tarn__refs_close(s);
   if (s->has_life) { uv_close((uv_handle_t *)&s->life, on_own_closed); }
   while (s->handles > 0) { uv_run(s->loop, UV_RUN_ONCE); }
   tarn__borrow_close(s);
@@ -178,6 +198,7 @@ void tarn_service_destroy(tarn_service_t *s) {
   tarn_map_clear(&s->conns);
   tarn_map_clear(&s->pending);
   tarn_map_clear(&s->congested);
+  tarn__refs_free(s);
   pthread_mutex_destroy(&s->out_mutex);
   tarn__offers_free(s);
   pthread_mutex_destroy(&s->offers_mutex);

@@ -51,7 +51,9 @@ typedef struct tarn_event {
   uint8_t *
       bytes; /* owned; a contiguous image. With a `value`: null, or the beginning of what stood before it */
   size_t size;
-  tarn_value_t *value; /* one reference, owned */
+  tarn_value_t *value;          /* one reference, owned */
+  tarn_guard_t *guard;          /* owned: of the references in bytes; a value has its own */
+  struct tarn_service *service; /* whose guard it is; null: no guard */
 } tarn_event_t;
 void tarn_event_free(tarn_event_t *e);
 
@@ -102,11 +104,13 @@ void tarn_service_room(tarn_service_t *s);
 uint32_t tarn_service_id(const tarn_service_t *s);         /* 0 before joining */
 const char *tarn_service_address(const tarn_service_t *s); /* HOST:PORT; fixed after create */
 
-/* What to send: front (taken over, from tarn_malloc) without blocks, or a value (one reference taken over). */
+/* What to send: front (taken over, from tarn_malloc) without blocks, or a value (one reference taken over). guard: of a front with references
+ * (tarn_service_guard; taken over); a value has its own. */
 typedef struct tarn_payload {
   uint8_t *front;
   size_t front_size;
   tarn_value_t *value;
+  tarn_guard_t *guard;
 } tarn_payload_t;
 
 /* [lua] Msgids are never 0. The response comes as an event also when the process is lost or unknown. On TARN_ENOMEM the payload is freed. */
@@ -131,6 +135,58 @@ int tarn_service_spawn(tarn_service_t *s, char *const *argv, char *const *env, i
                        tarn_error_t *err);
 void tarn_service_stop_process(tarn_service_t *s, uint32_t pid); /* [lua] */
 void tarn_service_kill_child(tarn_service_t *s, int64_t os_pid); /* [lua] */
+
+/* ---- references: who holds what. docs/REFERENCES.md ---- */
+
+/* An object of which a reference is here, or has left. Valid from tarn_service_ref_open to _close. */
+typedef struct tarn_held tarn_held_t;
+/* [lua] A userdata for the object is made: of one that is elsewhere, or of ours once its reference leaves. origin and id name it; at: its
+ * owner, if nothing better is known here. Registers this process with the owner, soon. Null: no memory. */
+tarn_held_t *tarn_service_ref_open(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t at);
+void tarn_service_ref_close(tarn_service_t *s, tarn_held_t *h); /* [lua] and is gone */
+uint32_t tarn_service_ref_owner(const tarn_held_t *h);          /* [any] */
+/* [any] Its number in our pool; 0: it is not ours. */
+uint64_t tarn_service_ref_local(tarn_service_t *s, const tarn_held_t *h);
+/* Where an object is, and how often it had moved when it came there: what is older is no news. */
+typedef struct tarn_place {
+  uint32_t owner, moves;
+} tarn_place_t;
+/* [any] Where the object is. 0: here, as *local; TARN_EMOVED: elsewhere, *at; TARN_ENOENT: not known here. */
+int tarn_service_ref_find(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t *local,
+                          tarn_place_t *at);
+/* An error that says so: TARN_EMOVED, the process in `needed` and the moves in `available`. */
+void tarn_service_moved_error(tarn_error_t *err, tarn_place_t at);
+/* [any] What the references in an image hold, until tarn_service_unguard: null with 0 when there are none. TARN_ENOMEM. */
+int tarn_service_guard(tarn_service_t *s, const uint8_t *front, size_t size, tarn_guard_t **out);
+int tarn_service_guard_value(tarn_service_t *s, tarn_value_t *v); /* and hang it from a new value */
+void tarn_service_unguard(tarn_service_t *s, tarn_guard_t *guard); /* null allowed */
+/* [any] Delete now what nobody holds any more: the loop does it once a turn. */
+void tarn_service_settle_refs(tarn_service_t *s);
+void tarn_service_pressure(tarn_service_t *s); /* [any] the pool's on_pressure */
+void tarn_service_collected(tarn_service_t *s,
+                            uint64_t ns); /* [any] Lua's garbage was collected, and took so long */
+
+/* Migration, the owner's end: the object is at process `to` now, which knows that we hold it. Its bytes here go. True: its holders are being
+ * told, and the notification "migrate.told" [origin, id] from ourselves comes when all have understood. [lua] */
+bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to);
+bool tarn_service_ref_telling(tarn_service_t *s, uint32_t origin,
+                              uint64_t id); /* [lua] is that so? */
+/* The new owner's end: it is ours, as `local` in our pool, by its so manieth move, and process `from` holds it. TARN_ENOMEM. Disown: it is not after all. [lua] */
+int tarn_service_ref_adopt(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t local,
+                           uint32_t from, uint32_t moves);
+void tarn_service_ref_disown(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t owner);
+/* [lua] Somebody has said where the object is. */
+void tarn_service_ref_note(tarn_service_t *s, tarn_held_t *h, tarn_place_t at);
+uint32_t
+tarn_service_ref_moves(tarn_service_t *s,
+                       const tarn_held_t *h); /* [any] how often, as far as is known here */
+
+typedef struct tarn_ref_figures {
+  uint64_t entries,
+      transfers; /* objects known of; messages with references that are not answered */
+  bool fencing;  /* after a loss, not all have answered */
+} tarn_ref_figures_t;
+void tarn_service_ref_figures(tarn_service_t *s, tarn_ref_figures_t *out); /* [any] */
 
 typedef struct tarn_service_stats {
   uint64_t tcp_in_bytes, tcp_out_bytes;

@@ -17,6 +17,8 @@ for _, declaration in ipairs({
       void (*on_drop_live)(void *user, uint64_t id);
       void (*on_lend)(void *user);
       void (*on_deleted)(void *user, uint64_t id);
+      void (*on_unguard)(void *user, void *guard);
+      void (*on_pressure)(void *user);
       void *user;
       uint64_t lend_patience_ns;
     } tarn_pool_config_t;]],

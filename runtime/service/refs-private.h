@@ -1,0 +1,185 @@
+/* Who holds what (docs/REFERENCES.md), between the files refs*.c.
+ *
+ * One mutex guards all of it: Lua opens and closes references, whoever lets go of a stored value drops its guard, and the loop works off
+ * messages. It is a leaf: nothing is called with it held that takes another, or that calls back. */
+#ifndef TARN_SERVICE_REFS_PRIVATE_H
+#define TARN_SERVICE_REFS_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <uv.h>
+#include "base/list.h"
+#include "base/map.h"
+#include "image/image.h"
+#include "pool/pool.h"
+#include "service/service.h"
+
+struct tarn_conn;
+
+#define TARN_TRANSFER_EXT                                                                          \
+  0x21 /* MessagePack extension in a frame, beside its value: docs/REFERENCES.md */
+
+/* Numbers that wait to be sent. */
+typedef struct tarn__numbers {
+  uint64_t *at; /* owned */
+  size_t count, capacity;
+} tarn__numbers_t;
+
+/* An object of which a reference is here, or has left. */
+typedef struct tarn_held {
+  uint64_t id; /* its number where it was made */
+  uint32_t origin;
+  atomic_uint at; /* the owner, as far as is known here */
+  uint32_t moves; /* how often it had moved when it came there: what is older is no news */
+  uint32_t uds;   /* userdata in Lua */
+  uint32_t pins;  /* guards, and foreign clients */
+  uint64_t local; /* ours: its number in our pool; else 0 */
+  uint64_t
+      asked; /* another's: 0: registered; the number of the refs.hold that does it; or TO_ASK */
+  uint32_t *holders; /* owned. Ours: who holds it. Another's that was ours: who must be told */
+  uint32_t holder_count, holder_capacity;
+  bool queued;      /* in its owner's todo */
+  tarn_list_t link; /* there */
+} tarn__held_t;
+#define TARN__TO_ASK UINT64_MAX
+
+/* References that something other than Lua holds: an image, a message. */
+typedef struct tarn__guard {
+  tarn_guard_t base;
+  uint32_t count;
+  tarn__held_t *held[]; /* each with a pin */
+} tarn__guard_t;
+
+/* What is said when a number of other things have happened: transfers got, a fence or a question answered, a new owner noted. */
+typedef enum { TARN__SAY_GOT, TARN__SAY_DONE, TARN__SAY_FENCED, TARN__SAY_TOLD } tarn__say_kind_t;
+typedef struct tarn__say {
+  tarn__say_kind_t kind;
+  uint32_t to;
+  uint64_t number; /* the transfer, or the fence's round; TOLD: the object's id */
+  uint32_t origin; /* TOLD */
+  uint32_t waits;  /* for how many */
+} tarn__say_t;
+
+typedef struct tarn__wait { /* a say waits for a refs.held, or for a transfer's end */
+  tarn_list_t link;
+  uint64_t number; /* of the refs.hold */
+  tarn__say_t *say;
+} tarn__wait_t;
+
+/* A message with references, under way to another process. */
+typedef struct tarn__transfer {
+  uint64_t number;
+  uint32_t to;
+  tarn__guard_t *guard;
+  tarn_list_t waits; /* for its end */
+  tarn_place_t at[]; /* where we said that each one is */
+} tarn__transfer_t;
+
+/* A fence of another process that is not answered yet. */
+typedef struct tarn__fence {
+  tarn_list_t link;
+  uint32_t from;
+  uint64_t round;
+  uint32_t count, pids[]; /* of whose loss we are not told yet: the others are 0 */
+} tarn__fence_t;
+
+/* Another process, or this one. */
+typedef struct tarn__party {
+  uint32_t pid;
+  bool lost;
+  bool struck; /* and nothing of it is left */
+  bool busy;   /* in refs->busy */
+  tarn_list_t link;
+  tarn_map_t made;  /* the objects that were made there: id -> tarn__held_t */
+  tarn_list_t todo; /* of those that are there, to be asked for or dropped */
+  tarn__numbers_t got, done, fenced;
+  tarn__numbers_t moved; /* owner, origin, id, moves */
+  tarn__numbers_t told;  /* origin, id, 1 */
+  uint64_t hold_number;  /* of the last refs.hold */
+  uint64_t held_number;  /* up to which they have been worked off there */
+  uint64_t held_due; /* up to which its have been worked off here, to be sent; 0: nothing to say */
+  tarn_list_t waiting;      /* tarn__wait_t, for refs.held */
+  uint64_t out_token;       /* the connection that our messages to it take; 0: none yet */
+  uint64_t in_token;        /* and the one that its come on */
+  bool must_sync, must_ask; /* a connection broke */
+  bool must_collect;        /* it is to collect its garbage */
+  bool fence_due;           /* our fence is to be sent to it */
+  bool fence_waits;         /* and waits for its answer */
+  uint64_t unknown_ns; /* since when it has been no member, and not lost either; 0: it is one */
+} tarn__party_t;
+
+typedef struct tarn_refs {
+  pthread_mutex_t mutex;
+  tarn_map_t parties;   /* pid -> tarn__party_t */
+  tarn_map_t transfers; /* number -> tarn__transfer_t */
+  uint64_t last_transfer;
+  tarn_list_t busy;     /* parties for which there is something to do */
+  tarn_list_t fences;   /* of others */
+  uint64_t fence_round; /* of ours */
+  bool fencing;
+  tarn__numbers_t doomed; /* objects of ours that nobody holds any more */
+  atomic_bool dirty;      /* there is something for tarn__refs_flush */
+  atomic_bool pressure;   /* the pool is evicting */
+  atomic_bool suspect;    /* of some object of ours only userdata of ours is left */
+  uint64_t pressed_ns;    /* when holders were last asked to collect */
+  uint64_t count;         /* entries */
+  uv_prepare_t prepare;   /* before the loop blocks */
+  uv_timer_t tick;        /* while something must be tried again */
+  bool open;
+} tarn_refs_t;
+
+/* ---- refs.c: the table. [locked]: with the mutex ---- */
+void tarn__refs_lock(struct tarn_service *s);
+void tarn__refs_unlock(struct tarn_service *s);
+tarn__party_t *tarn__party(struct tarn_service *s,
+                           uint32_t pid); /* [locked] made at need; null: no memory */
+tarn__held_t *tarn__held_find(struct tarn_service *s, uint32_t origin,
+                              uint64_t id); /* [locked] null: none */
+/* [locked] The entry, made at need: at is where it is, if there is nothing to tell. Null: no memory. */
+tarn__held_t *tarn__held_get(struct tarn_service *s, uint32_t origin, uint64_t id, uint32_t at);
+/* [locked] Uds, pins or holders are fewer: is it dead? Ours goes at once, another's is queued. */
+void tarn__held_check(struct tarn_service *s, tarn__held_t *h);
+void tarn__held_queue(struct tarn_service *s, tarn__held_t *h); /* [locked] into its owner's todo */
+void tarn__held_free(struct tarn_service *s, tarn__held_t *h);  /* [locked] out of the table */
+int tarn__holder_add(tarn__held_t *h, uint32_t pid);            /* [locked] TARN_ENOMEM */
+bool tarn__holder_remove(tarn__held_t *h, uint32_t pid);        /* [locked] was it in? */
+bool tarn__holder_is(const tarn__held_t *h, uint32_t pid);
+void tarn__guard_unpin(struct tarn_service *s, tarn__guard_t *g); /* [locked] and free */
+int tarn__numbers_add(tarn__numbers_t *n, uint64_t v);
+void tarn__numbers_clear(tarn__numbers_t *n);
+void tarn__party_busy(struct tarn_service *s,
+                      tarn__party_t *p);        /* [locked] there is something to send */
+void tarn__refs_settle(struct tarn_service *s); /* [any] delete what is doomed */
+bool tarn__guard_of_front(const uint8_t *front, size_t size); /* may it hold references? */
+/* [locked] A guard for the references of an image; null with 0 when it has none. moved: origin, id, owner, moves, ...; null allowed. TARN_ENOMEM. */
+int tarn__guard_create(struct tarn_service *s, const uint8_t *front, size_t size,
+                       const tarn__numbers_t *moved, tarn__guard_t **out);
+/* Where an object is, by what the sender of a message has said. */
+tarn_place_t tarn__place_told(uint32_t origin, uint64_t id, const tarn__numbers_t *moved);
+/* [locked] Somebody says where the object of h is. True: it is news. */
+bool tarn__held_moved(struct tarn_service *s, tarn__held_t *h, tarn_place_t to);
+/* Another one for the same. */
+tarn__guard_t *tarn__guard_clone(const tarn__guard_t *g); /* [locked] null: no memory */
+
+/* ---- refs_transfer.c: messages that carry references ---- */
+/* [locked] Say what kind tells once `waits` have come down to 0, that is now if they are. */
+void tarn__say_less(struct tarn_service *s, tarn__say_t *say);
+tarn__say_t *tarn__say_create(tarn__say_kind_t kind, uint32_t to, uint64_t number);
+int tarn__say_wait(tarn__say_t *say, tarn_list_t *list, uint64_t number);
+/* [locked] It waits for every refs.held that is not there yet. */
+int tarn__say_wait_all(struct tarn_service *s, tarn__say_t *say);
+int tarn__say_wait_held(struct tarn_service *s, tarn__say_t *say, const tarn__held_t *h);
+void tarn__transfer_end(struct tarn_service *s, tarn__transfer_t *t); /* [locked] and free */
+
+/* ---- refs_out.c ---- */
+void tarn__refs_later(
+    struct tarn_service *s,
+    tarn__party_t *p); /* [locked, loop] there is something to send, but not now */
+
+/* ---- refs_move.c ---- */
+/* [locked, loop] p, which has owned an object, says that it is at another process now. */
+void tarn__refs_moved(struct tarn_service *s, tarn__party_t *p, tarn_place_t to, uint32_t origin,
+                      uint64_t id);
+/* [locked, loop] All old holders of one that was ours have understood where it is. */
+void tarn__refs_moved_all(struct tarn_service *s, const tarn__held_t *h);
+#endif

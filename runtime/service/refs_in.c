@@ -1,0 +1,381 @@
+/* What other processes say about references; losses; fences. [loop] */
+#include <string.h>
+#include "refs-private.h"
+#include "service-private.h"
+
+/* ---- lists of objects ---- */
+
+/* Call fn for each object of [origin, first, count]... A peer that has proved itself is believed. */
+static void each_object(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r,
+                        void (*fn)(tarn_service_t *s, tarn__party_t *p, uint32_t origin,
+                                   uint64_t id)) {
+  uint64_t origin = 0, first = 0, count = 0;
+  while (r->at < r->end && tarn_mp_read_uint(r, UINT32_MAX, &origin) == 0 &&
+         tarn_mp_read_uint(r, UINT64_MAX, &first) == 0 &&
+         tarn_mp_read_uint(r, UINT32_MAX, &count) == 0) {
+    for (uint64_t i = 0; i < count; i++) { fn(s, p, (uint32_t)origin, first + i); }
+  }
+}
+
+/* [locked] h was ours, and p may think that it still is: it is told where it is, and h stays until it has understood. */
+static void tell_moved(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
+  int rc = tarn__holder_add(h, p->pid) | tarn__numbers_add(&p->moved, atomic_load(&h->at)) |
+           tarn__numbers_add(&p->moved, h->origin) | tarn__numbers_add(&p->moved, h->id) |
+           tarn__numbers_add(&p->moved, h->moves);
+  if (rc != 0) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move", p->pid);
+  }
+  tarn__party_busy(s, p);
+}
+
+/* [locked] p holds it. */
+static void holds(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
+  if (atomic_load(&h->at) != s->id) {
+    tell_moved(s, p, h);
+  } else if (tarn__holder_add(h, p->pid) != 0) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: process %u cannot be noted as a holder", p->pid);
+  }
+}
+
+static void on_hold(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id) {
+  tarn__held_t *h = tarn__held_find(s, origin, id);
+  if (h != NULL) { holds(s, p, h); } /* else it is gone already, and a get will say so */
+}
+
+static void on_drop(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id) {
+  tarn__held_t *h = tarn__held_find(s, origin, id);
+  if (h != NULL && atomic_load(&h->at) == s->id && tarn__holder_remove(h, p->pid)) {
+    tarn__held_check(s, h);
+  }
+}
+
+static void on_told(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id) {
+  tarn__held_t *h = tarn__held_find(s, origin, id);
+  if (h != NULL && atomic_load(&h->at) != s->id && tarn__holder_remove(h, p->pid)) {
+    if (h->holder_count == 0) { tarn__refs_moved_all(s, h); }
+    tarn__held_check(s, h);
+  }
+}
+
+/* ---- transfers ---- */
+
+static void on_got(tarn_service_t *s, tarn__party_t *p, uint64_t number, bool registers) {
+  tarn__transfer_t *t = tarn_map_get(&s->refs.transfers, number);
+  if (t == NULL || t->to != p->pid) { return; }
+  for (uint32_t i = 0; registers && i < t->guard->count; i++) {
+    if (t->at[i].owner == s->id) { holds(s, p, t->guard->held[i]); }
+  }
+  tarn__transfer_end(s, t);
+}
+
+/* Holds up to number have been worked off there. */
+static void on_held(tarn_service_t *s, tarn__party_t *p, uint64_t number) {
+  if (number > p->held_number) { p->held_number = number; }
+  for (tarn_list_t *l = p->waiting.next, *next; l != &p->waiting; l = next) {
+    next = l->next;
+    tarn__wait_t *w = TARN_CONTAINER(l, tarn__wait_t, link);
+    if (w->number > p->held_number) { continue; }
+    tarn_list_remove(l);
+    tarn__say_less(s, w->say);
+    tarn_free(w);
+  }
+}
+
+static void say_when_held(tarn_service_t *s, tarn__say_kind_t kind, uint32_t to, uint64_t number) {
+  tarn__say_t *say = tarn__say_create(kind, to, number);
+  if (say == NULL || tarn__say_wait_all(s, say) != 0) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: process %u waits for an answer", to);
+  }
+  if (say != NULL) { tarn__say_less(s, say); }
+}
+
+/* ---- a connection broke ---- */
+
+/* [locked] Every object of ours that has become dead. Taking one out changes the map that is walked: so they are gathered first. */
+static void check_dead(tarn_service_t *s, tarn__numbers_t *dead) {
+  for (size_t i = 0; i < dead->count; i++) {
+    tarn__held_check(s, (tarn__held_t *)(uintptr_t)dead->at[i]);
+  }
+  tarn__numbers_clear(dead);
+}
+
+/* [locked] Strike a process from every set, but for those of objects that are elsewhere now, unless those too. */
+static void strike(tarn_service_t *s, uint32_t pid, bool those_too, tarn__numbers_t *dead) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  for (tarn__party_t *o; (o = tarn_map_next(&s->refs.parties, &cursor, &key)) != NULL;) {
+    size_t inner = 0;
+    for (tarn__held_t *h; (h = tarn_map_next(&o->made, &inner, &key)) != NULL;) {
+      bool ours = atomic_load(&h->at) == s->id;
+      if ((!ours && !those_too) || !tarn__holder_remove(h, pid) || h->holder_count > 0) {
+        continue;
+      }
+      if (!ours) { tarn__refs_moved_all(s, h); }
+      if (tarn__numbers_add(dead, (uint64_t)(uintptr_t)h) != 0) {
+        tarn_log(TARN_LOG_ERROR, "out of memory: an object that process %u held stays", pid);
+      }
+    }
+  }
+}
+
+/* [locked] p holds what is listed, and nothing else. */
+static void hold_only(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r) {
+  tarn__numbers_t dead = {0};
+  strike(s, p->pid, false, &dead);
+  each_object(s, p, r, on_hold);
+  check_dead(s, &dead);
+}
+
+void tarn__refs_conn_down(tarn_service_t *s, const tarn_conn_t *c) {
+  if (c->foreign || c->pid == 0 || s->id <= TARN_DRIVER || c->pid == TARN_DRIVER || s->stopping) {
+    return; /* for the driver, and without it, a closed connection is a lost process */
+  }
+  tarn__refs_lock(s);
+  tarn__party_t *p = tarn_map_get(&s->refs.parties, c->pid);
+  if (p != NULL && !p->lost) {
+    p->must_ask = true;
+    p->must_sync |= p->out_token == c->token;
+    if (p->out_token == c->token) { p->out_token = 0; }
+    tarn__refs_later(s, p); /* most likely it is lost, which we are told of at once */
+  }
+  tarn__refs_unlock(s);
+}
+
+/* ---- losses, fences ---- */
+
+static bool waits_for_fence(tarn_service_t *s, const tarn__party_t *lost) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  for (tarn__transfer_t *t; (t = tarn_map_next(&s->refs.transfers, &cursor, &key)) != NULL;) {
+    if (t->to == lost->pid) { return true; }
+  }
+  cursor = 0;
+  for (tarn__party_t *o; (o = tarn_map_next(&s->refs.parties, &cursor, &key)) != NULL;) {
+    size_t inner = 0;
+    for (tarn__held_t *h; (h = tarn_map_next(&o->made, &inner, &key)) != NULL;) {
+      if (tarn__holder_is(h, lost->pid)) { return true; }
+    }
+  }
+  return false;
+}
+
+static void end_transfers(tarn_service_t *s, uint32_t pid) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  tarn__numbers_t ended = {0};
+  for (tarn__transfer_t *t; (t = tarn_map_next(&s->refs.transfers, &cursor, &key)) != NULL;) {
+    if (t->to == pid) { (void)tarn__numbers_add(&ended, t->number); }
+  }
+  for (size_t i = 0; i < ended.count; i++) {
+    tarn__transfer_t *t = tarn_map_get(&s->refs.transfers, ended.at[i]);
+    if (t != NULL) { tarn__transfer_end(s, t); }
+  }
+  tarn__numbers_clear(&ended);
+}
+
+/* All have answered: the lost are struck. */
+static void strike_lost(tarn_service_t *s) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  tarn__numbers_t lost = {0};
+  for (tarn__party_t *p; (p = tarn_map_next(&s->refs.parties, &cursor, &key)) != NULL;) {
+    if (p->lost && !p->struck) {
+      p->struck = true;
+      (void)tarn__numbers_add(&lost, p->pid);
+    }
+  }
+  for (size_t i = 0; i < lost.count; i++) {
+    tarn__numbers_t dead = {0};
+    end_transfers(s, (uint32_t)lost.at[i]);
+    strike(s, (uint32_t)lost.at[i], true, &dead);
+    check_dead(s, &dead);
+  }
+  tarn__numbers_clear(&lost);
+}
+
+static void check_fence(tarn_service_t *s) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  if (!s->refs.fencing) { return; }
+  for (tarn__party_t *p; (p = tarn_map_next(&s->refs.parties, &cursor, &key)) != NULL;) {
+    if (p->fence_waits && !p->lost) { return; }
+  }
+  s->refs.fencing = false;
+  strike_lost(s);
+}
+
+/* A new round: every member is asked. */
+static void begin_fence(tarn_service_t *s) {
+  size_t cursor = 0;
+  uint64_t id = 0;
+  s->refs.fence_round++;
+  s->refs.fencing = true;
+  for (tarn_member_t *m; (m = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
+    tarn__party_t *p = m->id != s->id ? tarn__party(s, m->id) : NULL;
+    if (p == NULL || p->lost) { continue; }
+    p->fence_due = p->fence_waits = true;
+    tarn__party_busy(s, p);
+  }
+  check_fence(s);
+}
+
+/* A fence of another process can be answered when we have been told of every loss that it names. */
+static void answer_fences(tarn_service_t *s) {
+  for (tarn_list_t *l = s->refs.fences.next, *next; l != &s->refs.fences; l = next) {
+    next = l->next;
+    tarn__fence_t *f = TARN_CONTAINER(l, tarn__fence_t, link);
+    bool known = true;
+    for (uint32_t i = 0; i < f->count; i++) {
+      const tarn__party_t *p = tarn_map_get(&s->refs.parties, f->pids[i]);
+      known &= p != NULL && p->lost;
+    }
+    const tarn__party_t *from = tarn_map_get(&s->refs.parties, f->from);
+    if (!known && !(from != NULL && from->lost)) { continue; }
+    tarn_list_remove(l);
+    say_when_held(s, TARN__SAY_FENCED, f->from, f->round);
+    tarn_free(f);
+  }
+}
+
+void tarn__refs_lost(tarn_service_t *s, uint32_t pid) {
+  tarn__refs_lock(s);
+  tarn__party_t *p = tarn__party(s, pid);
+  if (p != NULL && !p->lost) {
+    p->lost = true;
+    p->fence_waits = p->fence_due = false;
+    on_held(s, p, UINT64_MAX);
+    tarn__party_busy(s, p); /* what waits to be said to it goes */
+    if (waits_for_fence(s, p) || s->refs.fencing) {
+      begin_fence(s);
+    } else {
+      p->struck = true;
+    }
+    answer_fences(s);
+  }
+  tarn__refs_unlock(s);
+}
+
+int tarn__refs_write_lost(tarn_service_t *s, tarn_buf_t *b) {
+  size_t cursor = 0;
+  uint64_t pid = 0;
+  uint32_t count = 0;
+  tarn__refs_lock(s);
+  for (tarn__party_t *p; (p = tarn_map_next(&s->refs.parties, &cursor, &pid)) != NULL;) {
+    count += p->lost;
+  }
+  int rc = tarn_mp_write_array(b, count);
+  cursor = 0;
+  for (tarn__party_t *p; (p = tarn_map_next(&s->refs.parties, &cursor, &pid)) != NULL;) {
+    if (p->lost) { rc |= tarn_mp_write_uint(b, p->pid); }
+  }
+  tarn__refs_unlock(s);
+  return rc == 0 ? 0 : TARN_ENOMEM;
+}
+
+static void on_fence(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r, uint32_t count) {
+  uint64_t round = 0, pid = 0;
+  if (count < 1 || tarn_mp_read_uint(r, UINT64_MAX, &round) != 0) { return; }
+  tarn__fence_t *f = tarn_calloc(1, sizeof(*f) + count * sizeof(f->pids[0]));
+  if (f == NULL) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: process %u waits for an answer", p->pid);
+    return;
+  }
+  f->from = p->pid;
+  f->round = round;
+  while (f->count + 1 < count && tarn_mp_read_uint(r, UINT32_MAX, &pid) == 0) {
+    f->pids[f->count++] = (uint32_t)pid;
+  }
+  tarn_list_push_back(&s->refs.fences, &f->link);
+  answer_fences(s);
+}
+
+/* ---- all of them ---- */
+
+static void on_moved(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r) {
+  uint64_t at = 0, origin = 0, id = 0, moves = 0;
+  while (r->at < r->end && tarn_mp_read_uint(r, UINT32_MAX, &at) == 0 &&
+         tarn_mp_read_uint(r, UINT32_MAX, &origin) == 0 &&
+         tarn_mp_read_uint(r, UINT64_MAX, &id) == 0 &&
+         tarn_mp_read_uint(r, UINT32_MAX, &moves) == 0) {
+    tarn_place_t to = {(uint32_t)at, (uint32_t)moves};
+    tarn__refs_moved(s, p, to, (uint32_t)origin, id);
+  }
+}
+
+static void each_number(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r,
+                        const char *what) {
+  uint64_t n = 0;
+  while (r->at < r->end && tarn_mp_read_uint(r, UINT64_MAX, &n) == 0) {
+    if (strcmp(what, "held") == 0) {
+      on_held(s, p, n);
+    } else if (strcmp(what, "ask") == 0) {
+      say_when_held(s, TARN__SAY_DONE, p->pid, n);
+    } else if (strcmp(what, "fenced") != 0) {
+      on_got(s, p, n, strcmp(what, "got") == 0);
+    } else if (n == s->refs.fence_round) {
+      p->fence_waits = false;
+      check_fence(s);
+    }
+  }
+}
+
+/* A refs.hold or refs.sync: its number, then objects. */
+static void on_holds(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r, bool all) {
+  uint64_t number = 0;
+  if (tarn_mp_read_uint(r, UINT64_MAX, &number) != 0) { return; }
+  if (all) {
+    hold_only(s, p, r);
+  } else {
+    each_object(s, p, r, on_hold);
+  }
+  p->held_due = number;
+  tarn__party_busy(s, p);
+}
+
+/* An owner's pool is full: let our garbage go, if any of it may be the owner's. */
+static void collect_for(tarn_service_t *s, uint32_t owner) {
+  tarn__refs_lock(s);
+  const tarn__party_t *o = tarn_map_get(&s->refs.parties, owner);
+  bool any = o != NULL && o->made.count > 0;
+  tarn__refs_unlock(s);
+  if (any) { (void)tarn__collect_garbage(s); }
+}
+
+void tarn__refs_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_mp_reader_t *r,
+                       uint32_t count) {
+  const char *what = method + strlen("refs.");
+  bool sync = strcmp(what, "sync") == 0;
+  if (c->pid == 0) { return; }
+  if (strcmp(what, "collect") == 0) {
+    collect_for(s, c->pid);
+    return;
+  }
+  tarn__refs_lock(s);
+  tarn__party_t *p = tarn__party(s, c->pid);
+  if (p != NULL && !p->lost && (p->in_token == 0 || sync)) { p->in_token = c->token; }
+  if (p == NULL || p->lost ||
+      p->in_token != c->token) { /* late, of a broken connection or a lost process */
+    tarn__refs_unlock(s);
+    return;
+  }
+  if (sync || strcmp(what, "hold") == 0) {
+    on_holds(s, p, r, sync);
+  } else if (strcmp(what, "drop") == 0) {
+    each_object(s, p, r, on_drop);
+  } else if (strcmp(what, "told") == 0) {
+    each_object(s, p, r, on_told);
+  } else if (strcmp(what, "moved") == 0) {
+    on_moved(s, p, r);
+  } else if (strcmp(what, "fence") == 0) {
+    on_fence(s, p, r, count);
+  } else {
+    if (strcmp(what, "ask") ==
+        0) { /* our channel is this one from here on, and begins with all we hold */
+      p->out_token = c->token;
+      p->must_sync = true;
+      tarn__party_busy(s, p);
+    }
+    each_number(s, p, r, what);
+  }
+  tarn__refs_unlock(s);
+}

@@ -1,0 +1,171 @@
+/* Migration: an object changes its owner, and all who hold it are told. docs/REFERENCES.md, "Migration". */
+#include <string.h>
+#include "refs-private.h"
+#include "service-private.h"
+
+/* ---- who holds it is told ---- */
+
+/* Our transfers that have named the old owner must have arrived before it hears that we have understood. */
+static int wait_for_transfers(tarn_service_t *s, tarn__say_t *say, const tarn__held_t *h,
+                              uint32_t old) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  int rc = 0;
+  for (tarn__transfer_t *t;
+       rc == 0 && (t = tarn_map_next(&s->refs.transfers, &cursor, &key)) != NULL;) {
+    for (uint32_t i = 0; i < t->guard->count && rc == 0; i++) {
+      if (t->guard->held[i] == h && t->at[i].owner == old) {
+        rc = tarn__say_wait(say, &t->waits, 0);
+      }
+    }
+  }
+  return rc;
+}
+
+bool tarn__held_moved(tarn_service_t *s, tarn__held_t *h, tarn_place_t to) {
+  if (to.moves <= h->moves || h->local != 0) { return false; }
+  tarn_list_remove(&h->link);
+  h->queued = false;
+  atomic_store(&h->at, to.owner);
+  h->moves = to.moves;
+  h->asked = TARN__TO_ASK;
+  tarn__held_queue(s, h);
+  return true;
+}
+
+void tarn__refs_moved(tarn_service_t *s, tarn__party_t *p, tarn_place_t to, uint32_t origin,
+                      uint64_t id) {
+  tarn__held_t *h = tarn__held_find(s, origin, id);
+  tarn__say_t *say = tarn__say_create(TARN__SAY_TOLD, p->pid, id);
+  int rc = say == NULL ? TARN_ENOMEM : 0;
+  if (rc == 0) { say->origin = origin; }
+  if (h != NULL) { (void)tarn__held_moved(s, h, to); }
+  if (rc == 0 && h != NULL) {
+    rc = wait_for_transfers(s, say, h, p->pid) | tarn__say_wait_held(s, say, h);
+  }
+  if (say != NULL) { tarn__say_less(s, say); }
+  if (rc != 0) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: a move from process %u is not noted in full", p->pid);
+  }
+}
+
+void tarn__refs_moved_all(tarn_service_t *s, const tarn__held_t *h) {
+  tarn_event_t *e = tarn__event_create(TARN_EVENT_NOTIFY);
+  if (e == NULL) { return; }
+  tarn_buf_t b;
+  tarn_buf_init(&b, 64);
+  int rc = tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, h->origin) |
+           tarn_mp_write_uint(&b, h->id);
+  if (rc == 0) { e->bytes = tarn_buf_detach(&b, &e->size); }
+  tarn_buf_release(&b);
+  e->pid = s->id;
+  memcpy(e->method, "migrate.told", sizeof("migrate.told"));
+  tarn__event_post(s, e);
+}
+
+/* ---- the two ends, for Lua ---- */
+
+int tarn_service_ref_adopt(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t local,
+                           uint32_t from, uint32_t moves) {
+  tarn__refs_lock(s);
+  tarn__held_t *h = tarn__held_get(s, origin, id, s->id);
+  int rc = h == NULL ? TARN_ENOMEM : tarn__holder_add(h, from);
+  if (rc == 0) {
+    tarn_list_remove(&h->link);
+    h->queued = false;
+    atomic_store(&h->at, s->id);
+    h->asked = 0;
+    h->local = local;
+    h->moves = moves;
+  }
+  tarn__refs_unlock(s);
+  return rc;
+}
+
+void tarn_service_ref_disown(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t owner) {
+  tarn__refs_lock(s);
+  tarn__held_t *h = tarn__held_find(s, origin, id);
+  if (h != NULL && atomic_load(&h->at) == s->id) {
+    if (h->local != 0) { (void)tarn__numbers_add(&s->refs.doomed, h->local); }
+    h->local = 0;
+    h->moves--;
+    h->holder_count = 0;
+    atomic_store(&h->at, owner);
+    h->asked = TARN__TO_ASK;
+    tarn__held_queue(s, h);
+  }
+  tarn__refs_unlock(s);
+}
+
+bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to) {
+  tarn__refs_lock(s);
+  if (h->local != 0) { (void)tarn__numbers_add(&s->refs.doomed, h->local); }
+  h->local = 0;
+  h->asked = 0; /* it has been told that we hold it */
+  h->moves++;
+  atomic_store(&h->at, to);
+  (void)tarn__holder_remove(h, to);
+  for (uint32_t i = 0; i < h->holder_count; i++) {
+    tarn__party_t *p = tarn__party(s, h->holders[i]);
+    int rc = p == NULL
+                 ? TARN_ENOMEM
+                 : tarn__numbers_add(&p->moved, to) | tarn__numbers_add(&p->moved, h->origin) |
+                       tarn__numbers_add(&p->moved, h->id) | tarn__numbers_add(&p->moved, h->moves);
+    if (rc != 0) {
+      tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move", h->holders[i]);
+    }
+    if (p != NULL) { tarn__party_busy(s, p); }
+  }
+  bool telling = h->holder_count > 0;
+  if (!atomic_exchange(&s->refs.dirty, true)) { s->config.wake(s->config.user); }
+  tarn__refs_unlock(s);
+  return telling;
+}
+
+bool tarn_service_ref_telling(tarn_service_t *s, uint32_t origin, uint64_t id) {
+  tarn__refs_lock(s);
+  const tarn__held_t *h = tarn__held_find(s, origin, id);
+  bool telling =
+      h != NULL && h->holder_count > 0 && atomic_load(&((tarn__held_t *)(uintptr_t)h)->at) != s->id;
+  tarn__refs_unlock(s);
+  return telling;
+}
+
+void tarn_service_ref_note(tarn_service_t *s, tarn_held_t *h, tarn_place_t at) {
+  tarn__refs_lock(s);
+  (void)tarn__held_moved(s, h, at);
+  tarn__refs_unlock(s);
+}
+
+uint32_t tarn_service_ref_moves(tarn_service_t *s, const tarn_held_t *h) {
+  tarn__refs_lock(s);
+  uint32_t moves = h->moves;
+  tarn__refs_unlock(s);
+  return moves;
+}
+
+/* ---- finding it ---- */
+
+int tarn_service_ref_find(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t *local,
+                          tarn_place_t *at) {
+  int rc = 0;
+  tarn__refs_lock(s);
+  const tarn__held_t *h = tarn__held_find(s, origin, id);
+  if (h == NULL) {
+    *local = id;
+    rc = origin == s->id ? 0 : TARN_ENOENT;
+  } else if (h->local != 0) {
+    *local = h->local;
+  } else {
+    *at = (tarn_place_t){tarn_service_ref_owner(h), h->moves};
+    rc = at->owner == s->id ? TARN_ENOENT : TARN_EMOVED;
+  }
+  tarn__refs_unlock(s);
+  return rc;
+}
+
+void tarn_service_moved_error(tarn_error_t *err, tarn_place_t at) {
+  tarn_error_set(err, TARN_EMOVED, "the object belongs to process %u", at.owner);
+  err->needed = at.owner;
+  err->available = at.moves;
+}

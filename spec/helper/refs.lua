@@ -1,0 +1,63 @@
+-- What processes know of references, and their garbage: from the driver.
+local core = require "tarn.core"
+local cluster = require "spec.helper.cluster"
+
+local M = {}
+
+-- On process pid: fn(...); on the driver itself too.
+local function at(pid, fn, ...)
+  if pid == tarn.myid() then return fn(...) end
+  return tarn.remotecall_fetch(pid, fn, ...)
+end
+M.at = at
+
+local function full_collection()
+  collectgarbage()
+  collectgarbage()
+end
+
+-- Collect the garbage of those processes (default: all).
+function M.collect(pids)
+  for _, pid in ipairs(pids or tarn.procs()) do at(pid, full_collection) end
+end
+
+-- Objects in the pool of pid.
+function M.objects(pid) return tarn.poolstats(pid).objects end
+
+-- Entries of its table of references; transfers that are not answered; whether a loss is being looked into.
+function M.figures(pid)
+  if pid == tarn.myid() then return core.ref_figures() end
+  return tarn.remotecall_fetch(pid, function() return require("tarn.core").ref_figures() end)
+end
+
+-- Wait until there are so many objects on pid, collecting garbage everywhere. Returns true, or false and how many there are.
+function M.becomes(pid, objects, seconds)
+  local ok = cluster.becomes(function()
+    M.collect()
+    return M.objects(pid) == objects
+  end, seconds)
+  return ok or M.objects(pid)
+end
+
+-- Wait until the processes have no object and know of no reference: true, or false and a text of what there is.
+function M.empty(pids, seconds)
+  local text
+  local ok = cluster.becomes(function()
+    M.collect(pids)
+    local left = {}
+    for _, pid in ipairs(pids) do
+      local entries, transfers, fencing = M.figures(pid)
+      local objects = M.objects(pid)
+      if objects + entries + transfers > 0 or fencing then
+        left[#left + 1] = ("process %d: %d objects, %d entries, %d transfers%s"):format(pid, objects, entries, transfers,
+          fencing and ", a fence" or "")
+      end
+    end
+    text = table.concat(left, "; ")
+    return #left == 0
+  end, seconds or 10)
+  if ok then return true end
+  return false, text
+end
+
+return M
