@@ -99,7 +99,11 @@ local function migrate(ref, pid)
   while ref.owner ~= pid do
     local owner = ref.owner
     local ok, e
-    if owner == core.myid() then ok, e = pcall(move, ref, pid) else ok, e = pcall(rpc.call, WHAT, owner, "migrate", ref, pid) end
+    if owner == core.myid() then
+      ok, e = pcall(move, ref, pid)
+    else
+      ok, e = pcall(rpc.call, WHAT, owner, "migrate", ref, pid)
+    end
     if ok then
       if e then core.ref_note(ref, pid, e) end -- a reference so new that its owner did not know of us yet
     elseif not rpc.has_moved(ref, e) then
