@@ -1,7 +1,7 @@
 -- Columns: building and reading, in ns of this process's time an element, beside a plain Lua table and a loop over raw memory. Median of
 -- several rounds; each round measures every case once, so that a busy moment hits all alike. `tarn bench/columns.lua pooled`: those alone.
 local ffi = require "ffi"
-local median = require "bench.lib.median"
+local median = require("bench.lib.stats").median
 
 local N, ROUNDS = 1000000, 7
 

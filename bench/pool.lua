@@ -2,6 +2,7 @@
 local case = require "bench.lib.case"
 local footprint = require "spec.helper.footprint"
 local peer = require "bench.lib.peer"
+local redis = require "bench.lib.redis"
 local setget = require "bench.lib.setget"
 local tarn = require "tarn"
 local uv = require "luv"
@@ -174,7 +175,7 @@ local function small_values(c)
   local kind = "a string of 100 bytes"
   c:compare {
     name = "set + get of a string, on the wall", unit = "pairs/s", ours = setget.ours(kind, peer.now),
-    theirs = { { "Redis, unix socket", setget.redis(setget.redis_server()), aim = 3 } },
+    theirs = { { "Redis, unix socket", setget.redis((redis.start())), aim = 3 } },
   }
 end
 
@@ -182,19 +183,23 @@ local OBJECTS, PAYLOAD = 1e6, 100
 
 local function payload(i) return ("%09d"):format(i) .. ("x"):rep(PAYLOAD - 9) end
 
-local function own_memory()
+-- On a worker, of which nothing else is asked: bytes by which it grows for so many live objects and their refs.
+local function grown_by(objects)
+  local pid = uv.os_getpid()
   collectgarbage()
+  local before, refs = footprint.memory(pid), {}
+  for i = 1, objects do refs[i] = tarn.poolset(payload(i)) end
   collectgarbage()
-  return footprint.memory(uv.os_getpid())
+  local grown = footprint.memory(pid) - before
+  for i = 1, objects, 997 do assert(tarn.poolget(refs[i]) == payload(i)) end
+  return grown
 end
 
 -- Bytes per object beyond its payload, refs and all, of the process that made them.
 local function live_overhead()
-  local before, refs = own_memory(), {}
-  for i = 1, OBJECTS do refs[i] = tarn.poolset(payload(i)) end
-  local each = (own_memory() - before) / OBJECTS - PAYLOAD
-  assert(tarn.poolget(refs[OBJECTS]) == payload(OBJECTS))
-  tarn.cleanup()
+  local id = tarn.addprocs(1, { memory = 1 * GiB })[1]
+  local each = tarn.remotecall_fetch(id, grown_by, OBJECTS) / OBJECTS - PAYLOAD
+  tarn.rmprocs(id)
   return each
 end
 
@@ -225,11 +230,10 @@ local function owner_overheads()
 end
 
 local function redis_overhead()
-  local socket, server = setget.redis_server()
-  if not socket then return nil end
-  local client = peer.compile("redis")
+  local address, server = redis.start()
+  if not address then return nil end
   local before = footprint.memory(server.pid)
-  peer.run { client, socket, "fill", "keys", OBJECTS, "size", PAYLOAD, "depth", 1000 }
+  redis.client(address, "fill", { keys = OBJECTS, size = PAYLOAD, depth = 1000 })()
   local each = (footprint.memory(server.pid) - before) / OBJECTS - PAYLOAD
   server:destroy()
   return each
@@ -238,9 +242,10 @@ end
 local function overhead(c)
   tarn.max_memsize(2 * GiB)
   local exported, spilled, disk = owner_overheads()
-  local redis = redis_overhead()
+  local theirs = redis_overhead()
   local function row(name, mine)
-    c:add({ name = name, unit = "B", less = true }, { { figures = { mine } }, redis and { name = "Redis", figures = { redis }, aim = 1 } })
+    local other = theirs and { name = "Redis", figures = { theirs }, aim = 1 }
+    c:add({ name = name, unit = "B", less = true }, { { figures = { mine } }, other })
   end
   row("overhead of an object of 100 B: live, with its ref", live_overhead())
   row("... on its owner, refs elsewhere", exported)

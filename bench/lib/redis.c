@@ -108,9 +108,9 @@ static void ask(connection_t *c, const options_t *o) {
   send_all(c->fd, out, size);
 }
 
-/* True: all replies have come, and are right. */
-static bool take(connection_t *c) {
-  ssize_t n = read(c->fd, c->got + c->have, c->length - c->have);
+/* True: all replies have come, and are right. wait: until they have. */
+static bool take(connection_t *c, bool wait) {
+  ssize_t n = recv(c->fd, c->got + c->have, c->length - c->have, wait ? MSG_WAITALL : 0);
   if (n <= 0) { fail("read"); }
   c->have += (size_t)n;
   if (c->have < c->length) { return false; }
@@ -123,7 +123,7 @@ static bool take(connection_t *c) {
 
 static void turn(connection_t *c, const options_t *o) {
   ask(c, o);
-  while (!take(c)) {}
+  while (!take(c, true)) {}
 }
 
 static double fill(connection_t *c, const options_t *o) {
@@ -151,6 +151,18 @@ static double set_and_get(connection_t *c, const options_t *o) {
   return (double)pairs / took;
 }
 
+/* One connection: nothing but a write and a read a turn. */
+static double get_alone(connection_t *c, const options_t *o) {
+  double start = now(), took;
+  uint64_t count = 0;
+  do {
+    turn(c, o);
+    count += o->depth;
+    c->key = (c->key + o->depth) % o->keys;
+  } while ((took = now() - start) < o->seconds);
+  return (double)count / took;
+}
+
 /* One thread, all connections: each sends its next commands when the last are answered. */
 static double get(connection_t *list, const options_t *o) {
   int loop = epoll_create1(0);
@@ -168,7 +180,7 @@ static double get(connection_t *list, const options_t *o) {
     if (n <= 0) { fail("no reply"); }
     for (int k = 0; k < n; k++) {
       connection_t *c = &list[events[k].data.u32];
-      if (!take(c)) { continue; }
+      if (!take(c, false)) { continue; }
       count += o->depth;
       c->key = (c->key + o->depth) % o->keys;
       ask(c, o);
@@ -206,7 +218,11 @@ int main(int argc, char **argv) {
     fill(&list[0], &o);
     list[0].setting = false;
     list[0].key = 0;
-    figure = strcmp(what, "get") == 0 ? get(list, &o) : set_and_get(&list[0], &o);
+    if (strcmp(what, "setget") == 0) {
+      figure = set_and_get(&list[0], &o);
+    } else {
+      figure = o.connections > 1 ? get(list, &o) : get_alone(&list[0], &o);
+    }
   }
   printf("%.1f\n", figure);
   return 0;

@@ -4,6 +4,7 @@
 -- two processes wait for each other, it is the clock on the wall.
 local peer = require "bench.lib.peer"
 local process = require "spec.helper.process"
+local redis = require "bench.lib.redis"
 local tarn = require "tarn"
 
 local setget = {}
@@ -97,23 +98,15 @@ function setget.tarantool(kind)
   return function() return peer.figure({ "tarantool", script }, { cwd = peer.tmpdir() }) end
 end
 
--- A Redis of our own on a unix socket, which keeps nothing on disk: the socket's path, and the server; nil where there is none.
-function setget.redis_server()
-  if not peer.here("redis-server") then return nil end
-  local folder = peer.tmpdir()
-  local socket = folder .. "/redis"
-  local server = peer.start({ "redis-server", "--port", 0, "--unixsocket", socket, "--save", "", "--appendonly", "no", "--loglevel",
-    "warning" }, peer.exists(socket), { cwd = folder })
-  return socket, server
+-- The same pairs from a client in C.
+function setget.redis(address)
+  return redis.client(address, "setget", { seconds = SECONDS, size = setget.STRING_BYTES, keys = KEYS })
 end
 
--- The same pairs from a client in C.
-function setget.redis(socket)
-  if not socket then return nil end
-  local client = peer.compile("redis")
-  return function()
-    return peer.figure { client, socket, "setget", "seconds", SECONDS, "size", setget.STRING_BYTES, "keys", KEYS }
-  end
+-- The same pairs in LMDB, a transaction each, which nobody waits to see on the disk.
+function setget.lmdb()
+  local program = peer.compile("lmdb", "lmdb")
+  return function() return peer.figure({ program, peer.tmpdir(), KEYS, setget.STRING_BYTES, SECONDS }) end
 end
 
 return setget

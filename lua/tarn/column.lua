@@ -151,8 +151,8 @@ end
 -- ---- what every kind does alike ----
 
 -- A kind gives the rest, and, for these: _gather(rows), _keys(keys, rows, count), where equal keys may hide a difference _ties(keys, rows,
--- more_rows, count, down), and where there is a quicker way _group_keys(keys) -> text or nil, _search(value, from, to, above) -> place (as in
--- runtime/bind/column.h) or nil. _dense: none can be missing.
+-- more_rows, count, down), and where there is a quicker way _group_keys(keys) -> text or nil, _search(value, from, to, above) -> place (as
+-- in runtime/bind/column.h) or nil. _dense: none can be missing.
 local common = {}
 
 function common:totable()

@@ -242,6 +242,7 @@ struct tarn_pool {
   bool look_started, look_stopping;
   tarn_list_t looks;     /* blocks to be looked at */
   uint32_t look_waiters; /* for what it finds */
+  uint32_t openings; /* files whose pieces are being mapped: nothing new is looked at meanwhile */
 
   tarn__mappings_t mappings;
   uint64_t spilled; /* bytes of blocks on disk */
@@ -503,6 +504,9 @@ int tarn__block_verified_locked(tarn__block_t *b, uint32_t flags, tarn_error_t *
 int tarn__block_mismatch(const tarn__block_t *b, tarn_error_t *err); /* TARN_ECORRUPT, and why */
 bool tarn__look_at_locked(tarn__block_t *b);                         /* false: it will not be */
 void tarn__look_off_locked(tarn__block_t *b);                        /* it is not mapped any more */
+/* wait: begin to look at nothing new, unless somebody waits for it, until the same call without. Mapping a piece would wait for the pages of
+ * another that are being populated. */
+void tarn__looks_wait(tarn_pool_t *pool, bool wait);
 void tarn__look_stop(tarn_pool_t *pool);
 
 /* ---- writer.c ---- */

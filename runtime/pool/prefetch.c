@@ -182,7 +182,8 @@ static void *look_main(void *arg) {
   tarn_pool_t *pool = arg;
   tarn__pool_lock(pool);
   while (!pool->look_stopping) {
-    if (tarn_list_empty(&pool->looks)) {
+    bool wait = pool->openings > 0 && pool->look_waiters == 0;
+    if (wait || tarn_list_empty(&pool->looks)) {
       pthread_cond_wait(&pool->look, &pool->mutex);
     } else {
       look_locked(pool, TARN_CONTAINER(pool->looks.next, tarn__block_t, write_link));
@@ -192,6 +193,13 @@ static void *look_main(void *arg) {
   }
   tarn__pool_unlock(pool);
   return NULL;
+}
+
+void tarn__looks_wait(tarn_pool_t *pool, bool wait) {
+  tarn__pool_lock(pool);
+  pool->openings += wait ? 1u : -1u;
+  if (!wait && !tarn_list_empty(&pool->looks)) { pthread_cond_signal(&pool->look); }
+  tarn__pool_unlock(pool);
 }
 
 void tarn__look_stop(tarn_pool_t *pool) {
@@ -281,6 +289,7 @@ int tarn__block_verified_locked(tarn__block_t *b, uint32_t flags, tarn_error_t *
       return tarn_error_set(err, TARN_EAGAIN, "%s", tarn_error_text(TARN_EAGAIN));
     }
     pool->look_waiters++;
+    pthread_cond_signal(&pool->look);
     tarn__pool_wait_locked(pool);
     pool->look_waiters--;
   }

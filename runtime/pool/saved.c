@@ -20,7 +20,9 @@ struct tarn__saved {
   uint64_t refs; /* the pool's mutex guards it */
   tarn_saved_identity_t identity;
   bool verify;
-  bool raw; /* of another format: without checksums */
+  bool raw;         /* of another format: without checksums */
+  pthread_t opener; /* looks at the file for the first time */
+  int fd;           /* open while it does, else -1; no other thread touches it */
   char path[];
 };
 
@@ -115,6 +117,19 @@ int tarn__saved_reopen(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
 
 /* ---- fetching a piece ---- */
 
+/* The file, opened; what it gave goes to let_go. */
+static int take(const tarn__saved_t *f, int *fd, tarn_error_t *err) {
+  if (!pthread_equal(f->opener, pthread_self()) || f->fd < 0) {
+    return tarn__saved_reopen(f, fd, err);
+  }
+  *fd = f->fd;
+  return 0;
+}
+
+static void let_go(const tarn__saved_t *f, int fd) {
+  if (!pthread_equal(f->opener, pthread_self()) || fd != f->fd) { close(fd); }
+}
+
 int tarn__saved_mismatch(const tarn__block_t *b, tarn_error_t *err) {
   return tarn_error_set(err, TARN_ECORRUPT, "%s: wrong checksum of %" PRIu64 " bytes at %" PRIu64,
                         b->saved->path, b->pub.size, b->disk_offset);
@@ -174,20 +189,20 @@ static int explain(const tarn__block_t *b, int rc, tarn_error_t *err) {
 
 int tarn__saved_map(tarn__block_t *b, uint8_t **map, bool *checked, tarn_error_t *err) {
   int fd;
-  int rc = tarn__saved_reopen(b->saved, &fd, err);
+  int rc = take(b->saved, &fd, err);
   if (rc == 0) {
     rc = map_piece(b, fd, map, checked, err);
-    close(fd);
+    let_go(b->saved, fd);
   }
   return explain(b, rc, err);
 }
 
 int tarn__saved_read(tarn__block_t *b, uint8_t **mem, tarn_error_t *err) {
   int fd;
-  int rc = tarn__saved_reopen(b->saved, &fd, err);
+  int rc = take(b->saved, &fd, err);
   if (rc == 0) {
     rc = read_piece(b, fd, mem, err);
-    close(fd);
+    let_go(b->saved, fd);
   }
   return explain(b, rc, err);
 }
@@ -321,6 +336,8 @@ static tarn__saved_t *new_saved(const char *path, uint32_t flags) {
   if (!f) { return NULL; }
   memcpy(f->path, path, length);
   f->refs = 1;
+  f->opener = pthread_self();
+  f->fd = -1;
   f->verify = (flags & TARN_SAVED_VERIFY) != 0;
   return f;
 }
@@ -330,7 +347,9 @@ int tarn_pool_open_saved(tarn_pool_t *pool, const char *path, uint32_t flags,
   look_t k = {.fd = -1, .file = new_saved(path, flags)};
   tarn_value_t *v = NULL;
   if (!k.file) { return tarn_error_set(err, TARN_ENOMEM, "%s: no memory", path); }
+  tarn__looks_wait(pool, true);
   int rc = open_file(path, &k.fd, &k.file->identity, err);
+  k.file->fd = k.fd;
   if (rc == 0) { rc = look_at_header(&k, err); }
   if (rc == 0) { rc = look_at_sizes(&k, err); }
   if (rc == 0) {
@@ -342,7 +361,9 @@ int tarn_pool_open_saved(tarn_pool_t *pool, const char *path, uint32_t flags,
     if (identity) { *identity = k.file->identity; }
     *out = v;
   }
+  k.file->fd = -1;
   look_end(&k);
+  tarn__looks_wait(pool, false);
   tarn__pool_lock(pool);
   tarn__saved_unref_locked(k.file);
   tarn__pool_unlock(pool);

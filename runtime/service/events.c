@@ -8,7 +8,7 @@
 tarn_event_t *tarn__event_create(tarn_event_kind_t kind) {
   tarn_event_t *e = tarn_calloc(1, sizeof(*e));
   if (e == NULL) {
-    tarn_log(TARN_LOG_ERROR, "out of memory: an event was dropped");
+    tarn_log(TARN_LOG_ERROR, "out of memory for an event");
     return NULL;
   }
   e->kind = kind;
@@ -21,6 +21,51 @@ void tarn__event_post(tarn_service_t *s, tarn_event_t *e) {
   *s->event_last = e;
   s->event_last = &e->next;
   uv_stop(s->loop);
+}
+
+/* ---- answers that there was no memory for ---- */
+
+void tarn__unsaid_add(tarn_service_t *s, uint64_t token, uint32_t msgid) {
+  pthread_mutex_lock(&s->out_mutex);
+  unsigned n = atomic_load(&s->unsaid_count);
+  if (n < TARN__UNSAID_MAX) {
+    s->unsaid[n] = (tarn_unsaid_t){token, msgid};
+    atomic_store(&s->unsaid_count, n + 1);
+  }
+  pthread_mutex_unlock(&s->out_mutex);
+  if (n >= TARN__UNSAID_MAX) { tarn_log(TARN_LOG_ERROR, "out of memory: an answer was dropped"); }
+  s->config.wake(s->config.user);
+}
+
+/* Takes one of that kind out. False: there is none. */
+static bool take_unsaid(tarn_service_t *s, bool to_lua, tarn_unsaid_t *out) {
+  bool found = false;
+  pthread_mutex_lock(&s->out_mutex);
+  unsigned n = atomic_load(&s->unsaid_count);
+  for (unsigned i = 0; i < n && !found; i++) {
+    if ((s->unsaid[i].token == 0) != to_lua) { continue; }
+    found = true;
+    *out = s->unsaid[i];
+    s->unsaid[i] = s->unsaid[n - 1];
+    atomic_store(&s->unsaid_count, n - 1);
+  }
+  pthread_mutex_unlock(&s->out_mutex);
+  return found;
+}
+
+void tarn__unsaid_say(tarn_service_t *s, bool to_lua) {
+  tarn_unsaid_t u;
+  tarn_error_t err;
+  unsigned most = atomic_load(&s->unsaid_count); /* what fails again waits for the next time */
+  for (unsigned i = 0; i < most && take_unsaid(s, to_lua, &u); i++) {
+    tarn_error_set(&err, TARN_ENOMEM, "process %u is out of memory for an answer", s->id);
+    tarn_conn_t *c = to_lua ? NULL : tarn_map_get(&s->conns, u.token);
+    if (to_lua) {
+      tarn__event_fail(s, u.msgid, s->id, &err);
+    } else if (c != NULL) {
+      tarn__send_error(s, c, u.msgid, &err);
+    }
+  }
 }
 
 void tarn_event_free(tarn_event_t *e) {
@@ -57,6 +102,7 @@ static void resume_all(tarn_service_t *s) {
 }
 
 tarn_event_t *tarn_service_take_events(tarn_service_t *s) {
+  if (atomic_load(&s->unsaid_count) > 0) { tarn__unsaid_say(s, true); }
   tarn_event_t *first = s->event_first;
   s->takes++;
   if (s->paused > 0) { resume_all(s); }
@@ -102,7 +148,10 @@ int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out) {
 
 void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err) {
   tarn_event_t *e = tarn__event_create(TARN_EVENT_RESPONSE);
-  if (e == NULL) { return; }
+  if (e == NULL) {
+    tarn__unsaid_add(s, 0, msgid);
+    return;
+  }
   tarn_buf_t b;
   tarn_buf_init(&b, 4096);
   if (tarn__error_image(err, pid, &b) == 0) { e->bytes = tarn_buf_detach(&b, &e->size); }

@@ -164,6 +164,7 @@ static void post_response(tarn_service_t *s, const tarn_conn_t *c, const frame_t
   if (e == NULL) {
     if (value != NULL) { tarn_value_release(value); }
     tarn_service_unguard(s, guard);
+    tarn__unsaid_add(s, 0, (uint32_t)f->msgid);
     return;
   }
   e->service = s;

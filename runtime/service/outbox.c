@@ -139,6 +139,7 @@ void tarn_service_flush(tarn_service_t *s) {
     do_one(s, o);
     free_out(s, o);
   }
+  if (atomic_load(&s->unsaid_count) > 0) { tarn__unsaid_say(s, false); }
   tarn__refs_flush(s);
   if (s->net != NULL) {
     tarn_net_flush(s->net);
@@ -216,6 +217,8 @@ int tarn_service_reply(tarn_service_t *s, uint64_t token, uint32_t msgid, bool o
     o->msgid = msgid;
     o->ok = ok;
     o->foreign = foreign;
+  } else {
+    tarn__unsaid_add(s, token, msgid);
   }
   return push_message(s, o, "", payload);
 }

@@ -89,6 +89,13 @@ typedef struct tarn_out {
   tarn_child_t *child;
 } tarn_out_t;
 
+/* Answers for which there was no memory, so that nobody waits for them for ever; without memory, too. */
+#define TARN__UNSAID_MAX 128u
+typedef struct tarn_unsaid {
+  uint64_t token; /* of the connection on which the answer was to go; 0: it was to go to Lua */
+  uint32_t msgid;
+} tarn_unsaid_t;
+
 struct tarn_service {
   tarn_service_config_t config;
   uv_loop_t *loop;
@@ -135,6 +142,8 @@ struct tarn_service {
   atomic_uint_fast64_t mapped_in_bytes, mapped_in_count;
   tarn_map_t congested; /* pid -> not null: too much is queued to it. Under out_mutex */
   atomic_uint congested_count;
+  tarn_unsaid_t unsaid[TARN__UNSAID_MAX]; /* under out_mutex */
+  atomic_uint unsaid_count;
   struct tarn_offer *offers; /* owned; under offers_mutex */
   pthread_mutex_t offers_mutex;
 };
@@ -144,6 +153,10 @@ tarn_event_t *tarn__event_create(tarn_event_kind_t kind); /* null: out of memory
 void tarn__event_post(tarn_service_t *s, tarn_event_t *e);
 /* A response that is an error, made here; pid: the process that the error is about. */
 void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err);
+/* [any] There is no memory for this answer: say so when there is. token 0: to Lua. */
+void tarn__unsaid_add(tarn_service_t *s, uint64_t token, uint32_t msgid);
+void tarn__unsaid_say(tarn_service_t *s, bool to_lua);
+
 /* [any] The image of an error, as every process sends it: {kind, message, pid, needed, available, path}. */
 int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out);
 

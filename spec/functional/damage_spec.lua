@@ -116,7 +116,8 @@ describe("a saved file that is mapped", function()
         assert(tarn.poolget(file)[1] == "other")
         assert(view[100000] == 100000)
       end
-      tarn.fetch(tarn.async(look)) -- a task of its own leaves nothing on this stack
+      tarn.fetch(tarn.async(look)) -- in a task of its own, whose stack is then used for something else
+      tarn.fetch(tarn.async(function() return select("#", unpack({}, 1, 200)) end))
       collectgarbage()
       collectgarbage()
       tarn.sleep(0)

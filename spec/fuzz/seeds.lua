@@ -28,6 +28,10 @@ local values = {
   slice = tarn.array("uint8_t", 100):slice(10, 90),
   strings = tarn.strings { "a", nil, "ccc", "", n = 5 },
   dense = tarn.strings { "one", "two" },
+  bits = { tarn.bits { true, false, true }, tarn.bits(20) },
+  nullable = tarn.nullable(tarn.array("int32_t", { 1, 2, 3 }), tarn.bits { true, false, true }),
+  pooled = tarn.pooled { "x", "y", "x", nil, n = 5 },
+  columns = tarn.table { columns = { { "id", tarn.array("int32_t", { 1, 2 }) }, { "name", tarn.strings { "a", "b" } } }, key = { "id" } },
   typed = { setmetatable({ x = 1, y = { 2 } }, Point), setmetatable({ x = tarn.array("int8_t", 3), y = "s" }, Point) },
 }
 

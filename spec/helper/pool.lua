@@ -142,6 +142,7 @@ end
 
 --- Ends it; every block and value must have been let go. True sums are part of every spec.
 function Pool:close()
+  if not self.pool then return end -- a spec that failed in it, and whose end calls it again
   self:check()
   C.tarn_pool_boundary(self.pool)
   C.tarn_pool_clear(self.pool)
@@ -153,6 +154,7 @@ function Pool:close()
     ffi.C.usleep(1000)
   end
   C.tarn_pool_destroy(self.pool)
+  self.pool = nil
   for i, n in ipairs(left) do assert(n == 0, "figure " .. i .. " is " .. n .. " at the end") end
   os.remove((self.dir:gsub("/deeper$", "")))
 end

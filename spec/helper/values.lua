@@ -1,8 +1,12 @@
 -- Generated values: everything that a plain value may be, nested in everything, shared and cyclic; comparing two of them; and one text for
 -- equal ones, whoever makes it.
 local array = require "tarn.array"
+local bits = require "tarn.bits"
 local ffi = require "ffi"
+local nullable = require "tarn.nullable"
+local pooled = require "tarn.pooled"
 local strings = require "tarn.strings"
+local tabular = require "tarn.table"
 local istype = ffi.istype
 
 local M = {}
@@ -51,11 +55,46 @@ local function typed_array(random)
   return random(4) == 1 and #a > 2 and a:slice(2, #a - 1) or a
 end
 
-local function column(random)
-  local list, n = {}, random(0, 10)
+local function strings_of(random, n)
+  local list = { n = n }
   for i = 1, n do list[i] = random(4) > 1 and text(random) or nil end
-  list.n = n
   return strings(list)
+end
+
+local function bits_of(random, n)
+  local b = bits(n)
+  for i = 1, n do b[i] = random() < 0.5 end
+  return b
+end
+
+local columns = {
+  strings_of,
+  bits_of,
+  function(random, n)
+    local list = { n = n }
+    for i = 1, n do list[i] = random(3) > 1 and "pool" .. random(3) or nil end
+    return pooled(list)
+  end,
+  function(random, n)
+    local a = array("int32_t", n)
+    for i = 1, n do a[i] = random(-1000, 1000) end
+    return nullable(a, bits_of(random, n))
+  end,
+  function(random, n)
+    local a = array("double", n)
+    for i = 1, n do a[i] = random() end
+    return a
+  end,
+}
+
+local function column(random) return columns[random(#columns)](random, random(0, 12)) end
+
+local function table_of_columns(random)
+  local n, list = random(0, 6), {}
+  for i = 1, random(1, 4) do list[i] = { "column " .. i, columns[random(#columns)](random, n) } end
+  list[#list + 1] = { "id", array("int32_t", n) }
+  for i = 1, n do list[#list][2][i] = i end
+  return tabular { columns = list, key = random() < 0.5 and { "id" } or nil }
 end
 
 local function name(random) return ({ string.format, math, string, M.Class })[random(4)] end
@@ -112,7 +151,7 @@ function M.generator(random, opts)
       return v
     end
     if choice == 11 then return typed_array(random) end
-    if choice == 12 then return column(random) end
+    if choice == 12 then return random(5) == 1 and table_of_columns(random) or column(random) end
     if choice == 13 then return name(random) end
     if choice == 14 then return met[random(#met)] end
     if choice == 15 and opts.functions then return closure(depth) end
@@ -165,7 +204,7 @@ function same(a, b, seen)
   if type(a) == "number" then return a ~= a and b ~= b or a == b and 1 / a == 1 / b end
   if type(a) == "cdata" then
     if tostring(ffi.typeof(a)) ~= tostring(ffi.typeof(b)) then return false end
-    if not (array.is(a) or strings.is(a)) then return a == b end
+    if istype(int64, a) or istype(uint64, a) then return a == b end
     return M.text(a) == M.text(b)
   end
   return a == b
@@ -185,27 +224,52 @@ local function number_text(v)
   return "d" .. hex(ffi.string(ffi.new("double[1]", v), 8):reverse())
 end
 
-local function array_text(a)
-  local values = {}
-  for i = 1, #a do values[i] = number_text(a[i]) end
-  local description = tostring(a)
-  local shape = a.shape and #a.shape > 1 and table.concat(a.shape, "x") or ""
-  return ("A%s[%s](%s)"):format(description:match("^array of (%S+)"), shape, table.concat(values, ","))
+local function element_text(v)
+  if v == nil then return "nil" end
+  return type(v) == "string" and "s" .. hex(v) or number_text(v)
 end
 
-local function column_text(s)
-  local values = {}
-  for i = 1, #s do values[i] = s[i] and "s" .. hex(s[i]) or "nil" end
-  return ("S(%s)"):format(table.concat(values, ","))
+local function elements_text(column_)
+  local list = {}
+  for i = 1, #column_ do list[i] = element_text(column_[i]) end
+  return "(" .. table.concat(list, ",") .. ")"
 end
+
+local function array_text(a)
+  local shape = a.shape and #a.shape > 1 and table.concat(a.shape, "x") or ""
+  return ("A%s[%s]%s"):format(tostring(a):match("^array of (%S+)"), shape, elements_text(a))
+end
+
+local function hex_list(names)
+  local list = {}
+  for i, name_ in ipairs(names) do list[i] = hex(name_) end
+  return table.concat(list, ",")
+end
+
+local function columns_text(t)
+  local names, list, key = tabular._parts(t)
+  local parts = {}
+  for i, name_ in ipairs(names) do parts[i] = hex(name_) .. elements_text(list[i]) end
+  return ("C[%s](%s)"):format(hex_list(key), table.concat(parts, ","))
+end
+
+local kinds = {
+  { array.is, array_text },
+  { tabular.is, columns_text },
+  { strings.is, function(x) return "strings" .. elements_text(x) end },
+  { bits.is, function(x) return "bits" .. elements_text(x) end },
+  { pooled.is, function(x) return "pooled" .. elements_text(x) end },
+  { nullable.is, function(x) return "nullable" .. elements_text(x) end },
+}
 
 local value_text
 
 local function object_text(x, seen)
   if seen[x] then return "#" .. seen[x] end
   seen[x], seen.count = seen.count, seen.count + 1
-  if array.is(x) then return array_text(x) end
-  if strings.is(x) then return column_text(x) end
+  for _, kind in ipairs(kinds) do
+    if kind[1](x) then return kind[2](x) end
+  end
   local keys, by_text = {}, {}
   for k in next, x do
     local key = value_text(k, seen)

@@ -175,20 +175,48 @@ const TYPES = {
     const dims = shape.kind === "bool" ? "" : shape.entries.map((e) => e[1].v).join("x");
     return { kind: "array", type, dims, values };
   },
+  bits(s) {
+    const n = s.token().v;
+    const first = s.token().v;
+    const block = s.block();
+    const values = [];
+    for (let i = first; i < first + n; i++) values.push(((block[i >> 3] >> (i & 7)) & 1) === 1);
+    return { kind: "bits", values };
+  },
   strings(s) {
     const n = s.token().v;
-    const wide = s.token().v;
-    const some = s.token().v;
+    const width = s.token().v;
+    const from = s.token().v;
+    const blobAt = s.token().v;
+    const blobSize = s.token().v;
+    const there = s.value();
     const offsets = s.block();
-    const blob = s.block();
-    const there = some ? s.block() : null;
-    const offset = (i) => (wide ? Number(offsets.readBigUInt64LE(8 * i)) : offsets.readUInt32LE(4 * i));
+    const blob = s.block().subarray(blobAt, blobAt + blobSize);
+    const offset = (i) => (width === 8 ? Number(offsets.readBigUInt64LE(from + 8 * i)) : offsets.readUInt32LE(from + 4 * i));
     const values = [];
     for (let i = 0; i < n; i++) {
-      const missing = there && !((there[i >> 3] >> (i & 7)) & 1);
-      values.push(missing ? null : blob.subarray(offset(i), offset(i + 1)));
+      const is = there.kind === "nil" || there.values[i];
+      values.push(is ? { kind: "string", v: blob.subarray(offset(i), offset(i + 1)) } : null);
     }
     return { kind: "strings", values };
+  },
+  nullable(s) {
+    const inner = s.value();
+    const there = s.value();
+    return { kind: "nullable", values: inner.values.map((v, i) => (there.values[i] ? v : null)) };
+  },
+  pooled(s) {
+    const codes = s.value();
+    const distinct = s.value();
+    const there = s.value();
+    const at = (code, i) => (there.kind === "nil" || there.values[i] ? distinct.values[code] : null);
+    return { kind: "pooled", values: codes.values.map(at) };
+  },
+  table(s) {
+    const list = (t) => t.entries.map((e) => e[1].v.toString());
+    const names = list(s.value());
+    const key = list(s.value());
+    return { kind: "columns", names, key, columns: names.map(() => s.value()) };
   },
 };
 
@@ -253,6 +281,14 @@ function numberText(v) {
   return "d" + b.toString("hex");
 }
 
+function elementText(v) {
+  if (v === null) return "nil";
+  if (typeof v === "boolean") return String(v);
+  return typeof v === "object" ? "s" + v.v.toString("hex") : numberText(v);
+}
+
+const elementsText = (x) => `(${x.values.map(elementText).join(",")})`;
+
 function text(x, seen) {
   switch (x.kind) {
     case "nil": return "nil";
@@ -265,10 +301,12 @@ function text(x, seen) {
   }
   if (seen.has(x)) return "#" + seen.get(x);
   seen.set(x, seen.size);
-  if (x.kind === "array") {
-    return `A${x.type}[${x.dims}](${x.values.map((v) => (typeof v === "boolean" ? String(v) : numberText(v))).join(",")})`;
+  if (x.kind === "array") return `A${x.type}[${x.dims}]${elementsText(x)}`;
+  if (x.kind === "columns") {
+    const columns = x.columns.map((c, i) => Buffer.from(x.names[i]).toString("hex") + elementsText(c));
+    return `C[${x.key.map((k) => Buffer.from(k).toString("hex")).join(",")}](${columns.join(",")})`;
   }
-  if (x.kind === "strings") return `S(${x.values.map((v) => (v ? "s" + v.toString("hex") : "nil")).join(",")})`;
+  if (x.values) return x.kind + elementsText(x);
   const entries = x.entries.filter((e) => e[1].kind !== "nil").map((e) => [text(e[0], seen), e[1]]);
   entries.sort((a, b) => (a[0] < b[0] ? -1 : 1));
   return `T${x.metatable || ""}(${entries.map((e) => e[0] + "=" + text(e[1], seen)).join(",")})`;

@@ -19,12 +19,18 @@ local SCRIPT = [[
   local structs = tarn.array("struct { double x; int32_t k; }", N)
 
   local util, vmdef = require "jit.util", require "jit.vmdef"
-  local blamed = {}
+  local blamed, aside = {}, {}
   -- A trace that begins in an unlucky place (a function that is about to return) is begun anew elsewhere; what counts is what can never be
-  -- compiled, and a trace that ends at a call of a C function.
+  -- compiled, and a trace that ends at a call of a C function. One that begins in a function of the columns, and not in a loop here, is
+  -- of what is called once a column.
   local function look(what, trace, func, pc, code)
     local info = what ~= "flush" and util.funcinfo(func, pc) or {}
-    if what == "stop" and util.traceinfo(trace).linktype == "stitch" then
+    if what == "start" then
+      local root = code == nil
+      aside[trace] = root and not tostring(info.loc):find("^driver%.lua")
+    elseif aside[trace] then
+      return
+    elseif what == "stop" and util.traceinfo(trace).linktype == "stitch" then
       blamed["a call of a C function that is not compiled"] = true
     elseif what == "abort" then
       local problem = vmdef.traceerr[code]

@@ -47,7 +47,7 @@ local function ours(id, in_flight)
   return count / (peer.now() - start)
 end
 
-case.run("calls", "calls of a function that does next to nothing, on another process", function(c)
+case.run("call", "calls of a function that does next to nothing, on another process", function(c)
   local id = tarn.addprocs(1)[1]
   local escript = erlang.script(ERLANG)
   for _, in_flight in ipairs { 1, IN_FLIGHT } do

@@ -1,0 +1,44 @@
+-- 64 bytes of another process's, one get after the other: tarn.poolget, Redis's GET over TCP, and an echo of libuv alone. With both ends on
+-- one CPU, where nothing has to wake another CPU up, and with a CPU each.
+local case = require "bench.lib.case"
+local peer = require "bench.lib.peer"
+local redis = require "bench.lib.redis"
+local tarn = require "tarn"
+local uv = require "luv"
+
+local SECONDS, SIZE = 1, 64
+
+local function gets_per_second(ref, expected)
+  local start, count, took = peer.now(), 0
+  repeat
+    for _ = 1, 100 do
+      if tarn.poolget(ref) ~= expected then error("what was got is not what was set", 0) end
+    end
+    count = count + 100
+    took = peer.now() - start
+  until took >= SECONDS
+  return count / took
+end
+
+case.run("rtt", "64 bytes from another process, one get after the other", function(c)
+  local id = tarn.addprocs(1)[1]
+  local pid = tarn.remotecall_fetch(id, uv.os_getpid)
+  local value = ("x"):rep(SIZE)
+  local ref = tarn.poolset(value, id)
+  local last = #uv.cpu_info() - 1
+  for _, row in ipairs { { "both ends on one CPU", "0", "0" }, { "a CPU each", "0", tostring(last) } } do
+    local name, here, there = row[1], row[2], row[3]
+    peer.pin(uv.os_getpid(), here)
+    peer.pin(pid, there)
+    local echo, port = peer.compile("echo", "libuv"), peer.port()
+    peer.start({ echo, "serve", port }, peer.accepts(port), { cpus = there })
+    c:compare {
+      name = name, unit = "gets/s", ours = function() return gets_per_second(ref, value) end,
+      theirs = {
+        { "Redis, TCP", redis.client((redis.start(true, there)), "get", { seconds = SECONDS, size = SIZE }, here), aim = 1 },
+        { "libuv echo", function() return peer.figure({ echo, "ask", port, SECONDS, SIZE }, { cpus = here }) end, aim = 0.75 },
+      },
+    }
+  end
+  peer.pin(uv.os_getpid(), "0-" .. last)
+end)
