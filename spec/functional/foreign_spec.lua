@@ -72,6 +72,35 @@ describe("a foreign client", function()
     assert.equal(0, driver:wait(10).code)
   end)
 
+  it("holds what it has set, and what it has been given, until its connection closes", function()
+    local driver, address, secret = start_driver()
+    local fd, other = posix.connect(address), posix.connect(address)
+    for _, c in ipairs { fd, other } do ask(c, 1, "auth.secret", secret) end
+    local function objects()
+      ask(other, 2, "eval", "collectgarbage() collectgarbage()")
+      local _, stats = ask(other, 3, "pool.stats")
+      return stats.objects
+    end
+    local _, set = ask(fd, 2, "pool.set", { 1 })
+    local _, given = ask(fd, 3, "eval", "return tarn.poolset({ 2 })")
+    assert.equal("string", type(given))
+    assert.equal(3, objects()) -- and the driver's own
+    assert.same({ nil, { 1 } }, { ask(other, 4, "pool.get", set) })
+    assert.same({ nil, { 2 } }, { ask(other, 5, "pool.get", given) })
+    for i = 1, 50 do
+      local _, key = ask(fd, 10 + i, "pool.set", i)
+      ask(fd, 100 + i, "pool.delete", key)
+    end
+    assert.equal(3, objects())
+    posix.close(fd)
+    local deadline = posix.now() + 5 * process.patience
+    while objects() > 1 and posix.now() < deadline do end
+    assert.equal(1, objects())
+    posix.close(other)
+    driver:close_stdin()
+    assert.equal(0, driver:wait(10).code)
+  end)
+
   it("with a wrong secret gets an error and is closed; the secret file is private and goes away at the end", function()
     local driver, address, _, _, secret_file = start_driver()
     local fd = posix.connect(address)

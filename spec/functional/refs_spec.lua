@@ -334,6 +334,24 @@ describe("when a process is lost", function()
     end
   end)
 
+  it("a reference that it has sent is kept though its owner hears of the loss before it hears of the receiver", function()
+    with(3, function(ids)
+      local owner, sender, receiver = unpack(ids)
+      local owner_pid, sender_pid = os_pid_of(owner), os_pid_of(sender)
+      tarn.remotecall_fetch(sender, function(o) _G.mine = tarn.poolset("survives", o) end, owner)
+      tarn.remotecall_fetch(sender, refs.collect_here)
+      ffi.C.kill(owner_pid, SIGSTOP) -- the receiver has no connection to it, and gets none
+      tarn.remotecall_fetch(sender, function(r, k) tarn.remotecall_fetch(r, k, "x", _G.mine) end, receiver, keep)
+      kill(sender, sender_pid)
+      ffi.C.kill(owner_pid, SIGCONT)
+      assert.equal("survives", tarn.remotecall_fetch(receiver, kept_value, "x"))
+      refs.collect()
+      assert.equal("survives", tarn.remotecall_fetch(receiver, kept_value, "x"))
+      tarn.remotecall_fetch(receiver, forget, "x")
+      assert.is_true(refs.becomes(owner, 0))
+    end)
+  end)
+
   it("one that is stopped while it should say what it has got keeps the object alive until it goes on", function()
     with(3, function(ids)
       local owner, sender, receiver = unpack(ids)
@@ -406,6 +424,65 @@ describe("many references", function()
       collectgarbage()
       collectgarbage()
       assert.is_true(cluster.becomes(function() return refs.objects(ids[1]) == 0 end, 5)) -- nobody asks that worker to collect
+    end)
+  end)
+end)
+
+-- In a worker: shut down its connections to the process that listens on that port.
+local function cut(port)
+  local f = require "ffi"
+  pcall(f.cdef, [[
+    struct spec_sockaddr { uint16_t family; uint8_t port[2]; uint8_t rest[124]; };
+    int getpeername(int fd, struct spec_sockaddr *address, uint32_t *length);
+    int shutdown(int fd, int how);
+  ]])
+  local address, length, count = f.new("struct spec_sockaddr"), f.new("uint32_t[1]"), 0
+  for fd = 3, 100 do
+    length[0] = 128
+    if f.C.getpeername(fd, address, length) == 0 and address.port[0] * 256 + address.port[1] == port then
+      f.C.shutdown(fd, 2)
+      count = count + 1
+    end
+  end
+  return count
+end
+
+describe("when a connection breaks and both ends live", function()
+  it("references stay right, and nothing is left in the end", function()
+    with(3, function(ids)
+      local ports = {}
+      for _, id in ipairs(ids) do ports[id] = tonumber(tarn.remotecall_fetch(id, tarn.address):match(":(%d+)$")) end
+      local cuts, passed = 0, 0
+      for round = 1, 25 do
+        local owner, a, b = ids[round % 3 + 1], ids[(round + 1) % 3 + 1], ids[(round + 2) % 3 + 1]
+        local name = "r" .. round
+        tarn.remotecall_fetch(a, keep, name, tarn.poolset(name, owner))
+        local passing = tarn.async(function()
+          for _ = 1, 5 do
+            tarn.remotecall_fetch(a, function(to, n, k) tarn.remotecall_fetch(to, k, n, _G.kept[n]) end, b, name, keep)
+            passed = passed + 1
+          end
+        end)
+        tarn.sleep(0.0005 * (round % 4))
+        for _, from in ipairs(ids) do cuts = cuts + tarn.remotecall_fetch(from, cut, ports[({ owner, b })[round % 2 + 1]]) end
+        local ok, e = pcall(passing.fetch, passing, 10)
+        assert.is_true(ok or tarn.iserror(e, "WorkerLost"), tostring(e)) -- whoever waited is told
+        tarn.remotecall_fetch(a, forget, name)
+        refs.collect()
+        local has = tarn.remotecall_fetch(b, function(n) return _G.kept and _G.kept[n] ~= nil end, name)
+        -- A get over a connection that has just been cut may say so; the object must be there.
+        if has then
+          local good, value
+          assert.is_true(cluster.becomes(function()
+            good, value = pcall(tarn.remotecall_fetch, b, kept_value, name)
+            return good or not tarn.iserror(value, "WorkerLost")
+          end))
+          assert.equal(name, value)
+        end
+        if round % 2 == 0 then tarn.remotecall_fetch(b, function() _G.kept = nil end) end
+      end
+      assert.is_true(cuts > 10 and passed > 10)
+      for _, id in ipairs(ids) do tarn.remotecall_fetch(id, function() _G.kept = nil end) end
     end)
   end)
 end)

@@ -16,6 +16,8 @@ local function full_collection()
   collectgarbage()
 end
 
+M.collect_here = full_collection
+
 -- Collect the garbage of those processes (default: all).
 function M.collect(pids)
   for _, pid in ipairs(pids or tarn.procs()) do at(pid, full_collection) end
