@@ -25,7 +25,8 @@ enum {
       -14, /* beyond a bound of size, depth or count      -> ArgumentError / ProtocolError */
   TARN_ENEEDLUA = -15, /* only the Lua thread can do it (never reaches users) */
   TARN_EREMOTE = -16,  /* an error of a job's own                     -> RemoteError */
-  TARN_EMOVED = -17    /* the object is at process `needed` since its move `available` (never reaches users) */
+  TARN_EMOVED =
+      -17 /* the object is at process `needed` since its move `available` (never reaches users) */
 };
 
 #define TARN_ERROR_TEXT 384
