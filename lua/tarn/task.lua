@@ -113,6 +113,7 @@ local function body()
     scrub()
   end
 end
+jit.off(body)
 
 -- Resume t, whose answer is (ok, values...); for a new one these are fn and its arguments.
 local function run(t, ...)

@@ -196,6 +196,12 @@ tarn_place_t tarn__place_told(uint32_t origin, uint64_t id, const tarn__numbers_
   return (tarn_place_t){origin, 0};
 }
 
+/* See that h is registered with its owner, soon. */
+static int ask_for(tarn_service_t *s, tarn__held_t *h) {
+  if (h->asked == TARN__TO_ASK) { tarn__held_queue(s, h); }
+  return h->asked == TARN__TO_ASK && !h->queued ? TARN_ENOMEM : 0;
+}
+
 static int pin_ref(void *user, const tarn_image_ref_t *ref) {
   fill_t *f = user;
   tarn__held_t *h = tarn__held_find(f->s, ref->owner, ref->id);
@@ -207,8 +213,7 @@ static int pin_ref(void *user, const tarn_image_ref_t *ref) {
   }
   h->pins++;
   f->guard->held[f->guard->count++] = h;
-  if (h->asked == TARN__TO_ASK) { tarn__held_queue(f->s, h); }
-  return 0;
+  return ask_for(f->s, h); /* not asked for, it would not be protected */
 }
 
 int tarn__guard_create(tarn_service_t *s, const uint8_t *front, size_t size,
@@ -285,10 +290,11 @@ void tarn_service_unguard(tarn_service_t *s, tarn_guard_t *guard) {
 tarn_held_t *tarn_service_ref_open(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t at) {
   tarn__refs_lock(s);
   tarn__held_t *h = tarn__held_get(s, origin, id, at);
-  if (h != NULL) {
-    h->uds++;
-    if (h->asked == TARN__TO_ASK) { tarn__held_queue(s, h); }
+  if (h != NULL && ask_for(s, h) != 0) {
+    tarn__held_check(s, h);
+    h = NULL;
   }
+  if (h != NULL) { h->uds++; }
   tarn__refs_unlock(s);
   return h;
 }

@@ -17,14 +17,19 @@ static void each_object(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r
   }
 }
 
+/* [locked] There is no memory to note that p holds h: then it is held for good, rather than freed too soon. */
+static void cannot_note(const tarn__party_t *p, tarn__held_t *h) {
+  h->pins++;
+  tarn_log(TARN_LOG_ERROR, "out of memory for a holder, process %u: object %u:%llu stays", p->pid,
+           h->origin, (unsigned long long)h->id);
+}
+
 /* [locked] h was ours, and p may think that it still is: it is told where it is, and h stays until it has understood. */
 static void tell_moved(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
   int rc = tarn__holder_add(h, p->pid) | tarn__numbers_add(&p->moved, atomic_load(&h->at)) |
            tarn__numbers_add(&p->moved, h->origin) | tarn__numbers_add(&p->moved, h->id) |
            tarn__numbers_add(&p->moved, h->moves);
-  if (rc != 0) {
-    tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move", p->pid);
-  }
+  if (rc != 0) { cannot_note(p, h); }
   tarn__party_busy(s, p);
 }
 
@@ -33,7 +38,7 @@ static void holds(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
   if (atomic_load(&h->at) != s->id) {
     tell_moved(s, p, h);
   } else if (tarn__holder_add(h, p->pid) != 0) {
-    tarn_log(TARN_LOG_ERROR, "out of memory: process %u cannot be noted as a holder", p->pid);
+    cannot_note(p, h);
   }
 }
 
@@ -208,14 +213,16 @@ static void check_fence(tarn_service_t *s) {
 static void begin_fence(tarn_service_t *s) {
   size_t cursor = 0;
   uint64_t id = 0;
+  bool all = true;
   s->refs.fence_round++;
-  s->refs.fencing = true;
   for (tarn_member_t *m; (m = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
     tarn__party_t *p = m->id != s->id ? tarn__party(s, m->id) : NULL;
+    all &= p != NULL || m->id == s->id;
     if (p == NULL || p->lost) { continue; }
     p->fence_due = p->fence_waits = true;
     tarn__party_busy(s, p);
   }
+  s->refs.fencing = all; /* no memory: the lost are struck after the next loss */
   check_fence(s);
 }
 

@@ -72,8 +72,9 @@ static void send_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, i
     tarn__send_notice(s, c, method, b);
     return;
   }
-  tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of references", c->pid);
   tarn_buf_release(b);
+  tarn_peer_close(c->peer,
+                  NULL); /* as tarn__send_notice does: it would live on with a wrong picture */
 }
 
 static void send_numbers(tarn_service_t *s, tarn_conn_t *c, const char *method,

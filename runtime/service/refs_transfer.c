@@ -54,19 +54,19 @@ int tarn__say_wait(tarn__say_t *say, tarn_list_t *list, uint64_t number) {
   return 0;
 }
 
-/* The number of the refs.hold that registers h; 0: it is registered, or its owner is lost. */
-static uint64_t hold_of(tarn_service_t *s, const tarn__held_t *h, tarn__party_t **owner) {
-  if (atomic_load(&h->at) == s->id || h->asked == 0) { return 0; }
-  tarn__party_t *p = tarn__party(s, atomic_load(&h->at));
-  *owner = p;
-  if (p == NULL || p->lost) { return 0; }
-  if (h->asked == TARN__TO_ASK) { return p->hold_number + 1; } /* the next that leaves */
-  return h->asked > p->held_number ? h->asked : 0;
+/* The number of the refs.hold that registers h; 0: it is registered. */
+static uint64_t hold_of(const tarn__held_t *h, const tarn__party_t *owner) {
+  if (h->asked == 0 || owner->lost) { return 0; }
+  if (h->asked == TARN__TO_ASK) { return owner->hold_number + 1; } /* the next that leaves */
+  return h->asked > owner->held_number ? h->asked : 0;
 }
 
 int tarn__say_wait_held(tarn_service_t *s, tarn__say_t *say, const tarn__held_t *h) {
-  tarn__party_t *owner = NULL;
-  uint64_t number = hold_of(s, h, &owner);
+  uint32_t at = tarn_service_ref_owner(h);
+  if (at == s->id) { return 0; }
+  tarn__party_t *owner = tarn__party(s, at);
+  if (owner == NULL) { return TARN_ENOMEM; }
+  uint64_t number = hold_of(h, owner);
   return number == 0 ? 0 : tarn__say_wait(say, &owner->waiting, number);
 }
 
