@@ -33,7 +33,9 @@ static void holds(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
   if (atomic_load(&h->at) != s->id) {
     tell_moved(s, p, h);
   } else if (tarn__holder_add(h, p->pid) != 0) {
-    tarn_log(TARN_LOG_ERROR, "out of memory: process %u cannot be noted as a holder", p->pid);
+    h->pins++; /* for good: it takes room, but is not lost to who holds it */
+    tarn_log(TARN_LOG_ERROR,
+             "out of memory: process %u cannot be noted as a holder; what it holds stays", p->pid);
   }
 }
 
