@@ -13,6 +13,7 @@ local function os_pid()
 end
 
 local function with(n, fn)
+  refs.begin()
   cluster.with(n, function(ids)
     fn(ids)
     local live = {}

@@ -17,6 +17,7 @@ end
 local function look(name) return _G.kept[name].owner, _G.kept[name]:key(), _G.kept[name]:get() end
 
 local function with(n, fn)
+  refs.begin()
   cluster.with(n, function(ids)
     fn(ids)
     local live = {}

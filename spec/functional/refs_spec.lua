@@ -34,6 +34,7 @@ local function forget(name) _G.kept[name] = nil end
 local function kept_value(name) return _G.kept[name]:get() end
 
 local function with(n, fn, opts)
+  refs.begin()
   cluster.with(n, function(ids)
     fn(ids)
     local live = {}
