@@ -24,6 +24,7 @@ void tarn__packs_clear(tarn_pool_t *pool) { tarn_map_clear(&pool->packs.by_numbe
 
 /* Into its class, at the end: those that could not be emptied come last. */
 static void classify(tarn_pool_t *pool, tarn__pack_t *pack) {
+  if (pack->moving) { return; } /* it is in none */
   uint64_t fill = pack->live_bytes * TARN__PACK_FILLS / pack->size;
   tarn_list_remove(&pack->link);
   tarn_list_push_back(&pool->packs.by_fill[fill < TARN__PACK_FILLS ? fill : TARN__PACK_FILLS - 1],
@@ -58,7 +59,7 @@ void tarn__pack_leave_locked(tarn_pool_t *pool, tarn__pack_t *pack, uint64_t siz
   if (--pack->live == 0) {
     pack_free(pool, pack);
   } else if (pack->number != 0 && size > 0) {
-    if (!pack->moving) { classify(pool, pack); }
+    classify(pool, pack);
     if (tarn__packs_due(pool)) { pthread_cond_signal(&pool->work); }
   }
 }
@@ -94,6 +95,7 @@ void tarn__record_join_locked(tarn_pool_t *pool, tarn__object_t *o, tarn__pack_t
   pack->live_bytes += size;
   pool->packs.live_bytes += size;
   pool->spilled += o->size;
+  classify(pool, pack);
 }
 
 void tarn__record_leave_locked(tarn_pool_t *pool, tarn__object_t *o) {
@@ -251,7 +253,7 @@ static int write_locked(tarn_pool_t *pool, tidy_t *t, tarn_error_t *err) {
     tarn__record_leave_locked(pool, o);
     tarn__record_join_locked(pool, o, pack, m->to);
   }
-  if (rc == 0) { classify(pool, pack); }
+  if (rc == 0) { pool->spill_written += pack->size; }
   tarn__pack_leave_locked(pool, pack, 0);
   return rc;
 }

@@ -180,6 +180,21 @@ describe("packs", function()
     end
   end)
 
+  it("are not written anew where all that they hold lives", function()
+    p = pool.new(4 * MiB)
+    local what, ids = { tag = 3, front = 4000 }, {}
+    for i = 1, 16000 do ids[i] = assert(p:set(what)) end -- 61 MiB
+    p:quiet()
+    local written = p:stats().spill_written_bytes
+    for i = 1, 8000 do -- half of them go, but for one in a hundred
+      if i % 100 ~= 0 then assert.equal(0, p:delete(ids[i])) end
+    end
+    p:quiet()
+    local moved = p:stats().spill_written_bytes - written
+    assert.is_true(moved > 0 and moved < 3 * MiB, ("%.1f MiB were written to move 0.3"):format(moved / MiB))
+    for i = 100, 16000, 100 do assert(p:has(ids[i], what)) end
+  end)
+
   it("are left alone where their bytes are not what was written, and a get says so", function()
     p = pool.new(4 * MiB)
     local ids, what = {}, { tag = 9, front = 4000 }
