@@ -145,6 +145,22 @@ int tarn_image_open(const uint8_t *bytes, uint64_t size, tarn_image_t *out, tarn
   return 0;
 }
 
+bool tarn_image_has_head(const uint8_t *bytes, uint64_t size) {
+  if (bytes == NULL || size < 4) { return false; }
+  switch (bytes[0]) {
+  case 0xc1: /* with blocks: the size of its head */
+    return size >= 12 && (bytes[8] | bytes[9] | bytes[10] | bytes[11]) != 0;
+  case 0xc7: /* extensions of one, two and four bytes of length, and of fixed ones */
+    return bytes[2] == TARN_EXT_HEADED;
+  case 0xc8:
+    return bytes[3] == TARN_EXT_HEADED;
+  case 0xc9:
+    return size > 5 && bytes[5] == TARN_EXT_HEADED;
+  default:
+    return bytes[0] >= 0xd4 && bytes[0] <= 0xd8 && bytes[1] == TARN_EXT_HEADED;
+  }
+}
+
 uint64_t tarn_image_block_size(const tarn_image_t *im, uint32_t index) {
   return index < im->block_count ? tarn__load64(im->block_sizes + 8 * (size_t)index) : 0;
 }

@@ -85,6 +85,10 @@ typedef struct tarn_image {
  * TARN_ECORRUPT with what is wrong and at which offset. */
 int tarn_image_open(const uint8_t *bytes, uint64_t size, tarn_image_t *out, tarn_error_t *err);
 
+/* A quick look at the first bytes (null allowed), for who deals with references: false for plain images, which most messages are. What
+ * it is true of may still be no image. */
+bool tarn_image_has_head(const uint8_t *bytes, uint64_t size);
+
 uint64_t tarn_image_block_size(const tarn_image_t *im, uint32_t index);
 /* Offset of a block from the start of the contiguous form. O(index): walk with tarn_image_align for all of them. */
 uint64_t tarn_image_block_offset(const tarn_image_t *im, uint32_t index);

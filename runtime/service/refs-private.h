@@ -150,7 +150,6 @@ void tarn__numbers_clear(tarn__numbers_t *n);
 void tarn__party_busy(struct tarn_service *s,
                       tarn__party_t *p);        /* [locked] there is something to send */
 void tarn__refs_settle(struct tarn_service *s); /* [any] delete what is doomed */
-bool tarn__guard_of_front(const uint8_t *front, size_t size); /* may it hold references? */
 /* [locked] A guard for the references of an image; null with 0 when it has none. moved: origin, id, owner, moves, ...; null allowed. TARN_ENOMEM. */
 int tarn__guard_create(struct tarn_service *s, const uint8_t *front, size_t size,
                        const tarn__numbers_t *moved, tarn__guard_t **out);

@@ -158,23 +158,6 @@ void tarn_service_settle_refs(tarn_service_t *s) { tarn__refs_settle(s); }
 
 /* ---- guards ---- */
 
-/* Plain images have no head, and most messages are such. */
-bool tarn__guard_of_front(const uint8_t *front, size_t size) {
-  if (front == NULL || size < 4) { return false; }
-  switch (front[0]) {
-  case 0xc1: /* with blocks: the size of its head */
-    return size >= 12 && (front[8] | front[9] | front[10] | front[11]) != 0;
-  case 0xc7: /* extensions of one, two and four bytes of length, and of fixed ones */
-    return front[2] == TARN_EXT_HEADED;
-  case 0xc8:
-    return front[3] == TARN_EXT_HEADED;
-  case 0xc9:
-    return size > 5 && front[5] == TARN_EXT_HEADED;
-  default:
-    return front[0] >= 0xd4 && front[0] <= 0xd8 && front[1] == TARN_EXT_HEADED;
-  }
-}
-
 static int count_ref(void *user, const tarn_image_ref_t *ref) {
   (void)ref;
   (*(uint32_t *)user)++;
@@ -220,7 +203,7 @@ int tarn__guard_create(tarn_service_t *s, const uint8_t *front, size_t size,
                        const tarn__numbers_t *moved, tarn__guard_t **out) {
   *out = NULL;
   tarn_image_t im;
-  if (!tarn__guard_of_front(front, size) || tarn_image_open(front, size, &im, NULL) != 0) {
+  if (!tarn_image_has_head(front, size) || tarn_image_open(front, size, &im, NULL) != 0) {
     return 0; /* who decodes it will say what is wrong */
   }
   uint32_t count = 0;
@@ -258,7 +241,7 @@ void tarn__guard_unpin(tarn_service_t *s, tarn__guard_t *g) {
 
 int tarn_service_guard(tarn_service_t *s, const uint8_t *front, size_t size, tarn_guard_t **out) {
   *out = NULL;
-  if (!tarn__guard_of_front(front, size)) { return 0; }
+  if (!tarn_image_has_head(front, size)) { return 0; }
   tarn__guard_t *g = NULL;
   tarn__refs_lock(s);
   int rc = tarn__guard_create(s, front, size, NULL, &g);

@@ -213,7 +213,7 @@ int tarn__refs_arrive(tarn_service_t *s, tarn_conn_t *c, const uint8_t *transfer
                       size_t transfer_size, const uint8_t *front, size_t size,
                       tarn_guard_t **guard) {
   *guard = NULL;
-  if (transfer == NULL && !tarn__guard_of_front(front, size)) { return 0; }
+  if (transfer == NULL && !tarn_image_has_head(front, size)) { return 0; }
   tarn__numbers_t moved = {0};
   uint64_t number = 0;
   tarn__guard_t *g = NULL;

@@ -105,6 +105,27 @@ describe("an image", function()
   end)
 end)
 
+describe("a look at an image's first bytes", function()
+  pcall(ffi.cdef, "bool tarn_image_has_head(const uint8_t *bytes, uint64_t size);")
+  local function headed(s) return C.tarn_image_has_head(bytes.exact(s), #s) end
+  local encode = require("tarn.core").encode
+
+  it("tells whether it has a head, of every size", function()
+    local text = ("x"):rep(70000)
+    for _, plain in ipairs { 1, true, text, { 1, 2, 3 }, { text } } do assert.is_false(headed(encode(plain))) end
+    local ref = tarn.poolset("an object")
+    for _, more in ipairs { 1, ("x"):rep(200), text } do assert.is_true(headed(encode { ref, more })) end
+    assert.is_true(headed(encode { ref, tarn.array("double", 3) }))
+    tarn.pooldelete(ref)
+  end)
+
+  it("goes no further than they do", function()
+    assert.is_false(C.tarn_image_has_head(nil, 0))
+    local whole = encode(tarn.array("double", 3))
+    for size = 0, 11 do assert.is_false(headed(whole:sub(1, size))) end
+  end)
+end)
+
 describe("damaged images", function()
   for name, value in pairs(image.samples) do
     it("are refused or consistent, every byte changed to every value: " .. name, function()
