@@ -17,12 +17,6 @@ local function generator(seed)
   end
 end
 
-local function os_pid()
-  local f = require "ffi"
-  pcall(f.cdef, "int getpid(void);")
-  return f.C.getpid()
-end
-
 -- What workers do. Each holds references in kept, by name; a value says whose it is, and may hold references of others.
 local W = {}
 
@@ -73,7 +67,7 @@ local function run(seed)
   local random = generator(seed)
   local ids = tarn.addprocs(WORKERS)
   local pids, lost, problems = {}, {}, {}
-  for _, id in ipairs(ids) do pids[id] = tarn.remotecall_fetch(id, os_pid) end
+  for _, id in ipairs(ids) do pids[id] = cluster.os_pid(id) end
   local names = {}
   local function some_name() return names[random(math.max(#names, 1))] or "none" end
 

@@ -4,23 +4,8 @@ local core = require "tarn.core"
 local cluster = require "spec.helper.cluster"
 local process = require "spec.helper.process"
 local refs = require "spec.helper.refs"
+local with = refs.with
 pcall(ffi.cdef, "int kill(int pid, int sig);")
-
-local function os_pid()
-  local f = require "ffi"
-  pcall(f.cdef, "int getpid(void);")
-  return f.C.getpid()
-end
-
-local function with(n, fn)
-  refs.begin()
-  cluster.with(n, function(ids)
-    fn(ids)
-    local live = {}
-    for _, pid in ipairs(tarn.procs()) do live[#live + 1] = pid end
-    assert(refs.empty(live))
-  end)
-end
 
 -- Within 20% or 50 ms, a sanitizer's slowness aside.
 local function on_time(seconds, fn, ...)
@@ -90,7 +75,7 @@ describe("an event", function()
   it("ends the wait of all with WorkerLost when its owner is lost", function()
     with(2, function(ids)
       local e, p = tarn.event(ids[1]), tarn.promise(ids[1])
-      local pid = tarn.remotecall_fetch(ids[1], os_pid)
+      local pid = cluster.os_pid(ids[1])
       local waiting = {
         tarn.async(function() return e:wait() end), tarn.async(function() return p:fetch() end),
         tarn.remotecall(ids[2], function(ev) return ev:wait() end, e), tarn.remotecall(ids[2], function(pr) return pr:fetch() end, p),

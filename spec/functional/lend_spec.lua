@@ -3,7 +3,6 @@
 local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
 pcall(ffi.cdef, "int kill(int pid, int sig);")
-pcall(ffi.cdef, "int getpid(void);")
 
 local SIGKILL, SIGSTOP, SIGCONT = 9, 19, 18
 local MiB = 2 ^ 20
@@ -13,14 +12,6 @@ local function make(n, base)
   local a = tarn.array("double", n)
   for j = 1, n do a[j] = base + j end
   return tarn.poolset(a)
-end
-
-local function os_pid_of(pid)
-  return tarn.remotecall_fetch(pid, function()
-    local f = require "ffi"
-    pcall(f.cdef, "int getpid(void);")
-    return f.C.getpid()
-  end)
 end
 
 -- Of process pid: what the figures become once the notes have gone to and fro.
@@ -182,7 +173,7 @@ describe("a large value of another process of this machine", function()
       assert.is_true(stats.spill_written_bytes >= 12000000)
       assert.is_true(cluster.becomes(function() return tarn.poolstats(ids[1]).resident_bytes <= 32 * MiB end))
       for i = 1, 6 do check(held[i], i) end
-      ffi.C.kill(os_pid_of(ids[1]), SIGKILL)
+      ffi.C.kill(cluster.os_pid(ids[1]), SIGKILL)
       assert.is_true(cluster.becomes(function() return #tarn.workers() == 0 end))
       for i = 1, 6 do check(held[i], i) end
     end, { memory = "32MB" })
@@ -197,7 +188,7 @@ describe("a large value of another process of this machine", function()
         _G.held = {}
         for i, r in ipairs(list) do _G.held[i] = tarn.poolget(r) end
       end, refs)
-      local pid = os_pid_of(borrower)
+      local pid = cluster.os_pid(borrower)
       ffi.C.kill(pid, SIGSTOP)
       for i = 10, 30 do tarn.remotecall_fetch(owner, make, 500000, i) end
       assert.is_true(tarn.poolstats(owner).lent_bytes == 12000000)
@@ -302,7 +293,7 @@ describe("a large value of another process of this machine", function()
       local quick = tarn.remotecall(others[1], borrow, owner, give, check, seconds, 0)
       local slow = tarn.remotecall(others[2], borrow, owner, give, check, seconds, 0.3)
       local stopped = tarn.remotecall(others[3], borrow, owner, give, check, seconds, 0.01)
-      local pid, victim = os_pid_of(others[3]), others[4]
+      local pid, victim = cluster.os_pid(others[3]), others[4]
       tarn.remotecall(victim, borrow, owner, give, check, 1000, 0.005)
       local until_s = os.time() + seconds
       while os.time() < until_s do
@@ -310,7 +301,7 @@ describe("a large value of another process of this machine", function()
         ffi.C.kill(pid, SIGSTOP)
         tarn.sleep(math.random() < 0.2 and 1.5 or 0.2)
         ffi.C.kill(pid, SIGCONT)
-        local dying = os_pid_of(victim)
+        local dying = cluster.os_pid(victim)
         if math.random() < 0.3 then ffi.C.kill(dying, SIGSTOP) end
         tarn.sleep(0.1)
         ffi.C.kill(dying, SIGKILL)

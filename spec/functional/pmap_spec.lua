@@ -127,7 +127,7 @@ describe("pmap", function()
 
   it("does the work of a lost worker elsewhere when retries allow it", function()
     with(2, function(ids)
-      local victim = tarn.remotecall_fetch(ids[1], function() return require("tarn.core").os_pid() end)
+      local victim = cluster.os_pid(ids[1])
       local killed = false
       local got = tarn.pmap(function(x)
         tarn.sleep(0.01)

@@ -6,7 +6,7 @@ local with, fails, says = cluster.with, cluster.fails, cluster.says
 
 pcall(ffi.cdef, "int kill(int pid, int sig);")
 
-local function os_pid(id) return tarn.remotecall_fetch(id, function() return require("tarn.core").os_pid() end) end
+local os_pid = cluster.os_pid
 
 describe("addprocs", function()
   it("gives the ids of workers that are ready", function()

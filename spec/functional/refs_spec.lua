@@ -2,21 +2,13 @@
 local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
 local refs = require "spec.helper.refs"
+local with = refs.with
 pcall(ffi.cdef, "int kill(int pid, int sig);")
-pcall(ffi.cdef, "int getpid(void);")
 
 local SIGKILL, SIGSTOP, SIGCONT = 9, 19, 18
 
-local function os_pid_of(pid)
-  return tarn.remotecall_fetch(pid, function()
-    local f = require "ffi"
-    pcall(f.cdef, "int getpid(void);")
-    return f.C.getpid()
-  end)
-end
-
 local function kill(pid, os_pid)
-  ffi.C.kill(os_pid or os_pid_of(pid), SIGKILL)
+  ffi.C.kill(os_pid or cluster.os_pid(pid), SIGKILL)
   assert.is_true(cluster.becomes(function()
     for _, id in ipairs(tarn.procs()) do
       if id == pid then return false end
@@ -32,16 +24,6 @@ local function keep(name, x)
 end
 local function forget(name) _G.kept[name] = nil end
 local function kept_value(name) return _G.kept[name]:get() end
-
-local function with(n, fn, opts)
-  refs.begin()
-  cluster.with(n, function(ids)
-    fn(ids)
-    local live = {}
-    for _, pid in ipairs(tarn.procs()) do live[#live + 1] = pid end
-    assert(refs.empty(live)) -- whatever the case, nothing is left
-  end, opts)
-end
 
 describe("an object of another process", function()
   it("is freed when its only reference is collected, and its destructor runs once", function()
@@ -306,7 +288,7 @@ describe("when a process is lost", function()
     for round = 1, 12 do
       with(3, function(ids)
         local owner, sender, receiver = unpack(ids)
-        local os_pid = os_pid_of(sender)
+        local os_pid = cluster.os_pid(sender)
         -- The sender alone has it; it passes it on and is killed at some point.
         tarn.remotecall_fetch(sender, function(o)
           _G.mine = tarn.poolset("survives", o)
@@ -338,7 +320,7 @@ describe("when a process is lost", function()
   it("a reference that it has sent is kept though its owner hears of the loss before it hears of the receiver", function()
     with(3, function(ids)
       local owner, sender, receiver = unpack(ids)
-      local owner_pid, sender_pid = os_pid_of(owner), os_pid_of(sender)
+      local owner_pid, sender_pid = cluster.os_pid(owner), cluster.os_pid(sender)
       tarn.remotecall_fetch(sender, function(o) _G.mine = tarn.poolset("survives", o) end, owner)
       tarn.remotecall_fetch(sender, refs.collect_here)
       ffi.C.kill(owner_pid, SIGSTOP) -- the receiver has no connection to it, and gets none
@@ -356,7 +338,7 @@ describe("when a process is lost", function()
   it("one that is stopped while it should say what it has got keeps the object alive until it goes on", function()
     with(3, function(ids)
       local owner, sender, receiver = unpack(ids)
-      local sender_pid, receiver_pid = os_pid_of(sender), os_pid_of(receiver)
+      local sender_pid, receiver_pid = cluster.os_pid(sender), cluster.os_pid(receiver)
       tarn.remotecall_fetch(sender, function(o) _G.mine = tarn.poolset("waits", o) end, owner)
       tarn.remotecall_fetch(sender, function(r) tarn.remotecall_fetch(r, function() end) end, receiver) -- connected
       ffi.C.kill(receiver_pid, SIGSTOP)

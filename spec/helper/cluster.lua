@@ -14,6 +14,11 @@ function M.with(n, fn, opts)
   if not ok then error(e, 0) end
 end
 
+-- The system's number of process id.
+function M.os_pid(id)
+  return tarn.remotecall_fetch(id, function() return require("tarn.core").os_pid() end)
+end
+
 -- fn(...) must raise an error of tarn's of that kind; returns it.
 function M.fails(kind, fn, ...)
   local ok, e = pcall(fn, ...)

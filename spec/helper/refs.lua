@@ -23,12 +23,6 @@ function M.collect(pids)
   for _, pid in ipairs(pids or tarn.procs()) do at(pid, full_collection) end
 end
 
--- Other specs run in this process too, and may have left objects in its pool (a file's value, for one): these count what is there.
-function M.begin()
-  full_collection()
-  tarn.cleanup()
-end
-
 -- Objects in the pool of pid.
 function M.objects(pid) return tarn.poolstats(pid).objects end
 
@@ -66,6 +60,19 @@ function M.empty(pids, seconds)
   end, seconds or 10)
   if ok then return true end
   return false, text
+end
+
+-- Run fn(ids) with n new workers, after which nothing may be left. Other specs run in this process too, and may have left objects in its
+-- pool (a file's value, for one).
+function M.with(n, fn, opts)
+  full_collection()
+  tarn.cleanup()
+  cluster.with(n, function(ids)
+    fn(ids)
+    local live = {}
+    for _, pid in ipairs(tarn.procs()) do live[#live + 1] = pid end
+    assert(M.empty(live))
+  end, opts)
 end
 
 return M

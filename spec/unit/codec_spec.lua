@@ -503,62 +503,6 @@ describe("codec: memory", function()
   end)
 end)
 
-describe("codec: approximate sizes", function()
-  -- In a process of its own: what other specs have left to the collector would be counted too.
-  it("of plain values are what the allocator says, within a tenth", function()
-    local result = require("spec.helper.process").run_script [[
-      local core, serial = require "tarn.core", 0
-      collectgarbage()
-      collectgarbage("stop")
-      local function ratio(make)
-        make()
-        collectgarbage()
-        collectgarbage()
-        local before = collectgarbage("count")
-        local x = make()
-        collectgarbage()
-        collectgarbage()
-        print(core.approx_size(x) / ((collectgarbage("count") - before) * 1024))
-      end
-      local function list_of(n, element)
-        return function()
-          local t = {}
-          serial = serial + 1
-          for i = 1, n do t[i] = element(i) end
-          return t
-        end
-      end
-      ratio(list_of(70000, function(i) return i end))
-      ratio(list_of(20000, function(i) return "text number " .. serial .. "." .. i end))
-      ratio(list_of(20000, function(i) return { id = i, name = "n" .. serial .. "." .. i, x = i, ok = true, tag = "t" } end))
-      ratio(list_of(20000, function(i) return { i, i } end))
-      ratio(function()
-        local t = {}
-        serial = serial + 1
-        for i = 1, 30000 do t["k" .. serial .. "." .. i] = i end
-        return t
-      end)
-    ]]
-    assert.equal(0, result.code, result.err)
-    local count = 0
-    for ratio in result.out:gmatch("%S+") do
-      count = count + 1
-      assert.is_true(tonumber(ratio) > 0.9 and tonumber(ratio) < 1.1, ("case %d: %s times what is used"):format(count, ratio))
-    end
-    assert.equal(5, count)
-  end)
-
-  it("count what is shared once, and survive cycles", function()
-    local t = {}
-    for i = 1, 1000 do t[i] = i end
-    local one = core.approx_size { t }
-    assert.is_true(core.approx_size { t, t, t } < one + 100)
-    t.me = t
-    core.approx_size(t)
-    assert.are.equal(0, (core.approx_size(string)))
-  end)
-end)
-
 describe("codec: files", function()
   local directory
 
