@@ -217,14 +217,9 @@ void tarn_ref_open(lua_State *L) {
   b->ref_metatable_at = lua_topointer(L, -1);
   b->ref_metatable = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_setfield(L, -2, "ref_methods");
-  lua_pushcfunction(L, core_ref_release);
-  lua_setfield(L, -2, "ref_release");
-  lua_pushcfunction(L, core_ref_local);
-  lua_setfield(L, -2, "ref_local");
-  lua_pushcfunction(L, core_ref_moves);
-  lua_setfield(L, -2, "ref_moves");
-  lua_pushcfunction(L, core_ref_note);
-  lua_setfield(L, -2, "ref_note");
-  lua_pushcfunction(L, core_ref_figures);
-  lua_setfield(L, -2, "ref_figures");
+  static const luaL_Reg functions[] = {
+      {"ref_release", core_ref_release}, {"ref_local", core_ref_local},
+      {"ref_moves", core_ref_moves},     {"ref_note", core_ref_note},
+      {"ref_figures", core_ref_figures}, {NULL, NULL}};
+  luaL_register(L, NULL, functions);
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "image/file.h"
 #include "pool/pool-private.h"
 
 #define BATCH_BYTES ((uint64_t)16 << 20)
@@ -24,9 +23,9 @@ typedef struct batch {
   tarn_list_t segments, large,
       small; /* pieces to write; large: heap pieces with an extent of their own; small: in a pack */
   uint64_t segment_bytes, large_bytes, small_bytes;
-  uint64_t packing_bytes; /* of records to be made; then those that were */
+  uint64_t packing_bytes; /* of records to be made */
   uint8_t *records;       /* owned */
-  uint64_t record_bytes;  /* whole pages */
+  uint64_t record_bytes;  /* of those that were, in whole pages */
   uint64_t offset;        /* of the extent */
   bool taken;
   tarn__pack_t *pack, *record_pack; /* owned until written */
@@ -60,8 +59,7 @@ static void add_piece(batch_t *t, tarn__block_t *b) {
 
 /* o goes as a record: small, and in no pack yet. False: it does not, or not into this batch (*full). */
 static bool add_record(batch_t *t, tarn__object_t *o, bool *full) {
-  if (o->form == TARN__VALUE && !tarn__small_measure_locked(o)) { return false; }
-  if (o->pack != 0) { return false; }
+  if (o->pack != 0 || (o->form == TARN__VALUE && !tarn__small_measure_locked(o))) { return false; }
   uint64_t size = tarn__record_size(o->size);
   *full = t->packing_bytes + size > RECORDS_BYTES;
   if (*full) { return false; }
@@ -314,9 +312,8 @@ void tarn__batch_finish_locked(tarn_pool_t *pool, tarn__object_t *o, bool writte
     o->value->gain = 0;
     for (uint32_t i = 0; i < o->value->count; i++) { o->value->pieces[i]->planned = false; }
   }
-  if (o->dead || !written) {
-    tarn__lru_unlimbo(pool);
-  } /* what waited for it must be written itself */
+  /* What waited for it must be written itself. */
+  if (o->dead || !written) { tarn__lru_unlimbo(pool); }
   if (o->dead) {
     tarn__object_free_locked(pool, o);
   } else if (!written) {

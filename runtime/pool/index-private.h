@@ -14,8 +14,7 @@ typedef struct tarn__object tarn__object_t;
 
 typedef struct tarn__index {
   struct tarn__index_shard {
-    uint64_t *
-        slots; /* owned, null while empty: an object's address, and above it the last bits of its id */
+    uint64_t *slots; /* owned, null while empty: an object's address, above it its id's last bits */
     uint32_t count, capacity;
   } shards[TARN__INDEX_SHARDS];
   size_t count;   /* objects */

@@ -189,9 +189,8 @@ static uint64_t sift_locked(tarn_pool_t *pool, tidy_t *t, const tarn__pack_t *pa
 
 /* Lets go while it reads. */
 static int scan_locked(tarn_pool_t *pool, tidy_t *t, const tarn__pack_t *pack, tarn_error_t *err) {
-  uint64_t
-      done = 0,
-      kept = 0; /* bytes of the pack looked at; bytes at t->in that are the beginning of a record */
+  uint64_t done = 0; /* bytes of the pack looked at */
+  uint64_t kept = 0; /* bytes at t->in that are the beginning of a record */
   bool end = false;
   while (!end && done + kept < pack->size) {
     uint64_t left = pack->size - done - kept;

@@ -142,9 +142,9 @@ struct tarn__object {
     uint8_t *mem;        /* SMALL: owned; null: it is in its pack only */
     tarn_value_t *value; /* VALUE: a hold */
   };
-  uint32_t pack,
-      offset; /* SMALL: its record's pack and place in it, 0: in none. VALUE: kept while it is a small object that is read */
-  uint32_t size; /* SMALL: bytes */
+  /* SMALL: its record's pack (0: in none) and place in it, and its bytes. VALUE: the same while it is a small object that is read. */
+  uint32_t pack, offset;
+  uint32_t size;
   tarn__form_t form : 2;
   tarn__place_t place : 3;
   bool many : 1;    /* SMALL: of several pieces */
@@ -208,7 +208,7 @@ struct tarn_pool {
   tarn_error_t failure; /* the last */
   uint64_t failure_ns;
   uint32_t halved,
-      halved_left; /* objects of batches that the disk had no room for: how many at a time, how many yet */
+      halved_left;    /* of batches without room on the disk: objects at a time, and yet */
   uint64_t heap_high; /* most that heap was since its free pages were handed back */
   bool failure_owed;  /* who got TARN_EAGAIN has yet to hear of it */
 

@@ -2,14 +2,11 @@
  * punches extents that were given back: when it is idle, or when there are too many of them. */
 #include <errno.h>
 #include <malloc.h>
-#include <string.h>
 #include <time.h>
-#include "base/alloc.h"
-#include "base/clock.h"
 #include "pool/pool-private.h"
 
-#define WARM_MAX                                                                                   \
-  ((uint64_t)32 << 20) /* bytes of the file that are free and not punched, while there is work */
+/* Bytes of the file that are free and not punched, while there is work. */
+#define WARM_MAX ((uint64_t)32 << 20)
 enum { TRIM_BYTES = 8 << 20, IDLE_MS = 200 };
 
 /* ---- extents ---- */
