@@ -69,6 +69,8 @@ void tarn_bind_boundary(tarn_bind_t *b);
 void tarn_bind_collect(tarn_bind_t *b);
 /* So many bytes of blocks have got a view: LuaJIT's collector, which cannot see them, goes on by as much. */
 void tarn_bind_feed(lua_State *L, uint64_t bytes);
+/* The same for count mappings of a file: what they cost is a mapping each, whatever their size, so dead ones are collected by their number. */
+void tarn_bind_feed_mapped(lua_State *L, uint64_t bytes, uint32_t count);
 /* One event, to Lua's dispatcher (or to the bindings' own methods). The event stays the caller's. Never raises. */
 void tarn_bind_dispatch(tarn_bind_t *b, struct tarn_event *e);
 /* Call function name of the module tarn.boot; protected, traceback logged. -1: it raised; else its first result as 0 or 1. */

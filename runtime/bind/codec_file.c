@@ -100,7 +100,7 @@ int tarn__codec_load(lua_State *L) {
   bool verify = tarn__check_option(L, 2, "verify", false);
   lua_settop(L, 2);
   tarn_value_t **box = tarn__file_open(L, path, verify, NULL);
-  tarn_bind_feed(L, tarn_value_size(*box));
+  tarn_bind_feed_mapped(L, tarn_value_size(*box), tarn_value_block_count(*box) + 1);
   tarn__file_push(L, path, *box, may_code);
   tarn__value_box_clear(box);
   return 1;

@@ -45,8 +45,7 @@ static uint64_t check_bytes(lua_State *L, int index) {
 static int raw_block(lua_State *L) {
   tarn_raw_file_t **f = luaL_checkudata(L, 1, FILE_METATABLE);
   uint64_t offset = check_bytes(L, 2), size = check_bytes(L, 3);
-  /* What is mapped costs a mapping, whatever its size: dead views are collected by their number. */
-  tarn_bind_feed(L, size < TARN_POOL_MAP_MIN ? size : TARN_POOL_MAP_MIN);
+  tarn_bind_feed_mapped(L, size, 1);
   tarn_block_t *block = NULL;
   tarn_error_t err = {0};
   if (tarn_pool_raw_block(tarn_bind_of(L)->pool, *f, offset, size, &block, &err) != 0) {
