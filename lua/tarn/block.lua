@@ -22,8 +22,21 @@ declare "int memcmp(const void *a, const void *b, size_t n);"
 local C = ffi.C
 local block = { C = C }
 
--- A pointer to a new block with one mapping, the caller's: to be put into a view at once. A mapping keeps the block.
-function block.new(nbytes, zero) return ffi.cast("tarn_block_t *", core.block_new(nbytes, zero)) end
+-- Functions of the core that give a mapping leave it here: if there is no memory for the pointer, it is not lost with the error.
+local handed = ffi.cast("tarn_block_t **", core.handed())
+
+-- The block that was just handed over, with one mapping, the caller's: to be put into a view at once. A mapping keeps the block.
+function block.take()
+  local b = handed[0]
+  handed[0] = nil
+  return b
+end
+
+-- A new block, as take gives it.
+function block.new(nbytes, zero)
+  core.block_new(nbytes, zero)
+  return block.take()
+end
 
 -- One more mapping, for another view of the same block.
 function block.share(b)
@@ -56,7 +69,8 @@ end
 -- Memory for a while, within the budget like all else: a hold of a block that nobody shares. block.drop gives it back at once.
 function block.scratch(nbytes)
   local hold = block.hold()
-  hold.block = ffi.cast("tarn_block_t *", core.block_new(nbytes, false, true))
+  core.block_new(nbytes, false, true)
+  hold.block = block.take()
   return hold
 end
 

@@ -229,7 +229,10 @@ function out:share(b) return self:_share(b) end
 local inp = core.inp_methods
 
 -- A block, mapped: the caller gives it to a view.
-function inp:take_block() return ffi.cast("tarn_block_t *", self:_take()) end
+function inp:take_block()
+  self:_take()
+  return block.take()
+end
 
 -- What points into blocks -> the holds of those blocks.
 local holds = setmetatable({}, { __mode = "k" })

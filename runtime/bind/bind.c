@@ -91,6 +91,7 @@ tarn_bind_t *tarn_bind_open(lua_State *L, tarn_pool_t *pool, struct tarn_service
 }
 
 void tarn_bind_close(tarn_bind_t *b) {
+  if (b->handed != NULL) { tarn_block_unmap(b->handed); }
   tarn__anchors_close(&b->anchors);
   tarn_free(b);
 }

@@ -44,6 +44,7 @@ typedef struct tarn_bind {
   int cache;                    /* registry: id -> value, weak (objects.c) */
   int ref_metatable, refs;      /* registry: the DRefs' metatable; those that are shared (ref.c) */
   const void *ref_metatable_at; /* its address */
+  struct tarn_block *handed;    /* mapped, on its way to a view (block.c); owned */
   bool making_room;             /* live values are being encoded */
 } tarn_bind_t;
 
@@ -67,6 +68,9 @@ void tarn_drops_add_deleted(void *drops, uint64_t id);
 void tarn_bind_boundary(tarn_bind_t *b);
 /* Collect all garbage and put back the blocks that dead views held. */
 void tarn_bind_collect(tarn_bind_t *b);
+/* A mapping, the caller's until now, for the view that takes it out of b->handed (lua/tarn/block.lua). One that none took, for lack of
+ * memory for the pointer, is given back here. */
+void tarn_bind_hand(tarn_bind_t *b, struct tarn_block *mapped);
 /* So many bytes of blocks have got a view: LuaJIT's collector, which cannot see them, goes on by as much. */
 void tarn_bind_feed(lua_State *L, uint64_t bytes);
 /* The same for count mappings of a file: what they cost is a mapping each, whatever their size, so dead ones are collected by their number. */

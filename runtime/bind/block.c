@@ -18,6 +18,11 @@ void tarn_bind_feed(lua_State *L, uint64_t size) {
   if (kib >= 1) { lua_gc(L, LUA_GCSTEP, (int)kib); }
 }
 
+void tarn_bind_hand(tarn_bind_t *b, tarn_block_t *mapped) {
+  if (b->handed != NULL) { tarn_block_unmap_later(b->handed); }
+  b->handed = mapped;
+}
+
 void tarn_bind_feed_mapped(lua_State *L, uint64_t size, uint32_t count) {
   uint64_t few = (uint64_t)count * TARN_POOL_MAP_MIN;
   tarn_bind_feed(L, size < few ? size : few);

@@ -293,7 +293,13 @@ static int core_block_new(lua_State *L) {
   tarn_block_t *b = scratch ? tarn_bind_scratch_create(L, (uint64_t)size, zero)
                             : tarn_bind_block_create(L, (uint64_t)size, zero);
   tarn_block_release(b);
-  lua_pushlightuserdata(L, b);
+  tarn_bind_hand(tarn_bind_of(L), b);
+  return 0;
+}
+
+/* () -> where functions that give a mapping leave it: light userdata of a tarn_block_t *. */
+static int core_handed(lua_State *L) {
+  lua_pushlightuserdata(L, &tarn_bind_of(L)->handed);
   return 1;
 }
 
@@ -326,6 +332,7 @@ void tarn__codec_open_functions(lua_State *L, int core) {
                                        {"decode", core_decode},
                                        {"approx_size", core_approx_size},
                                        {"block_new", core_block_new},
+                                       {"handed", core_handed},
                                        {"name_bytes", core_name_bytes},
                                        {"raise", core_raise},
                                        {"save", tarn__codec_save},

@@ -277,7 +277,7 @@ static tarn_block_t *block_of(lua_State *L, tarn__decoder_t *d, uint32_t index) 
   return d->blocks[index];
 }
 
-/* inp:_take() -> light userdata of a block, mapped for the caller. */
+/* inp:_take(): hands over a block, mapped. */
 static int inp_take(lua_State *L) {
   tarn__decoder_t *d = check_inp(L);
   tarn_mp_token_t t;
@@ -300,8 +300,8 @@ static int inp_take(lua_State *L) {
     tarn__failure_set(&d->failure, rc, "%s", err.message);
     return raise_inp(L, d);
   }
-  lua_pushlightuserdata(L, b);
-  return 1;
+  tarn_bind_hand(tarn_bind_of(L), b);
+  return 0;
 }
 
 /* __index: `version`, else a method. */

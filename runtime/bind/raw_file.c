@@ -1,7 +1,7 @@
 /* Files of other formats, for modules that read and write them (tarn.arrow): ranges of one as blocks, and all of one written at once.
  *
  *   raw_open(path) -> file, its size in bytes. The file is let go of when the userdata is collected; its blocks live on.
- *   raw_block(file, offset, nbytes) -> light userdata of a sealed tarn_block_t with one mapping, the caller's
+ *   raw_block(file, offset, nbytes) hands over a sealed block (block.take in lua/tarn/block.lua)
  *   raw_save(path, parts): parts: a list of strings, and of `const void *` cdata with a number of bytes behind each
  *
  * Lua thread. */
@@ -52,8 +52,8 @@ static int raw_block(lua_State *L) {
     return tarn_bind_raise(L, &err);
   }
   tarn_block_release(block); /* its mapping keeps it */
-  lua_pushlightuserdata(L, block);
-  return 1;
+  tarn_bind_hand(tarn_bind_of(L), block);
+  return 0;
 }
 
 /* Part `at` of the list at index 2; where the next one is. */

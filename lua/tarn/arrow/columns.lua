@@ -29,9 +29,11 @@ end
 -- A block with the first bytes of one source: the file's own where it can be.
 local function block_of(r, s, nbytes, align)
   if s.at and nbytes >= MAP_MIN and s.at % align == 0 then
-    local b = ffi.cast("tarn_block_t *", core.raw_block(r.file, s.at, nbytes))
-    r.mapped[#r.mapped + 1] = b
-    return b
+    local at = #r.mapped + 1
+    r.mapped[at] = false -- first of all, as it may take memory
+    core.raw_block(r.file, s.at, nbytes)
+    r.mapped[at] = block.take()
+    return r.mapped[at]
   end
   if s.hold then return block.share(s.hold.block) end
   local b = block.new(nbytes, false)

@@ -213,7 +213,8 @@ local function open(path)
   local file, size = core.raw_open(path)
   local r = { path = path, file = file, size = size, batches = {}, dictionaries = {}, mapped = {}, whole = block.hold() }
   setmetatable(r, Reader)
-  r.whole.block = ffi.cast("tarn_block_t *", core.raw_block(file, 0, size))
+  core.raw_block(file, 0, size)
+  r.whole.block = block.take()
   r.p = ffi.cast("const uint8_t *", r.whole.block.data)
   if size >= 8 and ffi.string(r.p, #format.MAGIC) == format.MAGIC then
     read_file(r)
