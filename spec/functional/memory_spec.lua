@@ -60,7 +60,7 @@ local function run(what, work, ...)
   end, { memory = BUDGET })
 end
 
-describe("memory, measured from outside,", function()
+describe("memory, measured from outside, #footprint", function()
   it("is bounded by the budget: arrays of 4 MB", function()
     run("arrays of 4 MB", function()
       local refs = {}
