@@ -17,6 +17,8 @@ typedef struct tarn_first_line {
   int life_fd; /* standard input, moved; 0 is /dev/null now */
 } tarn_first_line_t;
 
+typedef struct tarn__heap tarn__heap_t;
+
 typedef struct tarn_host {
   const tarn_options_t *options; /* borrowed */
   char exe[4096];
@@ -37,9 +39,8 @@ typedef struct tarn_host {
   lua_State *L;
   char bytecode
       [16]; /* the first bytes of a dumped function, in hex: LuaJIT's format and its flags */
-  lua_Alloc lua_alloc; /* LuaJIT's own */
-  void *lua_alloc_ud;
-  uint64_t lua_bytes; /* written by the Lua thread, read by any: relaxed atomics */
+  tarn__heap_t *heap;
+  uint64_t lua_bytes; /* in the heap; written by the Lua thread, read by any: relaxed atomics */
   bool exiting;
   int code;
 } tarn_host_t;
@@ -49,6 +50,11 @@ int tarn__read_first_line(tarn_first_line_t *line, tarn_error_t *err);
 
 /* bus.c: what SIGBUS and SIGXFSZ do, for the whole process */
 void tarn__bus_install(void);
+
+/* heap.c */
+/* A new state, whose bytes are counted in *bytes, and its heap. Null: no memory; tarn__heap_close is due all the same. */
+lua_State *tarn__heap_open(uint64_t *bytes, tarn__heap_t **out);
+void tarn__heap_close(tarn__heap_t *h, lua_State *L); /* closes L; either may be null */
 
 /* lua.c */
 int tarn__lua_create(tarn_host_t *h, tarn_error_t *err);

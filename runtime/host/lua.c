@@ -8,25 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "host-private.h"
 #include "luv.h"
 
 #define DRAIN_MS 500u /* at the end, for what the user left running */
-
-/* Between Lua and LuaJIT's own allocator: counts the heap's bytes, which pool.stats and the budget's users read. */
-static void *counting_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
-  tarn_host_t *h = ud;
-  if (new_size > old_size && tarn_alloc_lua_must_fail()) { return NULL; }
-  void *q = h->lua_alloc(h->lua_alloc_ud, p, old_size, new_size);
-  if (q != NULL || new_size == 0) {
-    uint64_t bytes = h->lua_bytes + new_size - (p != NULL ? old_size : 0);
-    __atomic_store_n(&h->lua_bytes, bytes, __ATOMIC_RELAXED);
-  }
-  return q;
-}
 
 static int take_head(lua_State *L, const void *bytes, size_t size, void *ud) {
   (void)L;
@@ -45,10 +32,8 @@ static void name_bytecode(tarn_host_t *h) {
 }
 
 int tarn__lua_create(tarn_host_t *h, tarn_error_t *err) {
-  h->L = luaL_newstate();
+  h->L = tarn__heap_open(&h->lua_bytes, &h->heap);
   if (h->L == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory for Lua"); }
-  h->lua_alloc = lua_getallocf(h->L, &h->lua_alloc_ud);
-  lua_setallocf(h->L, counting_alloc, h);
   luaL_openlibs(h->L);
   name_bytecode(h);
   return 0;
@@ -76,9 +61,8 @@ bool tarn__lua_destroy(tarn_host_t *h) {
   lua_State *L = h->L;
   if (!drain_user_loop(h)) { return false; }
   h->L = NULL;
-  lua_setallocf(L, h->lua_alloc,
-                h->lua_alloc_ud); /* lua_close frees the allocator's own state with it */
-  lua_close(L);
+  tarn__heap_close(h->heap, L);
+  h->heap = NULL;
   return true;
 }
 

@@ -1,0 +1,100 @@
+/* The memory of Lua's heap: mimalloc, in pages of 2 MiB once the heap has grown. LuaJIT's own allocator takes its memory 128 KiB at a time and gives
+ * it back eagerly, so that most of the time of a job that makes many tables went into page faults: decoding 100,000 records took
+ * 150 ms, and takes 35 (docs/PERFORMANCE.md).
+ *
+ * Its shared library would replace malloc for the whole process if it were linked; it is loaded with its names kept to itself. Where it is not
+ * there, or LuaJIT takes no allocator but its own (32-bit references), that one is used. Lua thread. */
+#include <dlfcn.h>
+#include <lauxlib.h>
+#include <mimalloc.h>
+#include "base/alloc.h"
+#include "base/log.h"
+#include "host-private.h"
+
+#define LIBRARY "libmimalloc.so.2"
+#define LARGE_PAGES_BYTES                                                                          \
+  ((uint64_t)4 << 20) /* a heap of this size takes them: a small process stays small */
+
+/* What is used of it. */
+typedef struct tarn__mimalloc {
+  mi_heap_t *(*heap_new)(void);
+  void (*heap_destroy)(mi_heap_t *heap);
+  void *(*heap_realloc)(mi_heap_t *heap, void *p, size_t size);
+  void (*free)(void *p);
+  void (*option_enable)(mi_option_t option);
+} tarn__mimalloc_t;
+
+struct tarn__heap {
+  tarn__mimalloc_t mi;
+  mi_heap_t *heap; /* null: LuaJIT's allocator */
+  bool large;      /* from here on in large pages */
+  lua_Alloc lua;   /* LuaJIT's allocator */
+  void *lua_ud;
+  uint64_t *bytes; /* the host's counter */
+};
+
+static void *take(tarn__heap_t *h, void *p, size_t old_size, size_t new_size) {
+  if (h->heap == NULL) { return h->lua(h->lua_ud, p, old_size, new_size); }
+  if (new_size == 0) {
+    h->mi.free(p);
+    return NULL;
+  }
+  return h->mi.heap_realloc(h->heap, p, new_size);
+}
+
+/* lua_Alloc: counts the heap's bytes, which pool.stats and the budget's users read. */
+static void *heap_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
+  tarn__heap_t *h = ud;
+  if (new_size > old_size && tarn_alloc_lua_must_fail()) { return NULL; }
+  void *q = take(h, p, old_size, new_size);
+  if (q != NULL || new_size == 0) {
+    uint64_t bytes = *h->bytes + new_size - (p != NULL ? old_size : 0);
+    __atomic_store_n(h->bytes, bytes, __ATOMIC_RELAXED);
+    if (bytes > LARGE_PAGES_BYTES && !h->large) {
+      h->large = true;
+      if (h->heap != NULL) { h->mi.option_enable(mi_option_large_os_pages); }
+    }
+  }
+  return q;
+}
+
+static bool load(tarn__mimalloc_t *mi) {
+  void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL); /* for as long as the process lives */
+  if (library == NULL) {
+    tarn_log(TARN_LOG_DEBUG, "Lua's heap: without %s: %s", LIBRARY, dlerror());
+    return false;
+  }
+  *(void **)&mi->heap_new = dlsym(library, "mi_heap_new");
+  *(void **)&mi->heap_destroy = dlsym(library, "mi_heap_destroy");
+  *(void **)&mi->heap_realloc = dlsym(library, "mi_heap_realloc");
+  *(void **)&mi->free = dlsym(library, "mi_free");
+  *(void **)&mi->option_enable = dlsym(library, "mi_option_enable");
+  return mi->heap_new && mi->heap_destroy && mi->heap_realloc && mi->free && mi->option_enable;
+}
+
+lua_State *tarn__heap_open(uint64_t *bytes, tarn__heap_t **out) {
+  tarn__heap_t *h = tarn_calloc(1, sizeof *h);
+  *out = h;
+  if (h == NULL) { return NULL; }
+  h->bytes = bytes;
+  if (load(&h->mi)) { h->heap = h->mi.heap_new(); }
+  lua_State *L = h->heap != NULL ? lua_newstate(heap_alloc, h) : NULL;
+  if (L != NULL) { return L; }
+  if (h->heap != NULL) { h->mi.heap_destroy(h->heap); }
+  h->heap = NULL;
+  *bytes = 0;
+  L = luaL_newstate();
+  if (L == NULL) { return NULL; }
+  h->lua = lua_getallocf(L, &h->lua_ud);
+  lua_setallocf(L, heap_alloc, h);
+  return L;
+}
+
+void tarn__heap_close(tarn__heap_t *h, lua_State *L) {
+  if (L != NULL) {
+    if (h->heap == NULL) { lua_setallocf(L, h->lua, h->lua_ud); } /* it frees itself */
+    lua_close(L);
+  }
+  if (h != NULL && h->heap != NULL) { h->mi.heap_destroy(h->heap); }
+  tarn_free(h);
+}
