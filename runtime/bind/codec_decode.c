@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "bind/codec-private.h"
+#include "bind/peek.h"
 
 enum {
   UNCOLLECTED_BYTES = 64 << 10,
@@ -27,6 +28,21 @@ void tarn__decode_made(tarn__decoder_t *d, lua_State *L) {
 
 /* ---- arrays and maps ---- */
 
+/* One that is a Lua number: no integer beyond 2^53. NaNs are made the ordinary one: LuaJIT keeps types in others. */
+static bool is_number(const tarn_mp_token_t *t, double *number) {
+  if (t->kind == TARN_MP_UINT && t->v.u <= (uint64_t)TARN__INTEGER_MAX) {
+    *number = (double)t->v.u;
+  } else if (t->kind == TARN_MP_INT && t->v.i <= (int64_t)TARN__INTEGER_MAX &&
+             t->v.i >= -(int64_t)TARN__INTEGER_MAX) {
+    *number = (double)t->v.i;
+  } else if (t->kind == TARN_MP_DOUBLE) {
+    *number = isnan(t->v.d) ? (double)NAN : t->v.d;
+  } else {
+    return false;
+  }
+  return true;
+}
+
 /* Values that a container promises take a byte each, beside those that the containers around it still wait for: so what is allocated
  * for promises never exceeds the input. */
 static int enter(tarn__decoder_t *d, lua_State *L, uint64_t values) {
@@ -43,6 +59,37 @@ static int enter(tarn__decoder_t *d, lua_State *L, uint64_t values) {
   return 0;
 }
 
+/* From element i on, the numbers of an array, as long as there are any: they go where LuaJIT keeps them, and no call is made for each. The element
+ * after the last. */
+static uint32_t decode_numbers(tarn__decoder_t *d, tarn__table_t *t, uint32_t i, uint32_t count) {
+  if (t->slots <= count) { return i; } /* not as it was made: a serializer has had it */
+  tarn__slot_t *array = (tarn__slot_t *)(uintptr_t)t->array;
+  const uint8_t *at = d->in.at, *end = d->in.end;
+  uint32_t first = i;
+  for (; i <= count && end - at >= 3; i++) {
+    if (at[0] < 0x80) {
+      tarn__slot_set_number(&array[i], at[0]);
+      at += 1;
+    } else if (at[0] == 0xcc) {
+      tarn__slot_set_number(&array[i], at[1]);
+      at += 2;
+    } else if (at[0] == 0xcd) {
+      tarn__slot_set_number(&array[i], tarn__mp_load16(at + 1));
+      at += 3;
+    } else {
+      double number;
+      tarn_mp_token_t token;
+      tarn_mp_reader_t ahead = {at, end};
+      if (tarn_mp_read(&ahead, &token) || !is_number(&token, &number)) { break; }
+      tarn__slot_set_number(&array[i], number);
+      at = ahead.at;
+    }
+  }
+  d->in.at = at;
+  d->pending -= i - first;
+  return i;
+}
+
 static int decode_array(tarn__decoder_t *d, lua_State *L, uint32_t count) {
   if (count >= MAX_ARRAY) {
     return tarn__failure_set(&d->failure, TARN_ETOOBIG,
@@ -53,7 +100,10 @@ static int decode_array(tarn__decoder_t *d, lua_State *L, uint32_t count) {
   lua_createtable(L, (int)count, 0);
   tarn__decode_made(d, L);
   int table = lua_gettop(L);
+  tarn__table_t *t = d->codec->peek_tables ? (void *)(uintptr_t)lua_topointer(L, table) : NULL;
   for (uint32_t i = 1; i <= count; i++) {
+    if (t) { i = decode_numbers(d, t, i, count); }
+    if (i > count) { break; }
     d->pending--;
     rc = tarn__decode_value(d, L);
     if (rc) { return rc; }

@@ -2,6 +2,29 @@
 #include "base/alloc.h"
 #include "bind/codec-write.h"
 
+uint8_t *tarn__put_any_number(uint8_t *at, double d) {
+  int64_t i = d >= -TARN__INTEGER_MAX && d <= TARN__INTEGER_MAX ? (int64_t)d : 0;
+  if ((double)i != d || (i == 0 && signbit(d))) {
+    uint64_t bits;
+    memcpy(&bits, &d, sizeof bits);
+    return tarn__put_wide(at, 0xcb, bits, 8);
+  }
+  if (i >= -32 && i <= INT8_MAX) {
+    *at = (uint8_t)i;
+    return at + 1;
+  }
+  if (i > 0) {
+    return i <= UINT8_MAX    ? tarn__put_wide(at, 0xcc, (uint64_t)i, 1)
+           : i <= UINT16_MAX ? tarn__put_wide(at, 0xcd, (uint64_t)i, 2)
+           : i <= UINT32_MAX ? tarn__put_wide(at, 0xce, (uint64_t)i, 4)
+                             : tarn__put_wide(at, 0xcf, (uint64_t)i, 8);
+  }
+  return i >= INT8_MIN    ? tarn__put_wide(at, 0xd0, (uint64_t)i, 1)
+         : i >= INT16_MIN ? tarn__put_wide(at, 0xd1, (uint64_t)i, 2)
+         : i >= INT32_MIN ? tarn__put_wide(at, 0xd2, (uint64_t)i, 4)
+                          : tarn__put_wide(at, 0xd3, (uint64_t)i, 8);
+}
+
 enum { SLOTS_A_LEVEL = 8 };
 
 int tarn__encode_out_of_memory(tarn__encoder_t *e, int rc) {

@@ -1,5 +1,5 @@
 /* What LuaJIT (2.1, GC64) keeps where: values, tables and strings, to be read without a call for each. Its API has no way to a table's parts, and
- * a walk by lua_next looks every key up again. Read only, Lua thread only, and only where tarn__peek_verify has found everything to be as it is said
+ * a walk by lua_next looks every key up again. Read only, but for numbers put into a table that is being made; Lua thread only, and only where tarn__peek_verify has found everything to be as it is said
  * here; else the codec goes by the API. What is pointed to lives while Lua has it, and moves when Lua changes the table. */
 #ifndef TARN_BIND_PEEK_H
 #define TARN_BIND_PEEK_H
@@ -45,6 +45,11 @@ static inline double tarn__slot_number(tarn__slot_t v) {
   uint64_t bits = v;
   memcpy(&d, &bits, sizeof d);
   return d;
+}
+static inline void tarn__slot_set_number(tarn__slot_t *v, double d) {
+  uint64_t bits;
+  memcpy(&bits, &d, sizeof bits);
+  *v = bits;
 }
 static inline const char *tarn__slot_string(tarn__slot_t v, uint32_t *length) {
   const char *string = tarn__slot_pointer(v);

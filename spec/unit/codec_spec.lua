@@ -43,6 +43,44 @@ describe("codec: scalars", function()
     assert.are.equal("90", hex(core.encode {}))
   end)
 
+  -- The elements of an array of scalars, and the pairs of such a map, have a way of their own through the codec.
+  it("in arrays and maps have the form that they have alone", function()
+    local scalars = { true, false, 0, -0.0, 1, 127, 128, 255, 256, 65535, 65536, 2 ^ 32 - 1, 2 ^ 32, 2 ^ 53, 2 ^ 53 + 2, -1, -32, -33, -128, -129, -32768,
+      -32769, -2 ^ 31, -2 ^ 31 - 1, -2 ^ 53, -2 ^ 53 - 2, 0.5, 65535.5, 1 / 0, -1 / 0, "", "é", "\x80" }
+    for n = 1, 33 do scalars[#scalars + 1] = ("abcdefghijklmnopqrstuvwxyz0123456"):sub(1, n) end
+    local all = {}
+    for i = 1, 1000 do all[i] = scalars[i % #scalars + 1] end
+    local alone = {}
+    for i, x in ipairs(all) do alone[i] = core.encode(x) end
+    assert.are.equal("\xdc\x03\xe8" .. table.concat(alone), core.encode(all))
+    for i, x in ipairs(back(all)) do
+      assert.are.equal(all[i], x)
+      if x == 0 then assert.are.equal(1 / all[i], 1 / x) end
+    end
+    for _, x in ipairs(scalars) do
+      assert.are.equal("\x91" .. core.encode(x), core.encode { x })
+      assert.are.equal("\x81\xa3key" .. core.encode(x), core.encode { key = x })
+      assert.are.equal("\x82\x01" .. core.encode(x) .. "\xa1k" .. core.encode(x), core.encode { x, k = x })
+    end
+    local numbers = {}
+    for i = 1, 3000 do numbers[i] = (i % 5 - 2) * 7 ^ (i % 20) / 4 ^ (i % 3) end
+    assert.are.same(numbers, back(numbers))
+  end)
+
+  it("in arrays of foreign writers are read in every form, and not beyond the end", function()
+    local forms = { { "ca3fc00000", 1.5 }, { "cf0000000000000005", 5 }, { "d3fffffffffffffffb", -5 }, { "cc05", 5 }, { "cd0005", 5 }, { "ce00000005", 5 },
+      { "d0fb", -5 }, { "d1fffb", -5 }, { "d2fffffffb", -5 }, { "fb", -5 }, { "05", 5 }, { "cf0020000000000000", 2 ^ 53 }, { "d3ffe0000000000000", -2 ^ 53 } }
+    for _, form in ipairs(forms) do
+      assert.are.same({ form[2], form[2], true }, core.decode(unhex("93" .. form[1]:rep(2) .. "c3")))
+      for cut = 1, #form[1] / 2 do corrupt("92" .. form[1] .. form[1]:sub(1, -2 * cut - 1)) end
+    end
+    local list = core.decode(unhex("94" .. "01" .. "d30020000000000001" .. "cfffffffffffffffff" .. "02"))
+    assert.is_true(list[2] == 9007199254740993LL and list[3] == 0xffffffffffffffffULL and list[4] == 2)
+    local nans = core.decode(unhex("92cbfff9deadbeef0001ca7fc00001"))
+    assert.are.equal("number", type(nans[1]))
+    assert.is_true(nans[1] ~= nans[1] and nans[2] ~= nans[2])
+  end)
+
   it("keep 64-bit integers as such, small ones too", function()
     for _, x in ipairs { 0LL, 1LL, -1LL, 9007199254740992LL, 9007199254740993LL, -9007199254740993LL, 0x7fffffffffffffffLL,
       -0x7fffffffffffffffLL - 1, 0ULL, 5ULL, 9007199254740993ULL, 0xffffffffffffffffULL } do
