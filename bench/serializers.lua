@@ -67,8 +67,8 @@ end
 
 ---------------------------------------------------------------------------------------------------- opening
 
--- Microseconds to open, the median of many times in one round: the file is in the page cache, its blocks are mapped. What was opened the last time
--- is collected before.
+-- Microseconds to open, the median of many times in one round: the file is in the page cache, its blocks are mapped. What was opened
+-- the last time is collected before.
 local function open_us(open, check)
   local times = {}
   for i = 1, 101 do

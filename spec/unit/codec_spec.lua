@@ -45,8 +45,10 @@ describe("codec: scalars", function()
 
   -- The elements of an array of scalars, and the pairs of such a map, have a way of their own through the codec.
   it("in arrays and maps have the form that they have alone", function()
-    local scalars = { true, false, 0, -0.0, 1, 127, 128, 255, 256, 65535, 65536, 2 ^ 32 - 1, 2 ^ 32, 2 ^ 53, 2 ^ 53 + 2, -1, -32, -33, -128, -129, -32768,
-      -32769, -2 ^ 31, -2 ^ 31 - 1, -2 ^ 53, -2 ^ 53 - 2, 0.5, 65535.5, 1 / 0, -1 / 0, "", "é", "\x80" }
+    local scalars = {
+      true, false, 0, -0.0, 1, 127, 128, 255, 256, 65535, 65536, 2 ^ 32 - 1, 2 ^ 32, 2 ^ 53, 2 ^ 53 + 2, -1, -32, -33, -128, -129, -32768, -32769,
+      -2 ^ 31, -2 ^ 31 - 1, -2 ^ 53, -2 ^ 53 - 2, 0.5, 65535.5, 1 / 0, -1 / 0, "", "é", "\x80",
+    }
     for n = 1, 33 do scalars[#scalars + 1] = ("abcdefghijklmnopqrstuvwxyz0123456"):sub(1, n) end
     local all = {}
     for i = 1, 1000 do all[i] = scalars[i % #scalars + 1] end
@@ -68,8 +70,11 @@ describe("codec: scalars", function()
   end)
 
   it("in arrays of foreign writers are read in every form, and not beyond the end", function()
-    local forms = { { "ca3fc00000", 1.5 }, { "cf0000000000000005", 5 }, { "d3fffffffffffffffb", -5 }, { "cc05", 5 }, { "cd0005", 5 }, { "ce00000005", 5 },
-      { "d0fb", -5 }, { "d1fffb", -5 }, { "d2fffffffb", -5 }, { "fb", -5 }, { "05", 5 }, { "cf0020000000000000", 2 ^ 53 }, { "d3ffe0000000000000", -2 ^ 53 } }
+    local forms = {
+      { "ca3fc00000", 1.5 }, { "cf0000000000000005", 5 }, { "d3fffffffffffffffb", -5 }, { "cc05", 5 }, { "cd0005", 5 }, { "ce00000005", 5 },
+      { "d0fb", -5 }, { "d1fffb", -5 }, { "d2fffffffb", -5 }, { "fb", -5 }, { "05", 5 }, { "cf0020000000000000", 2 ^ 53 },
+      { "d3ffe0000000000000", -2 ^ 53 },
+    }
     for _, form in ipairs(forms) do
       assert.are.same({ form[2], form[2], true }, core.decode(unhex("93" .. form[1]:rep(2) .. "c3")))
       for cut = 1, #form[1] / 2 do corrupt("92" .. form[1] .. form[1]:sub(1, -2 * cut - 1)) end

@@ -22,12 +22,16 @@ local SCRIPT = [[
   local blamed, aside = {}, {}
   -- A trace that begins in an unlucky place (a function that is about to return) is begun anew elsewhere; what counts is what can never be
   -- compiled, and a trace that ends at a call of a C function. One that begins in a function of the columns, and not in a loop here, is
-  -- of what is called once a column.
+  -- of what is called once a column; and so are its side traces, as are those of traces from before.
   local function look(what, trace, func, pc, code)
     local info = what ~= "flush" and util.funcinfo(func, pc) or {}
     if what == "start" then
       local root = code == nil
-      aside[trace] = root and not tostring(info.loc):find("^driver%.lua")
+      if root then
+        aside[trace] = not tostring(info.loc):find("^driver%.lua")
+      else
+        aside[trace] = aside[code] ~= false
+      end
     elseif aside[trace] then
       return
     elseif what == "stop" and util.traceinfo(trace).linktype == "stitch" then

@@ -15,7 +15,8 @@ end
 -- A view of a range, which lets go of it in the end.
 local function range(file, offset, size)
   local hold = block.hold()
-  hold.block = ffi.cast("tarn_block_t *", core.raw_block(file, offset, size))
+  core.raw_block(file, offset, size)
+  hold.block = block.take()
   return hold
 end
 
