@@ -381,6 +381,8 @@ function Model:settle()
     lending.release(blocks)
   end
   self.views, self.loans = {}, {}
+  -- A holder that had no memory for its answer when it was asked for a loan is asked again when the connection is the next.
+  if self.faults then self.link.lose() end
   for i, p in ipairs(self.pools) do
     C.tarn_pool_boundary(p.pool)
     p:set_limits(self.memory, NO_LIMIT)

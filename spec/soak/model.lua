@@ -3,6 +3,7 @@
 local model = require "spec.helper.model"
 local posix = require "spec.helper.posix"
 
+io.stdout:setvbuf("line")
 local seeds, first = tonumber(arg[1] or 1000), tonumber(arg[2] or os.time())
 if not seeds or not first then
   io.stderr:write("usage: ./dev soak model [SEEDS [FIRST]]\n")
