@@ -4,7 +4,8 @@
 #include <string.h>
 #include "service-private.h"
 
-#define GRACE_STATUS_MS 500 /* after the closed connection of a child that has not ended: for its exit status, which says why */
+// After the closed connection of a child that has not ended: for its exit status, which says why.
+#define GRACE_STATUS_MS 500
 
 tarn_member_t *tarn__member_get(tarn_service_t *s, uint32_t id) {
   return tarn_map_get(&s->members, id);
