@@ -106,13 +106,14 @@ bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to) {
   atomic_store(&h->at, to);
   (void)tarn__holder_remove(h, to);
   for (uint32_t i = 0; i < h->holder_count; i++) {
-    tarn__party_t *p = tarn__party(s, h->holders[i]);
+    tarn__party_t *p = tarn__party(s, tarn__holders(h)[i]);
     int rc = p == NULL
                  ? TARN_ENOMEM
                  : tarn__numbers_add(&p->moved, to) | tarn__numbers_add(&p->moved, h->origin) |
                        tarn__numbers_add(&p->moved, h->id) | tarn__numbers_add(&p->moved, h->moves);
     if (rc != 0) {
-      tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move", h->holders[i]);
+      tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move",
+               tarn__holders(h)[i]);
     }
     if (p != NULL) { tarn__party_busy(s, p); }
   }
@@ -124,7 +125,7 @@ bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to) {
 
 bool tarn_service_ref_telling(tarn_service_t *s, uint32_t origin, uint64_t id) {
   tarn__refs_lock(s);
-  const tarn__held_t *h = tarn__held_find(s, origin, id);
+  const tarn__held_t *h = tarn__held_peek(s, origin, id);
   bool telling =
       h != NULL && h->holder_count > 0 && atomic_load(&((tarn__held_t *)(uintptr_t)h)->at) != s->id;
   tarn__refs_unlock(s);
@@ -150,7 +151,7 @@ int tarn_service_ref_find(tarn_service_t *s, uint32_t origin, uint64_t id, uint6
                           tarn_place_t *at) {
   int rc = 0;
   tarn__refs_lock(s);
-  const tarn__held_t *h = tarn__held_find(s, origin, id);
+  const tarn__held_t *h = tarn__held_peek(s, origin, id);
   if (h == NULL) {
     *local = id;
     rc = origin == s->id ? 0 : TARN_ENOENT;
