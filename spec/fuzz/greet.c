@@ -166,7 +166,7 @@ static void open_listener(void) {
 
 static void start(void) {
   for (int i = 0; i < TARN_SECRET_BYTES; i++) { g.secret[i] = (uint8_t)(7 * i + 1); }
-  setenv("TARN_LOG", "error", 1);
+  setenv("TARN_LOG", "error", 0);
   randombytes_set_implementation(&random_source);
   MUST(sodium_init() >= 0 && uv_loop_init(&g.loop) == 0);
   sodium_bin2hex(g.hex, sizeof g.hex, g.secret, sizeof g.secret);

@@ -436,7 +436,7 @@ static void give_all(const uint8_t *data, size_t size) {
 }
 
 static void start(void) {
-  setenv("TARN_LOG", "error", 1);
+  setenv("TARN_LOG", "error", 0);
   MUST(sodium_init() >= 0 && uv_loop_init(&g.loop) == 0);
   open_file(MEMORY_FD);
   open_file(SPILL_FD);
@@ -455,7 +455,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   g.mode = mode;
   if (!g.service) { open_all(); }
   g.runs++;
-  atomic_store(&g.service->next_msgid, FIRST_MSGID + g.runs);
+  if (g.service->fetches.count == 0) { atomic_store(&g.service->next_msgid, FIRST_MSGID); }
   for (uint64_t i = 1; i < 5; i++) { (void)tarn_map_set(&g.service->pending, i, (void *)3); }
   give_all(data + PREFIX, size - PREFIX);
   let_go();

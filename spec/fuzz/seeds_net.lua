@@ -1,6 +1,6 @@
 -- Writes the seeds of the targets framer, greet and request: tarn spec/fuzz/seeds_net.lua. See the heads of these files for what an input is.
 package.path = "./?.lua;" .. package.path
-local pack = require "spec.fuzz.lib.pack"
+local pack = require "spec.helper.pack"
 local int, str, bin, request, response, notice = pack.int, pack.str, pack.bin, pack.request, pack.response, pack.notice
 
 local PROOF, TIE, SECRET = bin(("P"):rep(32)), bin(("T"):rep(16)), str(("S"):rep(64))
@@ -64,16 +64,17 @@ local function u32(bytes, at)
   return a + 256 * (b + 256 * (c + 256 * d))
 end
 local function front(image) -- of an image whose blocks stand elsewhere: docs/FORMAT.md
-  local size = 24 + u32(image, 9) + 8 * u32(image, 13) + u32(image, 17)
+  local size = 32 + u32(image, 9) + 8 * u32(image, 13) + u32(image, 17)
   return bin(image:sub(1, 5) .. string.char(image:byte(6) + 1) .. image:sub(7, size))
 end
 local function sizes(...) return pack.ext(0x7f, pack.array(...)) end
 local function transfer(...) return pack.ext(0x21, pack.array(...)) end
 local function mark(byte) return "\207" .. string.char(byte):rep(8) end
-local function loan(number, ...)
-  return pack.ext(0x20, pack.array(int(number), int(200), mark(0xd1), mark(0xd2), int(0), bin(("t"):rep(16)), int(202), mark(0xd3),
+local function loan_of(number, spill_dev, ...)
+  return pack.ext(0x20, pack.array(int(number), int(200), mark(0xd1), mark(0xd2), int(0), bin(("t"):rep(16)), int(202), spill_dev,
     mark(0xd4), front(large), pack.array(...)))
 end
+local function loan(number, ...) return loan_of(number, mark(0xd3), ...) end
 local N = pack.null
 local address = str "127.0.0.1:9"
 local joined = notice("member.joined", address)
@@ -92,7 +93,10 @@ local requests = {
   ["call-loan"] = request(3, "call", loan(1, int(4096 * 2))) .. notice("lend.moved", int(202), mark(0xd3), mark(0xd4), int(1), int(0), int(0))
     .. notice("lend.check", int(1), int(2)),
   ["call-loan-file"] = request(3, "call", loan(2, int(4096 * 2 + 1))),
-  ["call-loan-copy"] = request(3, "call", loan(2, int(4095))) .. response(101, N, plain) .. response(102, str "no", N),
+  ["call-loan-malformed"] = request(3, "call", loan(2, int(4095))),
+  ["call-loan-copy"] = request(3, "call", loan_of(2, int(1), int(4096 * 2 + 1)), transfer(int(3)))
+    .. request(4, "call", loan_of(2, int(1), int(4096 * 2))) .. sizes(int(72000)) .. response(100, N, front(large))
+    .. response(101, bin(tarn.encode { kind = "KeyError" }), N),
   ["call-bulk"] = sizes(int(24)) .. request(3, "call", front(small)),
   eval = request(3, "eval", plain) .. request(4, "serializer.get", str "point") .. request(5, "nothing"),
   answers = response(1, N, plain) .. response(2, bin(tarn.encode { kind = "KeyError" }), N) .. response(3, transfer(int(9)), with_ref)

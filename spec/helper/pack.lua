@@ -1,4 +1,4 @@
--- MessagePack by hand, for seeds: every function gives bytes.
+-- MessagePack by hand, for what speaks to a process as another program would: every function gives bytes.
 local pack = {}
 
 local function be(n, bytes)
@@ -25,7 +25,7 @@ end
 
 function pack.str(s) return #s < 32 and string.char(160 + #s) .. s or sized(#s, 217, 218, 219) .. s end
 function pack.bin(s) return sized(#s, 196, 197, 198) .. s end
-function pack.ext(kind, s) return sized(#s, 199, 200, 201):sub(1, -1) .. string.char(kind) .. s end
+function pack.ext(kind, s) return sized(#s, 199, 200, 201) .. string.char(kind) .. s end
 function pack.array(...) return sized(select("#", ...), nil, 220, 221) .. table.concat { ... } end
 pack.null, pack.no, pack.yes = "\192", "\194", "\195"
 
