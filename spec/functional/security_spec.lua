@@ -259,4 +259,32 @@ describe("a proven peer", function()
     peer:close()
     finish(driver)
   end)
+
+  it("that calls any method with anything is answered, and the process goes on", function()
+    local rpc = require "tarn.rpc"
+    local driver, address, secret = start_cluster()
+    local peer = wire.join(address, secret)
+    local lists = { {}, { 1e8 }, { "x" }, { true }, { {} }, { -1, 2 ^ 60, "z" }, { 0 / 0 }, { 1e9, "x", {} }, { 7LL }, { string.rep },
+      { { a = { 1 } }, "get", 5 }, { "isset", 1e8 }, { string.rep, {}, {} } }
+    local params = { pack.array(), pack.array(int(100000000)), pack.array(pack.map {}), pack.array(pack.bin ""), pack.array(pack.bin "\193TRN"),
+      pack.array(pack.bin "\145"), pack.array(pack.bin "\192") }
+    for _, list in ipairs(lists) do params[#params + 1] = pack.array(pack.bin(tarn.encode(list))) end
+    local methods, count = { "no.such", "pool.get", "pool.set", "pool.delete", "pool.limits", "lend.fetch", "serializer.get", "eval" }, 0
+    for name in pairs(rpc.on_request) do methods[#methods + 1] = name end
+    for _, name in ipairs(methods) do
+      for _, bytes in ipairs(params) do
+        count = count + 1
+        peer:write(pack.array(int(0), int(count), pack.str(name), bytes))
+        assert.is_table(peer:answer(count, 10), name)
+      end
+    end
+    for name in pairs(rpc.on_notify) do
+      for _, bytes in ipairs(params) do peer:write(pack.array(int(2), pack.str(name), bytes)) end
+    end
+    peer:write(request(count + 1, "ping"))
+    assert.is_table(peer:answer(count + 1))
+    assert_works(driver)
+    peer:close()
+    finish(driver)
+  end)
 end)

@@ -86,10 +86,17 @@ static void on_up(void *user, tarn_peer_t *peer) {
   MUST(g.may_come_up);
 }
 
+/* Not by strstr: libFuzzer learns from what that is given, and would know the secret. */
+static bool tells_secret(const char *text) {
+  size_t n = 0;
+  for (; *text && n < sizeof g.hex - 1; text++) { n = *text == g.hex[n] ? n + 1 : *text == g.hex[0]; }
+  return n == sizeof g.hex - 1;
+}
+
 static void on_down(void *user, tarn_peer_t *peer, const tarn_error_t *reason) {
   (void)user;
   if (g.waiting == peer) { g.waiting = NULL; }
-  MUST(reason->code != 0 && reason->message[0] != '\0' && !strstr(reason->message, g.hex));
+  MUST(reason->code != 0 && reason->message[0] != '\0' && !tells_secret(reason->message));
 }
 
 static void on_frame(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size) {
