@@ -411,7 +411,8 @@ void tarn__proof_make(const uint8_t *secret, int who, const tarn__hello_t *h,
   add_u64(&t, w->your_incarnation);
   add_bytes(&t, w->nonce, sizeof w->nonce);
   _Static_assert(crypto_auth_hmacsha512256_BYTES == TARN__PROOF_BYTES, "HMAC-SHA-512-256");
-  crypto_auth_hmacsha512256_state state; /* as good as the secret: crypto_auth would leave it behind */
+  crypto_auth_hmacsha512256_state
+      state; /* as good as the secret: crypto_auth would leave it behind */
   crypto_auth_hmacsha512256_init(&state, secret, TARN_SECRET_BYTES);
   crypto_auth_hmacsha512256_update(&state, t.bytes, t.size);
   crypto_auth_hmacsha512256_final(&state, out);

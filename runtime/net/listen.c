@@ -118,7 +118,8 @@ int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t ad
   tarn__address_format((struct sockaddr *)&sa, text, sizeof text);
   if (!tarn__address_is_loopback((struct sockaddr *)&sa)) {
     tarn_log(TARN_LOG_WARN,
-             "net: listening on %s, not only for this machine: who connects must prove the secret, but nothing "
+             "net: listening on %s, not only for this machine: who connects must prove the secret, "
+             "but nothing "
              "that is sent is encrypted, or guarded against change on the way",
              text);
   }

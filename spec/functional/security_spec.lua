@@ -1,4 +1,5 @@
--- What docs/SECURITY.md promises, beside what hostile_spec.lua and net_spec.lua see to: proofs, secrets, who may connect, what a proven peer may do.
+-- What docs/SECURITY.md promises, beside what hostile_spec.lua and net_spec.lua see to: proofs, secrets, who may connect, files, and what
+-- a proven peer may do.
 local lfs = require "lfs"
 local pack = require "spec.helper.pack"
 local posix = require "spec.helper.posix"
@@ -78,23 +79,28 @@ describe("a proof", function()
   end)
 end)
 
--- What would be in a core file of that process, searched for a text: the names of the mappings that have it.
-local function dumped(pid, texts)
-  local found, maps, current = {}, {}, nil
+-- The mappings of a process that have memory: from, to, name, readable, dumped (in a core file).
+local function mappings(pid)
+  local maps = {}
   for line in io.lines(("/proc/%d/smaps"):format(pid)) do
     local from, to, perms, name = line:match "^(%x+)%-(%x+) (%S+) %S+ %S+ %S+%s*(.*)$"
     if from then
-      current = { from = tonumber(from, 16), to = tonumber(to, 16), name = name, readable = perms:sub(1, 1) == "r" }
-      maps[#maps + 1] = current
+      maps[#maps + 1] = { from = tonumber(from, 16), to = tonumber(to, 16), name = name, readable = perms:sub(1, 1) == "r" }
     elseif line:match "^Rss:" then
-      current.resident = tonumber(line:match "%d+") > 0
+      maps[#maps].resident = tonumber(line:match "%d+") > 0
     elseif line:match "^VmFlags:" then
-      current.dumped = not line:find(" dd", 1, true)
+      maps[#maps].dumped = not line:find(" dd", 1, true)
     end
   end
+  return maps
+end
+
+-- What would be in a core file of that process, searched for texts: which was found where, and how many bytes were searched.
+local function dumped(pid, texts)
+  local found = {}
   local file = assert(io.open(("/proc/%d/mem"):format(pid), "rb"))
   local chunk, searched = 4 * 2 ^ 20, 0
-  for _, map in ipairs(maps) do
+  for _, map in ipairs(mappings(pid)) do
     if map.readable and map.resident and map.dumped then
       local before = ""
       for at = map.from, map.to - 1, chunk do
@@ -125,7 +131,8 @@ describe("the secret", function()
     local peer = wire.join(address, secret)
     assert.is_table(peer.joined[4])
     assert_works(driver)
-    local texts = { ["the secret"] = secret, ["its first half"] = secret:sub(1, 16), ["its text"] = hex:sub(1, 48), ["its text's end"] = hex:sub(17) }
+    local texts = { ["the secret"] = secret, ["its first half"] = secret:sub(1, 16), ["its text"] = hex:sub(1, 48),
+      ["its text's end"] = hex:sub(17) }
     for _, pid in ipairs { driver.pid, worker } do
       local found, searched = dumped(pid, texts)
       assert.same({}, found)
@@ -144,6 +151,15 @@ describe("the secret", function()
     local log = finish(driver)
     assert.is_nil((log .. driver.out):find(hex:sub(1, 16), 1, true))
     assert.is_nil((log .. driver.out):find(secret:sub(1, 8), 1, true))
+  end)
+
+  it("is in no error about the line that brings it", function()
+    local hex = ("0123456789abcdef"):rep(4)
+    for _, line in ipairs { "127.0.0.1:1 " .. hex, "127.0.0.1:1 " .. hex .. "0", hex .. " " .. hex, "127.0.0.1:1 x" .. hex:sub(2), hex } do
+      local worker = process.run_tarn({ "worker" }, { stdin = line .. "\n", env = { TARN_LOG = "debug" } })
+      assert.is_true(worker.code ~= 0 and #worker.err > 0)
+      assert.is_nil((worker.out .. worker.err):find(hex:sub(5, 20), 1, true), worker.err)
+    end
   end)
 end)
 
@@ -215,7 +231,7 @@ describe("bytes on disk", function()
 
   it("are for their user only, whatever the umask", function()
     local dir = process.tmpdir()
-    local path = process.write_file(dir .. "/spill.lua", SPILL .. "os.execute('stat -c %a made made/spill > modes')")
+    local path = process.write_file(dir .. "/spill.lua", SPILL)
     local result = process.run { "/bin/sh", "-c", ("umask 0; exec %s -m 16MB -d made/spill %s"):format(process.tarn_path, path) }
     assert.equal(0, result.code, result.err)
     assert.truthy(result.out:find "^true\ttrue")
@@ -225,6 +241,7 @@ describe("bytes on disk", function()
       count = count + 1
     end
     assert.is_true(count > 0, result.out)
+    assert.equal("rwx------", lfs.attributes(result.cwd .. "/made", "permissions"))
   end)
 
   it("do not follow a link that another user has planted", function()
@@ -266,10 +283,11 @@ describe("a proven peer", function()
     local peer = wire.join(address, secret)
     local lists = { {}, { 1e8 }, { "x" }, { true }, { {} }, { -1, 2 ^ 60, "z" }, { 0 / 0 }, { 1e9, "x", {} }, { 7LL }, { string.rep },
       { { a = { 1 } }, "get", 5 }, { "isset", 1e8 }, { string.rep, {}, {} } }
-    local params = { pack.array(), pack.array(int(100000000)), pack.array(pack.map {}), pack.array(pack.bin ""), pack.array(pack.bin "\193TRN"),
+    local params = { pack.array(), pack.array(int(1e8)), pack.array(pack.map {}), pack.array(pack.bin ""), pack.array(pack.bin "\193TRN"),
       pack.array(pack.bin "\145"), pack.array(pack.bin "\192") }
     for _, list in ipairs(lists) do params[#params + 1] = pack.array(pack.bin(tarn.encode(list))) end
-    local methods, count = { "no.such", "pool.get", "pool.set", "pool.delete", "pool.limits", "lend.fetch", "serializer.get", "eval" }, 0
+    local methods = { "no.such", "pool.get", "pool.set", "pool.delete", "pool.limits", "lend.fetch", "serializer.get" }
+    local count = 0
     for name in pairs(rpc.on_request) do methods[#methods + 1] = name end
     for _, name in ipairs(methods) do
       for _, bytes in ipairs(params) do

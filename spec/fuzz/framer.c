@@ -54,7 +54,8 @@ static void check_frame(const uint8_t *bytes, size_t size, uint64_t max_frame) {
   uint32_t count;
   uint64_t type;
   MUST(size <= max_frame);
-  MUST(tarn_mp_skip(&r, DEPTH + 1) == 0 && r.at == r.end); /* what is empty has no depth for the framer */
+  MUST(tarn_mp_skip(&r, DEPTH + 1) == 0 &&
+       r.at == r.end); /* what is empty has no depth for the framer */
   r = (tarn_mp_reader_t){bytes, bytes + size};
   MUST(tarn_mp_read_array(&r, &count) == 0 && (count == 3 || count == 4));
   MUST(tarn_mp_read_uint(&r, 2, &type) == 0);

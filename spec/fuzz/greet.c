@@ -72,7 +72,8 @@ static randombytes_implementation random_source = {
 
 /* ---- our end ---- */
 
-static int on_join(void *user, const tarn_net_identity_t *who, uint32_t *id, uint64_t *incarnation) {
+static int on_join(void *user, const tarn_net_identity_t *who, uint32_t *id,
+                   uint64_t *incarnation) {
   (void)user;
   MUST(g.may_come_up);
   *id = 2;
@@ -89,7 +90,9 @@ static void on_up(void *user, tarn_peer_t *peer) {
 /* Not by strstr: libFuzzer learns from what that is given, and would know the secret. */
 static bool tells_secret(const char *text) {
   size_t n = 0;
-  for (; *text && n < sizeof g.hex - 1; text++) { n = *text == g.hex[n] ? n + 1 : *text == g.hex[0]; }
+  for (; *text && n < sizeof g.hex - 1; text++) {
+    n = *text == g.hex[n] ? n + 1 : *text == g.hex[0];
+  }
   return n == sizeof g.hex - 1;
 }
 
@@ -126,7 +129,8 @@ static int on_bulk_begin(void *user, tarn_peer_t *peer, const uint8_t *frame, si
   return 0;
 }
 
-static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size, void *token, int status) {
+static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t size, void *token,
+                    int status) {
   (void)user;
   (void)peer;
   MUST(size > 0 && frame[0] != 0);
@@ -137,13 +141,14 @@ static void on_bulk(void *user, tarn_peer_t *peer, const uint8_t *frame, size_t 
 static void open_net(void) {
   tarn_error_t err = {0};
   g.bytes_before = tarn_alloc_bytes();
-  tarn_net_config_t config = {.loop = &g.loop,
-                              .secret = g.secret,
-                              .self = {.id = 1, .incarnation = 77, .os_pid = 5, .host = "here"},
-                              .callbacks = {on_join, on_up, on_down, on_frame, on_bulk_begin, on_bulk, NULL},
-                              .max_frame = 1 << 16,
-                              .max_unproven = CONNECTIONS - 1,
-                              .bytecode = "gc64"};
+  tarn_net_config_t config = {
+      .loop = &g.loop,
+      .secret = g.secret,
+      .self = {.id = 1, .incarnation = 77, .os_pid = 5, .host = "here"},
+      .callbacks = {on_join, on_up, on_down, on_frame, on_bulk_begin, on_bulk, NULL},
+      .max_frame = 1 << 16,
+      .max_unproven = CONNECTIONS - 1,
+      .bytecode = "gc64"};
   MUST(tarn_net_create(&config, &g.net, &err) == 0);
   MUST(tarn_net_listen(g.net, "127.0.0.1:0", g.address, sizeof g.address, &err) == 0);
   fuzz_allow(g.address);
@@ -281,9 +286,12 @@ static void close_all(void) {
     close(g.strangers[i].fd);
   }
   for (int i = 0; i < TURNS && !tarn_list_empty(&g.net->lanes); i++) { turns(1); }
-  for (int fd; (fd = accept4(g.listener, NULL, NULL, SOCK_CLOEXEC)) >= 0;) { close(fd); } /* bulk lanes it wanted */
+  for (int fd; (fd = accept4(g.listener, NULL, NULL, SOCK_CLOEXEC)) >= 0;) {
+    close(fd);
+  } /* bulk lanes it wanted */
   for (int i = 0; i < TURNS && !tarn_list_empty(&g.net->lanes); i++) { turns(1); }
-  MUST(tarn_list_empty(&g.net->lanes) && tarn_list_empty(&g.net->peers) && g.net->unproven_count == 0);
+  MUST(tarn_list_empty(&g.net->lanes) && tarn_list_empty(&g.net->peers) &&
+       g.net->unproven_count == 0);
   g.count = 0;
 }
 
@@ -336,10 +344,30 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
-  static const char *const words[] = {"hello",    "prove",     "auth.secret", "version",  "role",
-                                      "control",  "bulk",      "id",          "incarnation", "os_pid",
-                                      "want",     "nonce",     "bytecode",    "host",     "tie",
-                                      "your_id",  "your_incarnation", "proof", "net.bulk", "net.nobulk",
-                                      "PPPPPPPPPPPPPPPPPPPPPPPPPPPPPPPP", "TTTTTTTTTTTTTTTT", "0.1.0", "gc64", NULL};
+  static const char *const words[] = {"hello",
+                                      "prove",
+                                      "auth.secret",
+                                      "version",
+                                      "role",
+                                      "control",
+                                      "bulk",
+                                      "id",
+                                      "incarnation",
+                                      "os_pid",
+                                      "want",
+                                      "nonce",
+                                      "bytecode",
+                                      "host",
+                                      "tie",
+                                      "your_id",
+                                      "your_incarnation",
+                                      "proof",
+                                      "net.bulk",
+                                      "net.nobulk",
+                                      "PPPPPPPPPPPPPPPPPPPPPPPPPPPPPPPP",
+                                      "TTTTTTTTTTTTTTTT",
+                                      "0.1.0",
+                                      "gc64",
+                                      NULL};
   return fuzz_mutate(data, size, max_size, seed, PREFIX, words);
 }

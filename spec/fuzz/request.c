@@ -104,7 +104,8 @@ static void on_end(void *user, const char *reason) {
 
 static void on_overdue(void *user) { on_end(user, NULL); }
 
-static int on_join(void *user, const tarn_net_identity_t *who, uint32_t *id, uint64_t *incarnation) {
+static int on_join(void *user, const tarn_net_identity_t *who, uint32_t *id,
+                   uint64_t *incarnation) {
   (void)user;
   *id = 2;
   *incarnation = who->incarnation;
@@ -201,11 +202,12 @@ static tarn_peer_t *find_peer(void) {
 /* address: where it listens, at least 64 bytes */
 static void open_other(char *address) {
   tarn_error_t err = {0};
-  tarn_net_config_t config = {.loop = &g.loop,
-                              .secret = g.secret,
-                              .self = {.id = g.mode == TO_WORKER ? TARN_DRIVER : 0, .incarnation = 9},
-                              .callbacks = {on_join, on_up, on_down, on_frame, on_bulk_begin, on_bulk, NULL},
-                              .bytecode = "gc64"};
+  tarn_net_config_t config = {
+      .loop = &g.loop,
+      .secret = g.secret,
+      .self = {.id = g.mode == TO_WORKER ? TARN_DRIVER : 0, .incarnation = 9},
+      .callbacks = {on_join, on_up, on_down, on_frame, on_bulk_begin, on_bulk, NULL},
+      .bytecode = "gc64"};
   config.self.os_pid = getpid();
   tarn__lend_host(config.self.host, sizeof config.self.host);
   MUST(tarn_net_create(&config, &g.other, &err) == 0);
@@ -232,7 +234,8 @@ static void open_service(const char *driver) {
 
 /* A client that says the secret. */
 static void open_foreign(void) {
-  char hello[128] = "\x94\0\1\xab" "auth.secret\x91\xd9\x40";
+  char hello[128] = "\x94\0\1\xab"
+                    "auth.secret\x91\xd9\x40";
   struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   sa.sin_port = htons((uint16_t)atoi(strrchr(tarn_service_address(g.service), ':') + 1));
   size_t head = 4 + 11 + 3;
@@ -388,7 +391,8 @@ static bool is_frame(const uint8_t *bytes, size_t size) {
 
 static void give_bulk(uint8_t *frame, size_t size, const uint64_t *sizes, uint32_t count) {
   void *dest[SIZES_MAX], *token = NULL;
-  int rc = tarn__net_callbacks.on_bulk_begin(g.service, g.peer, frame, size, sizes, count, dest, &token);
+  int rc =
+      tarn__net_callbacks.on_bulk_begin(g.service, g.peer, frame, size, sizes, count, dest, &token);
   if (rc == TARN_EAGAIN) { return; } /* the net would ask again */
   for (uint32_t i = 0; rc == 0 && i < count; i++) {
     if (sizes[i] > 0) { memset(dest[i], 0xab, sizes[i]); }
@@ -413,7 +417,9 @@ static void give_all(const uint8_t *data, size_t size) {
     const uint8_t *from = r.at;
     tarn_mp_token_t t;
     tarn_mp_reader_t peek = r;
-    if (tarn_mp_skip(&r, TARN_IMAGE_MAX_DEPTH + 25) != 0 || tarn_mp_read(&peek, &t) != 0) { return; }
+    if (tarn_mp_skip(&r, TARN_IMAGE_MAX_DEPTH + 25) != 0 || tarn_mp_read(&peek, &t) != 0) {
+      return;
+    }
     size_t length = (size_t)(r.at - from);
     if (t.kind == TARN_MP_EXT && t.ext_type == BULK_EXT) {
       count = read_sizes(&t, sizes);
@@ -468,12 +474,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
-  static const char *const words[] = {
-      "ping",        "pool.get",    "pool.set",  "pool.delete", "pool.stats", "pool.limits",    "auth.secret",
-      "stop",        "lend.fetch",  "lend.moved", "lend.ok",    "lend.end",   "lend.check",     "serializer.get",
-      "member.joined", "member.welcome", "member.up", "member.lost", "member.gone", "refs.hold", "refs.held",
-      "refs.drop",   "refs.got",    "refs.done", "refs.fence",  "refs.fenced", "refs.lost",     "refs.moved",
-      "refs.told",   "refs.sync",   "refs.ask",  "call",        "eval",       "event.notify",   "migrate",
-      "1:1",         "2:4",         NULL};
+  static const char *const words[] = {"ping",          "pool.get",
+                                      "pool.set",      "pool.delete",
+                                      "pool.stats",    "pool.limits",
+                                      "auth.secret",   "stop",
+                                      "lend.fetch",    "lend.moved",
+                                      "lend.ok",       "lend.end",
+                                      "lend.check",    "serializer.get",
+                                      "member.joined", "member.welcome",
+                                      "member.up",     "member.lost",
+                                      "member.gone",   "refs.hold",
+                                      "refs.held",     "refs.drop",
+                                      "refs.got",      "refs.done",
+                                      "refs.fence",    "refs.fenced",
+                                      "refs.lost",     "refs.moved",
+                                      "refs.told",     "refs.sync",
+                                      "refs.ask",      "call",
+                                      "eval",          "event.notify",
+                                      "migrate",       "1:1",
+                                      "2:4",           NULL};
   return fuzz_mutate(data, size, max_size, seed, PREFIX, words);
 }

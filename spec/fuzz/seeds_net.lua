@@ -1,4 +1,5 @@
--- Writes the seeds of the targets framer, greet and request: tarn spec/fuzz/seeds_net.lua. See the heads of these files for what an input is.
+-- Writes the seeds of the targets framer, greet and request: tarn spec/fuzz/seeds_net.lua. The heads of these files say what an input
+-- is.
 package.path = "./?.lua;" .. package.path
 local pack = require "spec.helper.pack"
 local int, str, bin, request, response, notice = pack.int, pack.str, pack.bin, pack.request, pack.response, pack.notice
@@ -90,8 +91,8 @@ local requests = {
   ["set-bulk"] = sizes(int(72000)) .. request(3, "pool.set", int(0), front(large)) .. request(4, "pool.get", int(5)),
   delete = request(3, "pool.delete", int(1)) .. request(3, "pool.delete", int(3), int(1)) .. notice("pool.delete", int(2)),
   call = request(3, "call", plain) .. notice("call", with_ref, transfer(int(7), int(1), int(1), int(2), int(1))),
-  ["call-loan"] = request(3, "call", loan(1, int(4096 * 2))) .. notice("lend.moved", int(202), mark(0xd3), mark(0xd4), int(1), int(0), int(0))
-    .. notice("lend.check", int(1), int(2)),
+  ["call-loan"] = request(3, "call", loan(1, int(4096 * 2)))
+    .. notice("lend.moved", int(202), mark(0xd3), mark(0xd4), int(1), int(0), int(0)) .. notice("lend.check", int(1), int(2)),
   ["call-loan-file"] = request(3, "call", loan(2, int(4096 * 2 + 1))),
   ["call-loan-malformed"] = request(3, "call", loan(2, int(4095))),
   ["call-loan-copy"] = request(3, "call", loan_of(2, int(1), int(4096 * 2 + 1)), transfer(int(3)))
@@ -108,8 +109,9 @@ local requests = {
     .. notice("refs.collect") .. notice("refs.done", int(1)),
   moved = request(3, "call", with_ref, transfer(int(7))) .. notice("refs.moved", int(2), int(1), int(1), int(1))
     .. notice("refs.told", int(1), int(1), int(1)),
-  members = notice("member.welcome", int(3), int(5), int(77), address, int(4), int(6), int(78), str "") .. notice("member.up", int(5), int(5),
-    int(5), str "[::1]:80") .. notice("member.lost", int(3), str "gone") .. notice("member.gone", int(9)),
+  members = notice("member.welcome", int(3), int(5), int(77), address, int(4), int(6), int(78), str "")
+    .. notice("member.up", int(5), int(5), int(5), str "[::1]:80")
+    .. notice("member.lost", int(3), str "gone") .. notice("member.gone", int(9)),
 }
 for name, bytes in pairs(requests) do
   write("request", name, TO_DRIVER .. joined .. bytes)

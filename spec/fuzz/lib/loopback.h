@@ -2,6 +2,7 @@
 #ifndef TARN_FUZZ_LOOPBACK_H
 #define TARN_FUZZ_LOOPBACK_H
 
-void fuzz_allow(const char *address); /* "127.0.0.1:PORT" may be connected to, beside the last few others */
+void fuzz_allow(
+    const char *address); /* "127.0.0.1:PORT" may be connected to, beside the last few others */
 
 #endif

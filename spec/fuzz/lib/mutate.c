@@ -33,7 +33,8 @@ static bool is_bytes(const tarn_mp_token_t *t) {
   return t->kind == TARN_MP_STR || t->kind == TARN_MP_BIN || t->kind == TARN_MP_EXT;
 }
 
-static int put_bytes(tarn_buf_t *out, tarn_mp_kind_t kind, int8_t ext, const uint8_t *bytes, uint32_t size) {
+static int put_bytes(tarn_buf_t *out, tarn_mp_kind_t kind, int8_t ext, const uint8_t *bytes,
+                     uint32_t size) {
   if (kind == TARN_MP_STR) { return tarn_mp_write_str(out, bytes, size); }
   if (kind == TARN_MP_BIN) { return tarn_mp_write_bin(out, bytes, size); }
   int rc = tarn_mp_write_ext_header(out, ext, size);
@@ -64,10 +65,30 @@ static int copy_inner(walk_t *w, const tarn_mp_token_t *t, tarn_buf_t *out, int 
 }
 
 static int put_number(walk_t *w, tarn_buf_t *out) {
-  static const uint64_t numbers[] = {0,          1,           2,          3,         4,          15,
-                                     63,         64,          100,        127,       255,        4095,
-                                     4096,       65535,       65536,      INT32_MAX, UINT32_MAX, 1ull << 32,
-                                     1ull << 40, 1ull << 53,  INT64_MAX,  1ull << 63, UINT64_MAX - 1, UINT64_MAX};
+  static const uint64_t numbers[] = {0,
+                                     1,
+                                     2,
+                                     3,
+                                     4,
+                                     15,
+                                     63,
+                                     64,
+                                     100,
+                                     127,
+                                     255,
+                                     4095,
+                                     4096,
+                                     65535,
+                                     65536,
+                                     INT32_MAX,
+                                     UINT32_MAX,
+                                     1ull << 32,
+                                     1ull << 40,
+                                     1ull << 53,
+                                     INT64_MAX,
+                                     1ull << 63,
+                                     UINT64_MAX - 1,
+                                     UINT64_MAX};
   uint64_t v = numbers[draw(w, sizeof numbers / sizeof numbers[0])];
   if (draw(w, 8) == 0) { return tarn_mp_write_int(out, -(int64_t)(v >> 1) - 1); }
   if (draw(w, 8) == 0) { return tarn_mp_write_double(out, (double)v / 3); }
@@ -76,13 +97,20 @@ static int put_number(walk_t *w, tarn_buf_t *out) {
 
 static int put_scalar(walk_t *w, tarn_buf_t *out) {
   switch (draw(w, 8)) {
-  case 0: return tarn_mp_write_nil(out);
-  case 1: return tarn_mp_write_bool(out, draw(w, 2) == 0);
-  case 2: return tarn_mp_write_array(out, 0);
-  case 3: return tarn_mp_write_map(out, 0);
-  case 4: return tarn_mp_write_cstr(out, w->words[draw(w, w->word_count)]);
-  case 5: return tarn_mp_write_bin(out, "", 0);
-  default: return put_number(w, out);
+  case 0:
+    return tarn_mp_write_nil(out);
+  case 1:
+    return tarn_mp_write_bool(out, draw(w, 2) == 0);
+  case 2:
+    return tarn_mp_write_array(out, 0);
+  case 3:
+    return tarn_mp_write_map(out, 0);
+  case 4:
+    return tarn_mp_write_cstr(out, w->words[draw(w, w->word_count)]);
+  case 5:
+    return tarn_mp_write_bin(out, "", 0);
+  default:
+    return put_number(w, out);
   }
 }
 
@@ -91,7 +119,9 @@ static int put_other(walk_t *w, tarn_buf_t *out) {
   for (int tries = 0; tries < 8; tries++) {
     tarn_mp_reader_t r = {w->all + draw(w, (uint32_t)(w->end - w->all)), w->end};
     const uint8_t *from = r.at;
-    if (tarn_mp_skip(&r, DEPTH_MAX) == 0) { return tarn_buf_append(out, from, (size_t)(r.at - from)); }
+    if (tarn_mp_skip(&r, DEPTH_MAX) == 0) {
+      return tarn_buf_append(out, from, (size_t)(r.at - from));
+    }
   }
   return put_scalar(w, out);
 }
@@ -138,7 +168,9 @@ static int put_resized(walk_t *w, tarn_mp_reader_t *r, const tarn_mp_token_t *t,
 }
 
 static int skip_rest(tarn_mp_reader_t *r, const tarn_mp_token_t *t) {
-  uint64_t values = t->kind == TARN_MP_ARRAY ? t->length : t->kind == TARN_MP_MAP ? 2 * (uint64_t)t->length : 0;
+  uint64_t values = t->kind == TARN_MP_ARRAY ? t->length
+                    : t->kind == TARN_MP_MAP ? 2 * (uint64_t)t->length
+                                             : 0;
   int rc = 0;
   for (uint64_t i = 0; rc == 0 && i < values; i++) { rc = tarn_mp_skip(r, DEPTH_MAX); }
   return rc;
@@ -152,7 +184,9 @@ static int change(walk_t *w, tarn_mp_reader_t *r, const tarn_mp_token_t *t, cons
   int rc = skip_rest(r, t);
   if (rc) { return rc; }
   if (is_bytes(t) && how < 4) { return put_mutated_bytes(w, t, out); }
-  if (t->kind == TARN_MP_UINT && how < 2) { return tarn_mp_write_uint(out, t->v.u + draw(w, 5) - 2); }
+  if (t->kind == TARN_MP_UINT && how < 2) {
+    return tarn_mp_write_uint(out, t->v.u + draw(w, 5) - 2);
+  }
   if (how == 7) { /* in an array of its own */
     rc = tarn_mp_write_array(out, 1);
     return rc ? rc : tarn_buf_append(out, from, (size_t)(r->at - from));
@@ -167,7 +201,9 @@ static int copy(walk_t *w, tarn_mp_reader_t *r, tarn_buf_t *out, int depth) {
   if (depth > DEPTH_MAX || tarn_mp_read(r, &t) != 0) { return -1; }
   if (w->until-- == 0) { return change(w, r, &t, from, out); }
   if (is_bytes(&t) && holds_values(t.bytes, t.length)) { return copy_inner(w, &t, out, depth); }
-  uint64_t values = t.kind == TARN_MP_ARRAY ? t.length : t.kind == TARN_MP_MAP ? 2 * (uint64_t)t.length : 0;
+  uint64_t values = t.kind == TARN_MP_ARRAY ? t.length
+                    : t.kind == TARN_MP_MAP ? 2 * (uint64_t)t.length
+                                            : 0;
   int rc = tarn_buf_append(out, from, (size_t)(r->at - from));
   for (uint64_t i = 0; rc == 0 && i < values; i++) { rc = copy(w, r, out, depth + 1); }
   return rc;
@@ -203,11 +239,16 @@ static int shuffle(walk_t *w, const uint8_t *from, size_t size, tarn_buf_t *out)
 
 size_t fuzz_mutate(uint8_t *data, size_t size, size_t max_size, unsigned seed, size_t prefix,
                    const char *const *words) {
-  walk_t w = {.random = seed * 0x9e3779b97f4a7c15ull + 1, .until = INT64_MAX, .words = words,
-              .all = data + prefix, .end = data + size};
+  walk_t w = {.random = seed * 0x9e3779b97f4a7c15ull + 1,
+              .until = INT64_MAX,
+              .words = words,
+              .all = data + prefix,
+              .end = data + size};
   while (words[w.word_count]) { w.word_count++; }
   if (size <= prefix || draw(&w, 16) == 0) { return LLVMFuzzerMutate(data, size, max_size); }
-  if (prefix > 0 && draw(&w, 16) == 0) { data[draw(&w, (uint32_t)prefix)] = (uint8_t)draw(&w, 256); }
+  if (prefix > 0 && draw(&w, 16) == 0) {
+    data[draw(&w, (uint32_t)prefix)] = (uint8_t)draw(&w, 256);
+  }
   tarn_buf_t out;
   tarn_buf_init(&out, BYTES_MAX);
   int rc = copy_all(&w, data + prefix, size - prefix, &out); /* counts them */
@@ -223,7 +264,8 @@ size_t fuzz_mutate(uint8_t *data, size_t size, size_t max_size, unsigned seed, s
       } else {
         w.all = before.data;
         w.end = before.data + before.size;
-        rc = whole ? shuffle(&w, before.data, before.size, &out) : copy_all(&w, before.data, before.size, &out);
+        rc = whole ? shuffle(&w, before.data, before.size, &out)
+                   : copy_all(&w, before.data, before.size, &out);
       }
       tarn_buf_release(&before);
     }
