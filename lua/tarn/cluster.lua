@@ -123,7 +123,7 @@ end)
 
 local OPTIONS = {
   memory = true, disk = true, spill_dir = true, launcher = true, env = true, init = true, connect_timeout_s = true, tarn = true,
-  map = true,
+  map = true, listen = true,
 }
 
 local function check_env(env)
@@ -181,6 +181,7 @@ local function check_options(n, opts)
   end
   local spec = { launcher = find_launcher(opts.launcher), env = check_env(opts.env), init = check_init(opts.init) }
   spec.tarn = check_text(opts, "tarn")
+  spec.listen = check_text(opts, "listen") or core.options.listen
   spec.map = opts.map
   if spec.map == nil then spec.map = core.options.map end
   if type(spec.map) ~= "boolean" then argument_error("tarn.addprocs: map must be true or false, not %s", failure.describe(spec.map)) end

@@ -250,7 +250,7 @@ static int start_service(tarn_host_t *h, tarn_error_t *err) {
   tarn_service_config_t sc = {.loop = &h->loop,
                               .pool = h->pool,
                               .secret = h->options->worker ? h->line.secret : NULL,
-                              .listen = "127.0.0.1:0",
+                              .listen = h->options->listen,
                               .driver = h->options->worker ? h->line.address : NULL,
                               .bytecode = h->bytecode,
                               .no_map = h->options->no_map,

@@ -15,6 +15,9 @@ const char *tarn_usage(void) {
          "  -p, --procs N        start N local workers first\n"
          "  -m, --memory SIZE    memory for data of every process, e.g. 512MB or 1GiB\n"
          "  -d, --spill-dir DIR  where spilled bytes live (default ./.tarn)\n"
+         "      --listen ADDR    where every process listens (default 127.0.0.1:0); 0.0.0.0:0: "
+         "reachable from\n"
+         "                       other machines, not encrypted\n"
          "      --no-map         copy large values between processes of one machine\n"
          "  -e CODE              run CODE\n"
          "  -i                   read lines to run after it\n"
@@ -87,7 +90,7 @@ static const char *option_value(int argc, char **argv, int *i, const char *brief
 
 static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_error_t *err) {
   const char *a = argv[*i], *v = NULL;
-  bool missing[4] = {false};
+  bool missing[5] = {false};
   if (strcmp(a, "-h") == 0 || strcmp(a, "--help") == 0) {
     o->help = true;
   } else if (strcmp(a, "-v") == 0 || strcmp(a, "--version") == 0) {
@@ -107,9 +110,11 @@ static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_erro
     }
   } else if ((v = option_value(argc, argv, i, "-d", "--spill-dir", &missing[2])) != NULL) {
     o->spill_dir = v;
+  } else if ((v = option_value(argc, argv, i, "--listen", "--listen", &missing[4])) != NULL) {
+    o->listen = v;
   } else if ((v = option_value(argc, argv, i, "-e", "--execute", &missing[3])) != NULL) {
     o->code = v;
-  } else if (missing[0] || missing[1] || missing[2] || missing[3]) {
+  } else if (missing[0] || missing[1] || missing[2] || missing[3] || missing[4]) {
     return tarn_error_set(err, TARN_EINVAL, "%s needs a value", a);
   } else {
     return tarn_error_set(err, TARN_EINVAL, "unknown option '%s' (tarn -h lists them)", a);
@@ -127,6 +132,7 @@ static int parse_inspect(int argc, tarn_options_t *o, tarn_error_t *err) {
 int tarn_options_parse(int argc, char **argv, tarn_options_t *o, tarn_error_t *err) {
   memset(o, 0, sizeof(*o));
   o->spill_dir = ".tarn";
+  o->listen = "127.0.0.1:0";
   o->argc = argc;
   o->argv = argv;
   int i = 1;

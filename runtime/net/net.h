@@ -98,7 +98,8 @@ void tarn_net_close(tarn_net_t *net, void (*on_closed)(void *user), void *user);
 void tarn_net_set_self(tarn_net_t *net, uint32_t id, uint64_t incarnation);
 const tarn_net_identity_t *tarn_net_self(const tarn_net_t *net);
 
-/* Listen on "HOST:PORT" (a numeric address, IPv6 in brackets; port 0: any); may be called again for further ones. address gets the real one (>= 64 bytes). */
+/* Listen on "HOST:PORT" (a numeric address, IPv6 in brackets; port 0: any); may be called again for further ones. address gets the real one (>= 64 bytes).
+ * One that other machines may reach is logged, with what that means. */
 int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t address_size,
                     tarn_error_t *err);
 

@@ -5,14 +5,33 @@
 
 /* ---- lists of objects ---- */
 
-/* Call fn for each object of [origin, first, count]... A peer that has proved itself is believed. */
-static void each_object(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r,
-                        void (*fn)(tarn_service_t *s, tarn__party_t *p, uint32_t origin,
-                                   uint64_t id)) {
+typedef void on_object_t(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id);
+
+/* A run that is longer than the list of what we know of: those of it that are known. What fn does may change that list, so they are gathered
+ * first. */
+static int each_known(tarn_service_t *s, tarn__party_t *p, const tarn__party_t *maker,
+                      uint64_t first, uint64_t count, on_object_t *fn) {
+  tarn__numbers_t known = {0};
+  size_t cursor = 0;
+  uint64_t id = 0;
+  int rc = 0;
+  while (rc == 0 && tarn_map_next(&maker->made, &cursor, &id) != NULL) {
+    if (id - first < count) { rc = tarn__numbers_add(&known, id); }
+  }
+  for (size_t i = 0; rc == 0 && i < known.count; i++) { fn(s, p, maker->pid, known.at[i]); }
+  tarn__numbers_clear(&known);
+  return rc;
+}
+
+/* Call fn for each object of [origin, first, count]..., of those that are known here: a few bytes may name billions. */
+static void each_object(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r, on_object_t *fn) {
   uint64_t origin = 0, first = 0, count = 0;
   while (r->at < r->end && tarn_mp_read_uint(r, UINT32_MAX, &origin) == 0 &&
          tarn_mp_read_uint(r, UINT64_MAX, &first) == 0 &&
          tarn_mp_read_uint(r, UINT32_MAX, &count) == 0) {
+    const tarn__party_t *maker = tarn_map_get(&s->refs.parties, origin);
+    if (maker == NULL) { continue; }
+    if (count > maker->made.count && each_known(s, p, maker, first, count, fn) == 0) { continue; }
     for (uint64_t i = 0; i < count; i++) { fn(s, p, (uint32_t)origin, first + i); }
   }
 }
