@@ -6,7 +6,7 @@ local tarn = require "tarn"
 local uv = require "luv"
 
 local SIZE, SECONDS, DOUBLES = 64, 0.5, 2 ^ 30 / 8
-local FEWEST = 1000 -- gets, below which a 99th percentile says little
+local FEWEST = 500 -- gets, below which a 99th percentile says little
 
 -- Microseconds below which 99 of 100 gets of ref take; more() says whether to go on.
 local function p99_us(ref, expected, more)
