@@ -1,5 +1,6 @@
--- How long a get of 64 bytes takes at worst, its 99th percentile: while its owner computes without a pause, and while an array of 1 GiB comes
--- from the same process over TCP; beside the same with nothing else going on. Each of them measures for about as long as a GiB flows.
+-- How long a get of 64 bytes takes at worst, its 99th percentile: while its owner computes without a pause, and while an array of
+-- 1 GiB comes from the same process over TCP; beside the same with nothing else going on. Each of them measures for about as long as a
+-- GiB flows.
 local case = require "bench.lib.case"
 local stats = require "bench.lib.stats"
 local tarn = require "tarn"

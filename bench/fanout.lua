@@ -1,5 +1,6 @@
--- One array of 256 MiB here, read by 4 workers: how long until all have it, and until all have added it up; and how much memory all processes
--- have together then, beyond what they had before there was an array. Beside Dask, which scatters an array of NumPy to all of its workers.
+-- One array of 256 MiB here, read by 4 workers: how long until all have it, and until all have added it up; and how much memory all
+-- processes have together then, beyond what they had before there was an array. Beside Dask, which scatters an array of NumPy to all of
+-- its workers.
 local case = require "bench.lib.case"
 local dask = require "bench.lib.dask"
 local footprint = require "spec.helper.footprint"

@@ -67,8 +67,8 @@ function case:compare(row)
   return self.rows[#self.rows].ours
 end
 
--- The same for several rows, each with name, unit, less, limit and aim (of every ratio), that are measured together: the functions, in `how` with
--- rounds and warmup, return a list of figures, one a row.
+-- The same for several rows, each with name, unit, less, limit and aim (of every ratio), that are measured together: the functions, in
+-- `how` with rounds and warmup, return a list of figures, one a row.
 function case:compare_several(rows, how)
   local sides = { { name = "tarn", run = how.ours, rounds = {} } }
   for _, other in ipairs(how.theirs or {}) do

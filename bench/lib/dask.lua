@@ -1,5 +1,5 @@
--- Dask as a peer: a script of Python with a cluster of its own on this machine, a process a worker, one thread each, no limit of memory and no
--- dashboard. It runs in Debian's Python, which is where Debian's packages are.
+-- Dask as a peer: a script of Python with a cluster of its own on this machine, a process a worker, one thread each, no limit of memory
+-- and no dashboard. It runs in Debian's Python, which is where Debian's packages are.
 local peer = require "bench.lib.peer"
 local process = require "spec.helper.process"
 
