@@ -1,7 +1,7 @@
 /* A client of Redis that checks what it gets: redis ADDRESS WHAT [OPTION VALUE]...
  *
  * ADDRESS: a port of loopback, or the path of a unix socket. WHAT: get (GETs/s), setget (pairs of a SET and a GET of the same key, per second), fill (SETs each key
- * once and prints their number). Options: seconds (1), keys (1000), size (64, bytes of a value), connections (1), depth (1: commands under way on
+ * once, SETs/s), read (GETs each key once of those that a fill has left, GETs/s). Options: seconds (1), keys (1000), size (64, bytes of a value), connections (1), depth (1: commands under way on
  * each connection). Every reply is compared with what it must be, byte by byte. Keys are k0000000..; a value is its key and then filling. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -126,15 +126,17 @@ static void turn(connection_t *c, const options_t *o) {
   while (!take(c, true)) {}
 }
 
-static double fill(connection_t *c, const options_t *o) {
-  c->setting = true;
+/* Each key once, per second. */
+static double each(connection_t *c, const options_t *o, bool setting) {
+  c->setting = setting;
   options_t batch = *o;
+  double start = now();
   batch.depth = o->depth < o->keys ? o->depth : o->keys;
   for (c->key = 0; c->key < o->keys; c->key += batch.depth) {
     if (c->key + batch.depth > o->keys) { batch.depth = o->keys - c->key; }
     turn(c, &batch);
   }
-  return o->keys;
+  return o->keys / (now() - start);
 }
 
 static double set_and_get(connection_t *c, const options_t *o) {
@@ -212,10 +214,10 @@ int main(int argc, char **argv) {
   }
   const char *what = argv[2];
   double figure;
-  if (strcmp(what, "fill") == 0) {
-    figure = fill(&list[0], &o);
+  if (strcmp(what, "fill") == 0 || strcmp(what, "read") == 0) {
+    figure = each(&list[0], &o, what[0] == 'f');
   } else {
-    fill(&list[0], &o);
+    each(&list[0], &o, true);
     list[0].setting = false;
     list[0].key = 0;
     if (strcmp(what, "setget") == 0) {
