@@ -254,6 +254,7 @@ static int start_service(tarn_host_t *h, tarn_error_t *err) {
                               .driver = h->options->worker ? h->line.address : NULL,
                               .bytecode = h->bytecode,
                               .no_map = h->options->no_map,
+                              .silence_ms = h->options->silence_ms,
                               .life_fd = h->line.life_fd,
                               .wake = on_wake,
                               .on_orphan = on_orphan,

@@ -215,6 +215,7 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
   size_t count = (size_t)nread;
   lane->reads.bytes += count;
   lane->net->stats.in_bytes += count;
+  if (lane->peer) { lane->peer->received_bytes += count; }
   bool bulk = lane->role == TARN__ROLE_BULK;
   if (lane->into == TARN__INTO_GREETING) {
     tarn__greet_feed(lane, count);

@@ -131,6 +131,7 @@ struct tarn_peer {
   uint32_t lane_count;                        /* lanes not yet freed */
   tarn_list_t bulk_wait;                      /* of tarn__bulk_t: waiting for a bulk lane */
   uint64_t queued_bytes;
+  uint64_t received_bytes; /* on all its lanes */
   bool connector; /* made by tarn_net_connect */
   bool up, congested, closing;
   bool

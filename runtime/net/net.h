@@ -129,6 +129,7 @@ void tarn_peer_resume(tarn_peer_t *peer);
 /* Is it closing, or about to (something broke)? Then nothing can be sent any more, and on_down follows. */
 bool tarn_peer_gone(const tarn_peer_t *peer);
 bool tarn_peer_congested(const tarn_peer_t *peer);
+uint64_t tarn_peer_received(const tarn_peer_t *peer); /* bytes, on both lanes */
 uint64_t tarn_peer_queued_bytes(const tarn_peer_t *peer);
 const tarn_net_identity_t *
 tarn_peer_identity(const tarn_peer_t *peer); /* of the other end; valid from on_up */

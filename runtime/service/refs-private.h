@@ -183,6 +183,9 @@ tarn__guard_t *tarn__guard_clone(const tarn__guard_t *g); /* [locked] null: no m
 uint32_t tarn__sole_get(const tarn__soles_t *all, uint64_t id);    /* 0: it is none */
 int tarn__sole_set(tarn__soles_t *all, uint64_t id, uint32_t pid); /* TARN_ENOMEM */
 void tarn__sole_remove(tarn__soles_t *all, uint64_t id);           /* it is one */
+/* Add the ids of those from first on, so many ids. TARN_ENOMEM. */
+int tarn__sole_within(const tarn__soles_t *all, uint64_t first, uint64_t count,
+                      tarn__numbers_t *ids);
 bool tarn__sole_any(const tarn__soles_t *all, uint32_t pid);
 void tarn__sole_replace(tarn__soles_t *all, uint32_t pid, uint32_t by);
 /* Remove all of pid, whose ids are added. TARN_ENOMEM: not all of them. */

@@ -18,6 +18,9 @@ static int each_known(tarn_service_t *s, tarn__party_t *p, const tarn__party_t *
   while (rc == 0 && tarn_map_next(&maker->made, &cursor, &id) != NULL) {
     if (id - first < count) { rc = tarn__numbers_add(&known, id); }
   }
+  if (rc == 0 && maker->pid == s->id) {
+    rc = tarn__sole_within(&s->refs.soles, first, count, &known);
+  }
   for (size_t i = 0; rc == 0 && i < known.count; i++) { fn(s, p, maker->pid, known.at[i]); }
   tarn__numbers_clear(&known);
   return rc;
@@ -31,7 +34,8 @@ static void each_object(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r
          tarn_mp_read_uint(r, UINT32_MAX, &count) == 0) {
     const tarn__party_t *maker = tarn_map_get(&s->refs.parties, origin);
     if (maker == NULL) { continue; }
-    if (count > maker->made.count && each_known(s, p, maker, first, count, fn) == 0) { continue; }
+    uint64_t known = maker->made.count + (maker->pid == s->id ? s->refs.soles.count : 0);
+    if (count > known && each_known(s, p, maker, first, count, fn) == 0) { continue; }
     for (uint64_t i = 0; i < count; i++) { fn(s, p, (uint32_t)origin, first + i); }
   }
 }

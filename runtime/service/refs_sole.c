@@ -51,6 +51,20 @@ void tarn__sole_remove(tarn__soles_t *all, uint64_t id) {
   (void)drop_empty(all, id >> PAGE_BITS, page);
 }
 
+int tarn__sole_within(const tarn__soles_t *all, uint64_t first, uint64_t count,
+                      tarn__numbers_t *ids) {
+  size_t cursor = 0;
+  uint64_t number = 0;
+  for (const page_t *page; (page = tarn_map_next(&all->pages, &cursor, &number)) != NULL;) {
+    for (uint64_t i = 0; i < PAGE_SIZE; i++) {
+      uint64_t id = number << PAGE_BITS | i;
+      if (page->pids[i] == 0 || id - first >= count) { continue; }
+      if (tarn__numbers_add(ids, id) != 0) { return TARN_ENOMEM; }
+    }
+  }
+  return 0;
+}
+
 bool tarn__sole_any(const tarn__soles_t *all, uint32_t pid) {
   size_t cursor = 0;
   uint64_t number = 0;
