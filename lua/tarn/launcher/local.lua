@@ -1,7 +1,8 @@
 -- Starts workers on this machine, as children of the driver.
 --
 -- A launcher is a table with start(spec) -> os_pid, which must not wait, and stop(os_pid), which ends at once what start made. spec:
--- memory (bytes), spill_dir, env, tarn (the program, nil: this one), listen (HOST:PORT), map (false: copies between processes of one machine).
+-- memory (bytes), spill_dir, env, tarn (the program, nil: this one), listen (HOST:PORT), map (false: copies between processes of one
+-- machine).
 local core = require "tarn.core"
 
 local launcher = {}
