@@ -35,16 +35,14 @@ Wire.__index = Wire
 function Wire:write(bytes) return posix.write(self.fd, bytes) end
 function Wire:close() posix.close(self.fd) end
 
--- The next message, decoded as plain MessagePack; nil: the connection is closed. Fails after some seconds.
+-- The next message; nil: the connection is closed. Fails after some seconds.
 function Wire:read(seconds)
   local deadline = posix.now() + (seconds or 5) * process.patience
   while true do
-    for size = self.bytes ~= "" and 1 or 2, #self.bytes do
-      local ok, message = pcall(tarn.decode, self.bytes:sub(1, size), { code = false })
-      if ok then
-        self.bytes = self.bytes:sub(size + 1)
-        return message
-      end
+    local message, next_at = pack.read(self.bytes, 1)
+    if next_at then
+      self.bytes = self.bytes:sub(next_at)
+      return message
     end
     assert(posix.poll({ self.fd }, deadline)[self.fd], "no message in time")
     local more = posix.read(self.fd)
