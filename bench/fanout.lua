@@ -96,6 +96,7 @@ local function ours(ids, pids, before)
   local grown = memory(pids) - before
   tarn.pooldelete(ref)
   on_all(let_go)
+  while tarn.poolstats().lent_bytes > 0 do tarn.sleep(0.001) end
   return { got * 1e3, added * 1e3, grown / BYTES }
 end
 

@@ -89,13 +89,12 @@ end
 
 case.run("many", ("%g objects of %d bytes"):format(COUNT, SIZE), function(c)
   if COUNT < AT_ONCE or COUNT % AT_ONCE ~= 0 then error(("the number of objects must be a multiple of %d"):format(AT_ONCE), 0) end
-  local one_round = COUNT > 1e6
   c:compare_several({
     { name = "stored by their owner", unit = "objects/s" },
     { name = "stored elsewhere, 1,000 at a time", unit = "objects/s" },
     { name = "got from elsewhere, 1,000 at a time", unit = "objects/s" },
     { name = "bytes each, references with them", unit = "B", less = true },
     { name = "bytes each, references elsewhere", unit = "B", less = true },
-  }, { ours = ours, rounds = one_round and 1 or nil, warmup = one_round and 0 or nil,
+  }, { ours = ours, rounds = COUNT > 1e6 and 1 or nil, warmup = 0, -- all processes are new each time
     theirs = { { "Redis, 1,000 under way", peer.here("redis-server") and theirs, aim = 1 } } })
 end)

@@ -147,7 +147,7 @@ local function lines_of(row)
     local first = #lines == 0
     lines[#lines + 1] = { first and head[1] or "", first and head[2] or "", first and head[3] or "", other.name, number(other.theirs),
       percent(other.spread), ("%.2fx"):format(other.ratio), ("%.2f-%.2f"):format(other.lowest, other.highest),
-      other.aim and (">= %gx"):format(other.aim) or "", other.aim and verdict(other.ratio >= other.aim) or "" }
+      other.aim and (">= %.2gx"):format(other.aim) or "", other.aim and verdict(other.ratio >= other.aim) or "" }
   end
   if #lines == 0 then lines[1] = { head[1], head[2], head[3], "", "", "", "", "", "", "" } end
   return lines

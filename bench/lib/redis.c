@@ -3,21 +3,9 @@
  * ADDRESS: a port of loopback, or the path of a unix socket. WHAT: get (GETs/s), setget (pairs of a SET and a GET of the same key, per second), fill (SETs each key
  * once, SETs/s), read (GETs each key once of those that a fill has left, GETs/s). Options: seconds (1), keys (1000), size (64, bytes of a value), connections (1), depth (1: commands under way on
  * each connection). Every reply is compared with what it must be, byte by byte. Keys are k0000000..; a value is its key and then filling. */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/tcp.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
-
-enum { KEY = 8 };
+#include "client.h"
 
 typedef struct options {
   double seconds;
@@ -36,59 +24,13 @@ typedef struct connection {
 
 static uint8_t *out, *value; /* room for one batch of commands; one value */
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static void fail(const char *what) {
-  perror(what);
-  exit(1);
-}
-
-static int dial(const char *address) {
-  int fd;
-  if (address[0] == '/') {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    snprintf(a.sun_path, sizeof a.sun_path, "%s", address);
-    fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) { fail(address); }
-  } else {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(address))};
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    fd = socket(AF_INET, SOCK_STREAM, 0);
-    int on = 1;
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) { fail(address); }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  }
-  return fd;
-}
-
-static void set_value(uint32_t key, uint32_t size) {
-  char text[16];
-  snprintf(text, sizeof text, "k%07u", key);
-  memcpy(value, text, size < KEY ? size : KEY);
-}
-
-static void send_all(int fd, const uint8_t *bytes, size_t size) {
-  while (size > 0) {
-    ssize_t n = write(fd, bytes, size);
-    if (n < 0 && errno != EINTR) { fail("write"); }
-    if (n > 0) {
-      bytes += n;
-      size -= (size_t)n;
-    }
-  }
-}
-
 /* depth commands, beginning with c->key. */
 static void ask(connection_t *c, const options_t *o) {
   size_t size = 0;
   c->length = c->have = 0;
   for (uint32_t i = 0; i < o->depth; i++) {
     uint32_t key = (c->key + i) % o->keys;
-    set_value(key, o->size);
+    set_value(value, key, o->size);
     if (c->setting) {
       size += (size_t)sprintf((char *)out + size, "*3\r\n$3\r\nSET\r\n$%d\r\nk%07u\r\n$%u\r\n", KEY,
                               key, o->size);

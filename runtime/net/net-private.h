@@ -132,7 +132,7 @@ struct tarn_peer {
   tarn_list_t bulk_wait;                      /* of tarn__bulk_t: waiting for a bulk lane */
   uint64_t queued_bytes;
   uint64_t received_bytes; /* on all its lanes */
-  bool connector; /* made by tarn_net_connect */
+  bool connector;          /* made by tarn_net_connect */
   bool up, congested, closing;
   bool
       doomed; /* something broke; closed for `reason` when the control lane has been read to its end, or soon */
