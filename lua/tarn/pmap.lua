@@ -3,9 +3,9 @@
 -- A batch of items is one request. How many batches a worker has at a time depends on how long they take: one when they are
 -- long, so that nobody waits behind a slow one; more when they are short, so that none waits for the wire.
 --
--- Where the caller does not say how many items make a batch, it is about a millisecond's worth, as the worker's items have taken lately, but no
--- more than a fair part of what is left. A guess may be wrong: a worker that has been at a batch for 5 ms finishes the item and
--- gives the others back.
+-- Where the caller does not say how many items make a batch, it is about a millisecond's worth, as the worker's items have taken
+-- lately, but no more than a fair part of what is left. A guess may be wrong: a worker that has been at a batch for 5 ms finishes the
+-- item and gives the others back.
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
