@@ -3,8 +3,8 @@
  * 150 ms, and takes 35 (docs/PERFORMANCE.md).
  *
  * mimalloc never gives back the large pages that it takes itself, nor looks for what it could give back while nothing is asked of it. So it gets a
- * range of addresses, for which the kernel is asked for large pages, and is told to give back what is free when the heap has become half of
- * what it was. A process that had a gigabyte of tables for a moment does not keep a gigabyte.
+ * range of addresses, for which the kernel is asked for large pages, and is told to give back what is free when the heap has become a
+ * quarter smaller. A process that had a gigabyte of tables for a moment does not keep a gigabyte.
  *
  * Its shared library would replace malloc for the whole process if it were linked; it is loaded with its names kept to itself. Where it is not
  * there, or LuaJIT takes no allocator but its own (32-bit references), that one is used. Lua thread. */
@@ -22,7 +22,7 @@
 #define RANGE_ALIGN ((size_t)32 << 20) /* of its segments */
 #define LARGE_BYTES                                                                                \
   ((uint64_t)4 << 20) /* a heap of this size gets large pages: a small process stays small */
-#define RETURN_BYTES ((uint64_t)8 << 20) /* less is not worth giving back */
+#define RETURN_BYTES ((uint64_t)4 << 20) /* less is not worth giving back */
 
 /* What is used of it. */
 typedef struct tarn__mimalloc {
@@ -64,7 +64,7 @@ static void follow(tarn__heap_t *h, uint64_t bytes) {
       h->large = true;
       if (h->range != NULL) { (void)madvise(h->range, RANGE_BYTES, MADV_HUGEPAGE); }
     }
-  } else if (bytes < h->peak / 2 && h->peak - bytes > RETURN_BYTES) {
+  } else if (bytes < h->peak / 4 * 3 && h->peak - bytes > RETURN_BYTES) {
     h->peak = bytes;
     h->mi.heap_collect(h->heap, true);
     h->mi.collect(true);

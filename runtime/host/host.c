@@ -10,6 +10,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 #include <luajit.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -334,7 +335,16 @@ static void stop(tarn_host_t *h, int code) {
   } /* ours only when nobody else is in it: then it stays */
 }
 
+/* What one thread frees, another takes again: with an arena for each thread the C heap of a process that reads and spills much had 9 MB more of
+ * holes, for a budget of 16. Threads have caches of their own all the same. */
+static void use_one_arena(void) {
+#ifdef __GLIBC__
+  (void)mallopt(M_ARENA_MAX, 1);
+#endif
+}
+
 static int start(tarn_host_t *h, tarn_error_t *err) {
+  use_one_arena();
   int rc = h->options->worker ? tarn__read_first_line(&h->line, err) : 0;
   if (rc != 0) { return rc; }
   if (uv_loop_init(&h->loop) != 0 || uv_loop_init(&h->user_loop) != 0) {
