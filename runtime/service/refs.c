@@ -80,8 +80,13 @@ tarn__held_t *tarn__held_get(tarn_service_t *s, uint32_t origin, uint64_t id, ui
   return h;
 }
 
+tarn__party_t *tarn__held_registrar(tarn_service_t *s, const tarn__held_t *h) {
+  tarn__party_t *p = tarn__party(s, tarn_service_ref_owner(h));
+  return p != NULL && p->lost && s->id != TARN_DRIVER ? tarn__party(s, TARN_DRIVER) : p;
+}
+
 void tarn__held_queue(tarn_service_t *s, tarn__held_t *h) {
-  tarn__party_t *p = h->queued ? NULL : tarn__party(s, atomic_load(&h->at));
+  tarn__party_t *p = h->queued ? NULL : tarn__held_registrar(s, h);
   if (p == NULL) { return; } /* out of memory: it stays registered until its owner's end or ours */
   h->queued = true;
   tarn_list_push_back(&p->todo, &h->link);
@@ -109,6 +114,11 @@ void tarn__held_check(tarn_service_t *s, tarn__held_t *h) {
   }
   if (h->local != 0 && tarn__numbers_add(&s->refs.doomed, h->local) != 0) {
     tarn_log(TARN_LOG_ERROR, "out of memory: object %u:%llu, which nobody holds, stays", h->origin,
+             (unsigned long long)h->id);
+  }
+  if (h->recorded && (tarn__numbers_add(&s->refs.ended, h->origin) |
+                      tarn__numbers_add(&s->refs.ended, h->id)) != 0) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: the record of object %u:%llu stays", h->origin,
              (unsigned long long)h->id);
   }
   tarn__held_free(s, h);
@@ -365,5 +375,6 @@ void tarn__refs_free(tarn_service_t *s) {
     tarn_free(f);
   }
   tarn__numbers_clear(&r->doomed);
+  tarn__numbers_clear(&r->ended);
   pthread_mutex_destroy(&r->mutex);
 }
