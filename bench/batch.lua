@@ -1,5 +1,5 @@
--- 1,000 small values of another process's at once, again and again: tarn.poolget_all, and Redis with as many commands under way as its own
--- benchmark is run with (64), and with all 1,000.
+-- 1,000 small values of another process's at once, again and again: tarn.poolget_all; Redis with as many commands under way as its own
+-- benchmark is run with (64), and with all 1,000; and one get of memcached for all of them.
 local case = require "bench.lib.case"
 local peer = require "bench.lib.peer"
 local redis = require "bench.lib.redis"
@@ -22,6 +22,13 @@ local function ours(refs, expected)
   return count / took
 end
 
+local function memcached()
+  if not peer.here("memcached") then return nil end
+  local port = peer.port()
+  peer.start({ "memcached", "-l", "127.0.0.1", "-p", port, "-U", 0, "-u", "nobody" }, peer.accepts(port))
+  return function() return peer.figure { peer.compile("memcached"), port, SECONDS, SIZE, COUNT } end
+end
+
 case.run("batch", "1,000 values of 64 bytes from another process at once", function(c)
   local id = tarn.addprocs(1)[1]
   local expected = {}
@@ -31,6 +38,7 @@ case.run("batch", "1,000 values of 64 bytes from another process at once", funct
   local function theirs(depth) return redis.client(address, "get", { seconds = SECONDS, size = SIZE, keys = COUNT, depth = depth }) end
   c:compare {
     name = "1,000 at once", unit = "gets/s", ours = function() return ours(refs, expected) end,
-    theirs = { { "Redis, 64 under way", theirs(64), aim = 1 }, { "Redis, 1,000 under way", theirs(COUNT), aim = 1 } },
+    theirs = { { "Redis, 64 under way", theirs(64), aim = 1 }, { "Redis, 1,000 under way", theirs(COUNT), aim = 1 },
+      { "memcached, one get", memcached(), aim = 1 } },
   }
 end)

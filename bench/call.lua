@@ -1,5 +1,7 @@
--- No-op calls per second from one process to another: one after the other, and 64 in flight; beside Erlang's erpc.
+-- No-op calls per second from one process to another: one after the other, and 64 in flight; beside Erlang's erpc
+-- and Dask.
 local case = require "bench.lib.case"
+local dask = require "bench.lib.dask"
 local erlang = require "bench.lib.erlang"
 local peer = require "bench.lib.peer"
 local tarn = require "tarn"
@@ -28,6 +30,28 @@ loop(Node, Until, N) ->
   end.
 ]]
 
+local DASK = [[
+from dask.distributed import as_completed
+
+def main(client, seconds, in_flight):
+    count, running = 0, {}
+    def submit():
+        future = client.submit(abs, -submit.next, pure=False)
+        running[future] = submit.next
+        submit.next += 1
+        return future
+    submit.next = 0
+    for i in range(20): assert submit().result() == i
+    running.clear()
+    futures = as_completed([submit() for _ in range(int(in_flight))])
+    start = time.perf_counter()
+    for future in futures:
+        assert future.result() == running.pop(future)
+        count += 1
+        if time.perf_counter() - start < float(seconds): futures.add(submit())
+    print(count / (time.perf_counter() - start))
+]]
+
 local function abs(n) return -n end
 
 local function calls_until(id, deadline)
@@ -49,13 +73,16 @@ end
 
 case.run("call", "calls of a function that does next to nothing, on another process", function(c)
   local id = tarn.addprocs(1)[1]
-  local escript = erlang.script(ERLANG)
+  local escript, dask_script = erlang.script(ERLANG), dask.script(DASK, 1)
   for _, in_flight in ipairs { 1, IN_FLIGHT } do
     local function theirs() return tonumber(escript(("%.3f"):format(SECONDS), in_flight)) end
     c:compare {
       name = in_flight == 1 and "one at a time" or in_flight .. " in flight", unit = "calls/s",
       ours = function() return ours(id, in_flight) end,
-      theirs = { { "Erlang erpc", escript and theirs, aim = 3 } },
+      theirs = {
+        { "Erlang erpc", escript and theirs, aim = 3 },
+        { "Dask submit", dask_script and function() return tonumber(dask_script(SECONDS, in_flight)) end, aim = 50 },
+      },
     }
   end
 end)

@@ -1,6 +1,7 @@
--- 100,000 trivial items over 2 workers: tarn.pmap by itself and with batches, and Python's multiprocessing.Pool with chunks of its
--- choosing.
+-- 100,000 trivial items over 2 workers: tarn.pmap by itself and with batches, Python's multiprocessing.Pool with chunks of its
+-- choosing, and Dask's map of a part of them.
 local case = require "bench.lib.case"
+local dask = require "bench.lib.dask"
 local peer = require "bench.lib.peer"
 local process = require "spec.helper.process"
 local tarn = require "tarn"
@@ -18,6 +19,21 @@ if __name__ == "__main__":
         took = time.perf_counter() - start
         assert results == [x * 2 for x in range(%d)]
         print(%d / took)
+]]
+
+-- Of so many items: all of them would take minutes.
+local DASK_ITEMS = 5000
+local DASK = [[
+def double(x): return x * 2
+
+def main(client, items):
+    items = int(items)
+    client.gather(client.map(double, range(100)))
+    start = time.perf_counter()
+    results = client.gather(client.map(double, range(items), pure=False))
+    took = time.perf_counter() - start
+    assert results == [x * 2 for x in range(items)]
+    print(items / took)
 ]]
 
 local function double(x) return x * 2 end
@@ -42,7 +58,11 @@ case.run("pmap", "100,000 items of no work over 2 workers", function(c)
   tarn.addprocs(WORKERS)
   local list = {}
   for i = 1, ITEMS do list[i] = i end
-  local theirs = { { "multiprocessing.Pool", python(), aim = 1 } }
+  local script = dask.script(DASK, WORKERS)
+  local theirs = {
+    { "multiprocessing.Pool", python(), aim = 1 },
+    { "Dask map", script and function() return tonumber(script(DASK_ITEMS)) end, aim = 100 },
+  }
   c:compare { name = "as it comes", unit = "items/s", ours = function() return ours(list, nil) end, theirs = theirs }
   c:compare { name = "batches of 1,000", unit = "items/s", ours = function() return ours(list, 1000) end, theirs = theirs }
 end)

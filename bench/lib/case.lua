@@ -48,31 +48,50 @@ end
 
 local function progress(fmt, ...) io.stderr:write("  ", fmt:format(...), "\n") end
 
-local function measure(side, what)
-  local figure = side.run()
-  if type(figure) ~= "number" or figure ~= figure then error(("%s: %s gave no figure"):format(what, side.name), 0) end
-  return figure
+-- What a side's run gave, as a list: row by row.
+local function measure(side, rows)
+  local figures = side.run()
+  if type(figures) ~= "table" then figures = { figures } end
+  for i, row in ipairs(rows) do
+    local figure = figures[i]
+    if type(figure) ~= "number" or figure ~= figure then error(("%s: %s gave no figure"):format(row.name, side.name), 0) end
+  end
+  return figures
 end
 
 -- Compare. row: name; unit; less (true: the smaller figure is the better one); ours (a function that measures once, checks what it
 -- got and returns the figure); theirs: a list of {name, function or nil (it is not here), aim = the ratio to reach}; limit: what ours
--- is to reach by itself; rounds; warmup (a number of rounds that do not count, default 1).
+-- is to reach by itself; rounds; warmup (a number of rounds that do not count, default 1). Returns the median of ours.
 function case:compare(row)
-  local sides = { { name = "tarn", run = row.ours, figures = {} } }
-  for _, other in ipairs(row.theirs or {}) do
-    if other[2] then sides[#sides + 1] = { name = other[1], run = other[2], aim = other.aim, figures = {} } end
-    if not other[2] then progress("%s: %s is not here and left out", row.name, other[1]) end
+  self:compare_several({ row }, row)
+  return self.rows[#self.rows].ours
+end
+
+-- The same for several rows, each with name, unit, less, limit and aim (of every ratio), that are measured together: the functions, in
+-- `how` with rounds and warmup, return a list of figures, one a row.
+function case:compare_several(rows, how)
+  local sides = { { name = "tarn", run = how.ours, rounds = {} } }
+  for _, other in ipairs(how.theirs or {}) do
+    if other[2] then sides[#sides + 1] = { name = other[1], run = other[2], aim = other.aim, rounds = {} } end
+    if not other[2] then progress("%s: %s is not here and left out", rows[1].name, other[1]) end
   end
-  local warmup, rounds = row.warmup or 1, row.rounds or ROUNDS
+  local warmup, rounds = how.warmup or 1, how.rounds or ROUNDS
   for round = 1 - warmup, rounds do
     for k = 1, #sides do
       local side = sides[(round + k) % #sides + 1]
-      local figure = measure(side, row.name)
-      if round > 0 then side.figures[round] = figure end
+      local figures = measure(side, rows)
+      if round > 0 then side.rounds[round] = figures end
     end
   end
-  self:add(row, sides)
-  return stats.median(sides[1].figures)
+  for i, row in ipairs(rows) do
+    local kept = {}
+    for k, side in ipairs(sides) do
+      local list = {}
+      for round, figures in ipairs(side.rounds) do list[round] = figures[i] end
+      kept[k] = { name = side.name, aim = row.aim or side.aim, figures = list }
+    end
+    self:add(row, kept)
+  end
 end
 
 local function ratios(mine, other, less)
@@ -128,7 +147,7 @@ local function lines_of(row)
     local first = #lines == 0
     lines[#lines + 1] = { first and head[1] or "", first and head[2] or "", first and head[3] or "", other.name, number(other.theirs),
       percent(other.spread), ("%.2fx"):format(other.ratio), ("%.2f-%.2f"):format(other.lowest, other.highest),
-      other.aim and (">= %gx"):format(other.aim) or "", other.aim and verdict(other.ratio >= other.aim) or "" }
+      other.aim and (">= %.2gx"):format(other.aim) or "", other.aim and verdict(other.ratio >= other.aim) or "" }
   end
   if #lines == 0 then lines[1] = { head[1], head[2], head[3], "", "", "", "", "", "", "" } end
   return lines

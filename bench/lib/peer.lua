@@ -98,7 +98,8 @@ end
 function peer.compile(name, libraries)
   local source, program = ("bench/lib/%s.c"):format(name), ("%s/build/bench/%s"):format(lfs.currentdir(), name)
   local made = lfs.attributes(program, "modification")
-  if made and made >= lfs.attributes(source, "modification") then return program end
+  local changed = math.max(lfs.attributes(source, "modification"), lfs.attributes("bench/lib/client.h", "modification"))
+  if made and made >= changed then return program end
   lfs.mkdir("build")
   lfs.mkdir("build/bench")
   local flags = libraries and ("$(pkg-config --cflags --libs %s)"):format(libraries) or ""

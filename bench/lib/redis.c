@@ -1,23 +1,11 @@
 /* A client of Redis that checks what it gets: redis ADDRESS WHAT [OPTION VALUE]...
  *
  * ADDRESS: a port of loopback, or the path of a unix socket. WHAT: get (GETs/s), setget (pairs of a SET and a GET of the same key, per second), fill (SETs each key
- * once and prints their number). Options: seconds (1), keys (1000), size (64, bytes of a value), connections (1), depth (1: commands under way on
+ * once, SETs/s), read (GETs each key once of those that a fill has left, GETs/s). Options: seconds (1), keys (1000), size (64, bytes of a value), connections (1), depth (1: commands under way on
  * each connection). Every reply is compared with what it must be, byte by byte. Keys are k0000000..; a value is its key and then filling. */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/tcp.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
-
-enum { KEY = 8 };
+#include "client.h"
 
 typedef struct options {
   double seconds;
@@ -36,59 +24,13 @@ typedef struct connection {
 
 static uint8_t *out, *value; /* room for one batch of commands; one value */
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static void fail(const char *what) {
-  perror(what);
-  exit(1);
-}
-
-static int dial(const char *address) {
-  int fd;
-  if (address[0] == '/') {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    snprintf(a.sun_path, sizeof a.sun_path, "%s", address);
-    fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) { fail(address); }
-  } else {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(address))};
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    fd = socket(AF_INET, SOCK_STREAM, 0);
-    int on = 1;
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) { fail(address); }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  }
-  return fd;
-}
-
-static void set_value(uint32_t key, uint32_t size) {
-  char text[16];
-  snprintf(text, sizeof text, "k%07u", key);
-  memcpy(value, text, size < KEY ? size : KEY);
-}
-
-static void send_all(int fd, const uint8_t *bytes, size_t size) {
-  while (size > 0) {
-    ssize_t n = write(fd, bytes, size);
-    if (n < 0 && errno != EINTR) { fail("write"); }
-    if (n > 0) {
-      bytes += n;
-      size -= (size_t)n;
-    }
-  }
-}
-
 /* depth commands, beginning with c->key. */
 static void ask(connection_t *c, const options_t *o) {
   size_t size = 0;
   c->length = c->have = 0;
   for (uint32_t i = 0; i < o->depth; i++) {
     uint32_t key = (c->key + i) % o->keys;
-    set_value(key, o->size);
+    set_value(value, key, o->size);
     if (c->setting) {
       size += (size_t)sprintf((char *)out + size, "*3\r\n$3\r\nSET\r\n$%d\r\nk%07u\r\n$%u\r\n", KEY,
                               key, o->size);
@@ -126,15 +68,17 @@ static void turn(connection_t *c, const options_t *o) {
   while (!take(c, true)) {}
 }
 
-static double fill(connection_t *c, const options_t *o) {
-  c->setting = true;
+/* Each key once, per second. */
+static double each(connection_t *c, const options_t *o, bool setting) {
+  c->setting = setting;
   options_t batch = *o;
+  double start = now();
   batch.depth = o->depth < o->keys ? o->depth : o->keys;
   for (c->key = 0; c->key < o->keys; c->key += batch.depth) {
     if (c->key + batch.depth > o->keys) { batch.depth = o->keys - c->key; }
     turn(c, &batch);
   }
-  return o->keys;
+  return o->keys / (now() - start);
 }
 
 static double set_and_get(connection_t *c, const options_t *o) {
@@ -212,10 +156,10 @@ int main(int argc, char **argv) {
   }
   const char *what = argv[2];
   double figure;
-  if (strcmp(what, "fill") == 0) {
-    figure = fill(&list[0], &o);
+  if (strcmp(what, "fill") == 0 || strcmp(what, "read") == 0) {
+    figure = each(&list[0], &o, what[0] == 'f');
   } else {
-    fill(&list[0], &o);
+    each(&list[0], &o, true);
     list[0].setting = false;
     list[0].key = 0;
     if (strcmp(what, "setget") == 0) {

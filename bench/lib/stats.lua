@@ -2,7 +2,8 @@
 local stats = {}
 
 local function sorted(list)
-  local copy = { unpack(list) }
+  local copy = {}
+  for i = 1, #list do copy[i] = list[i] end
   table.sort(copy)
   return copy
 end

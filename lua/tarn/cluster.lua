@@ -5,19 +5,21 @@ local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
 local future = require "tarn.future"
+local launch = require "tarn.launch"
 local rpc = require "tarn.rpc"
-local size = require "tarn.size"
 local task = require "tarn.task"
 
 local cluster = {}
 
 local DRIVER = 1
-local CONNECT_TIMEOUT_S = 30
 local STOP_TIMEOUT_S = 10
 local PROCS_MAX = 4096
+local STEADY_S = 10 -- one that has lived for so long is replaced at once
+local RESPAWN_MIN_S, RESPAWN_MAX_S = 0.1, 30
 
--- The driver's records of the workers it has started: os_pid, launcher, and pid once joined; batch while addprocs waits for them; gone: a
--- Future, ready when the process has ended and is no member.
+-- The driver's records of the workers it has started: os_pid, spec (what they were started with), and pid once joined; batch while
+-- addprocs waits for them; gone: a Future, ready when the process has ended and is no member; removed: by rmprocs; delay: seconds
+-- before it was respawned.
 local by_os_pid, by_pid = {}, {}
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
@@ -81,6 +83,8 @@ local function check_gone(record)
   end
 end
 
+local respawn_if_asked
+
 rpc.watch("joined", function(pid, os_pid)
   local record = by_os_pid[os_pid]
   if record and not record.pid then
@@ -107,6 +111,7 @@ rpc.watch("lost", function(pid, reason)
     record.lost = reason
     check_gone(record)
     if record.batch then return batch_failed(record, reason) end
+    respawn_if_asked(record)
   end
   tell("lost", pid, reason)
 end)
@@ -121,87 +126,20 @@ end)
 
 ---------------------------------------------------------------------------------------------------- adding
 
-local OPTIONS = {
-  memory = true, disk = true, spill_dir = true, launcher = true, env = true, init = true, connect_timeout_s = true, tarn = true,
-  map = true,
-}
-
-local function check_env(env)
-  if env == nil then return end
-  if type(env) ~= "table" then argument_error("tarn.addprocs: env must be a table {NAME = value}, not %s", failure.describe(env)) end
-  local copy = {}
-  for name, value in pairs(env) do
-    if type(name) ~= "string" or name == "" or name:find("[=%z]") or (type(value) ~= "string" and type(value) ~= "number") then
-      argument_error("tarn.addprocs: env must be a table {NAME = value}")
-    end
-    copy[name] = tostring(value)
-  end
-  return copy
-end
-
-local function check_text(opts, name)
-  local x = opts[name]
-  if x ~= nil and type(x) ~= "string" then argument_error("tarn.addprocs: %s must be a string, not %s", name, failure.describe(x)) end
-  return x
-end
-
-local function find_launcher(x)
-  if x == nil then x = "local" end
-  if type(x) == "string" then
-    local ok, found = pcall(require, "tarn.launcher." .. x)
-    if not ok then argument_error("tarn.addprocs: no launcher '%s': %s", x, failure.tostring(found)) end
-    x = found
-  end
-  if type(x) ~= "table" or type(x.start) ~= "function" or type(x.stop) ~= "function" then
-    argument_error("tarn.addprocs: a launcher is a name or a table with start and stop")
-  end
-  return x
-end
-
-local function check_init(init)
-  if init == nil or type(init) == "function" then return init end
-  if type(init) ~= "string" then argument_error("tarn.addprocs: init must be a function or code, not %s", failure.describe(init)) end
-  local chunk, problem = loadstring(init, "=init")
-  if not chunk then argument_error("tarn.addprocs: init: %s", problem) end
-  return chunk
-end
-
 local function check_count(n)
   if type(n) ~= "number" or n % 1 ~= 0 or n < 1 or n > PROCS_MAX then
     argument_error("tarn.addprocs: the number of workers is a whole number from 1 to %d, not %s", PROCS_MAX, failure.describe(n))
   end
 end
 
--- What the launcher is told, from addprocs' options.
-local function check_options(n, opts)
-  if opts ~= nil and type(opts) ~= "table" then argument_error("tarn.addprocs: options are a table, not %s", failure.describe(opts)) end
-  opts = opts or {}
-  for name in pairs(opts) do
-    if not OPTIONS[name] then argument_error("tarn.addprocs: unknown option '%s'", tostring(name)) end
-  end
-  local spec = { launcher = find_launcher(opts.launcher), env = check_env(opts.env), init = check_init(opts.init) }
-  spec.tarn = check_text(opts, "tarn")
-  spec.map = opts.map
-  if spec.map == nil then spec.map = core.options.map end
-  if type(spec.map) ~= "boolean" then argument_error("tarn.addprocs: map must be true or false, not %s", failure.describe(spec.map)) end
-  spec.timeout_s = task.check_seconds(opts.connect_timeout_s, "tarn.addprocs: connect_timeout_s") or CONNECT_TIMEOUT_S
-  spec.spill_dir = check_text(opts, "spill_dir") or core.options.spill_dir
-  spec.memory = opts.memory ~= nil and size.parse(opts.memory, "tarn.addprocs: memory") or core.options.memory
-  spec.disk = opts.disk ~= nil and size.parse(opts.disk, "tarn.addprocs: disk") or nil
-  if not spec.memory then
-    spec.memory = require("tarn.launcher.local").default_memory(#core.members() + n)
-  end
-  return spec
-end
-
 local function stop_batch(batch)
   for _, record in ipairs(batch) do
     if not record.exited then
-      if record.pid and not record.lost then core.stop(record.pid) else record.launcher.stop(record.os_pid) end
+      if record.pid and not record.lost then core.stop(record.pid) else record.spec.launcher.stop(record.os_pid) end
     end
   end
   for _, record in ipairs(batch) do
-    if not record.gone:wait(STOP_TIMEOUT_S) then record.launcher.stop(record.os_pid) end
+    if not record.gone:wait(STOP_TIMEOUT_S) then record.spec.launcher.stop(record.os_pid) end
   end
 end
 
@@ -237,10 +175,10 @@ local function await_batch(batch, timeout_s)
   end
 end
 
-local function start_batch(batch, n, spec)
+local function start_batch(batch, n, spec, delay)
   for i = 1, n do
     local os_pid = spec.launcher.start(spec)
-    local record = { os_pid = os_pid, launcher = spec.launcher, batch = batch, gone = future.new() }
+    local record = { os_pid = os_pid, spec = spec, batch = batch, gone = future.new(), started = core.clock(), delay = delay or 0 }
     batch[i], by_os_pid[os_pid] = record, record
   end
 end
@@ -258,14 +196,9 @@ local function set_up(batch, pids, spec)
   check_batch(batch)
 end
 
--- Start n workers on this machine; returns their ids once all are ready.
-function cluster.addprocs(n, opts)
-  if core.myid() ~= DRIVER then argument_error("tarn.addprocs: only the driver (process 1) adds processes") end
-  check_count(n)
-  local spec = check_options(n, opts)
-  task.check("tarn.addprocs")
+local function start(n, spec, delay)
   local batch, pids = { waiting = n }, {}
-  local ok, e = pcall(start_batch, batch, n, spec)
+  local ok, e = pcall(start_batch, batch, n, spec, delay)
   if ok then ok, e = pcall(set_up, batch, pids, spec) end
   if not ok then
     stop_batch(batch)
@@ -274,6 +207,40 @@ function cluster.addprocs(n, opts)
   for _, record in ipairs(batch) do record.batch = nil end
   for _, pid in ipairs(pids) do tell("joined", pid) end
   return pids
+end
+
+-- Start n workers on this machine; returns their ids once all are ready.
+function cluster.addprocs(n, opts)
+  if core.myid() ~= DRIVER then argument_error("tarn.addprocs: only the driver (process 1) adds processes") end
+  check_count(n)
+  local spec = launch.check(n, opts)
+  task.check("tarn.addprocs")
+  return start(n, spec)
+end
+
+-- Another one in the place of one that is lost, in a task of its own. What keeps failing is tried less and less often.
+local function respawn(lost)
+  local delay = core.clock() - lost.started < STEADY_S and math.max(2 * lost.delay, RESPAWN_MIN_S) or 0
+  while true do
+    delay = math.min(delay, RESPAWN_MAX_S)
+    task.sleep(delay)
+    local ok, result = pcall(start, 1, lost.spec, delay)
+    if ok then
+      core.log("info", ("process %d is in the place of process %d"):format(result[1], lost.pid))
+      return
+    end
+    if errors.iserror(result, "Cancelled") then error(result, 0) end
+    core.log("error", ("process %d is not replaced yet: %s"):format(lost.pid, failure.text(result)))
+    delay = math.max(2 * delay, RESPAWN_MIN_S)
+  end
+end
+
+local function log_respawn(_, ok, e)
+  if not ok and not errors.iserror(e, "Cancelled") then core.log("error", "respawn: " .. failure.text(e)) end
+end
+
+function respawn_if_asked(record)
+  if record.spec.respawn and not record.removed then task.spawn({ done = log_respawn }, respawn, record) end
 end
 
 ---------------------------------------------------------------------------------------------------- removing
@@ -296,11 +263,12 @@ function cluster.rmprocs(...)
   local records = {}
   for i, pid in ipairs(pids) do
     records[i] = by_pid[pid]
+    records[i].removed = true
     core.stop(pid)
   end
   for _, record in ipairs(records) do
     if not record.gone:wait(STOP_TIMEOUT_S) then
-      record.launcher.stop(record.os_pid)
+      record.spec.launcher.stop(record.os_pid)
       record.gone:wait(STOP_TIMEOUT_S)
     end
   end

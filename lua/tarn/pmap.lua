@@ -2,16 +2,27 @@
 --
 -- A batch of items is one request. How many batches a worker has at a time depends on how long they take: one when they are
 -- long, so that nobody waits behind a slow one; more when they are short, so that none waits for the wire.
+--
+-- Where the caller does not say how many items make a batch, it is about a millisecond's worth, as the worker's items have taken
+-- lately, but no more than a fair part of what is left. A guess may be wrong: a worker that has been at a batch for 5 ms finishes the
+-- item and gives the others back.
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local ffi = require "ffi"
 local rpc = require "tarn.rpc"
 local task = require "tarn.task"
+
+pcall(ffi.cdef, "uint64_t tarn_clock_ns(void);") -- base/clock.h; specs may have declared it
+local C = ffi.C
 
 local pmap = {}
 
 local LONG_S, SHORT_S = 0.05, 0.002
 local FEW, MANY = 2, 16
+local BATCH_S, GIVE_BACK_NS = 0.001, 5e6
+local GROWTH, MOST = 4, 4096 -- of a batch, from one to the next of a worker; items
+local SHARES = 4             -- of what is left, for each worker
 
 local OPTIONS = { workers = true, batch = true, retries = true, progress = true, on_error = true }
 
@@ -19,9 +30,11 @@ local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format
 
 ---------------------------------------------------------------------------------------------------- on the worker
 
--- Apply fn to each of the n items: {[i] = error} or nil, and the results. all: go on after an error.
-local function apply(fn, all, n, items)
+-- Apply fn to each of the n items: {[i] = error} or nil, the results, and how many it has been applied to. all: go on after an error.
+-- may_stop: give back what is left after a while.
+local function apply(fn, all, n, items, may_stop)
   local results, failures, traceback = {}, nil, nil
+  local started = C.tarn_clock_ns()
   local function on_error(e)
     traceback = debug.traceback("", 2):sub(2)
     return e
@@ -37,8 +50,9 @@ local function apply(fn, all, n, items)
       failures[i] = failure.outgoing(result, traceback)
       if not all then break end
     end
+    if may_stop and i < n and C.tarn_clock_ns() - started > GIVE_BACK_NS then return failures, results, i end
   end
-  return failures, results
+  return failures, results, n
 end
 
 local function apply_payload() return apply(core.payload()) end
@@ -51,11 +65,11 @@ function rpc.on_request.map(token, from, msgid) return rpc.serve(token, from, ms
 local Batch = {}
 Batch.__index = Batch
 
-function Batch:answered(ok, failures, results)
+function Batch:answered(ok, failures, results, count)
   local run = self.run
   self.ok = ok
   if ok then
-    self.failures, self.results = failures, results
+    self.failures, self.results, self.count = failures, results, count
   else
     self.err = failures
   end
@@ -70,11 +84,11 @@ local function local_done(t, ...) t.batch:answered(...) end
 local function send(run, worker, batch)
   batch.worker, batch.sent, batch.answered_at = worker, core.clock(), nil
   worker.inflight = worker.inflight + 1
-  local all = run.on_error ~= nil
+  local all, may_stop = run.on_error ~= nil, run.batch == nil
   if worker.pid == core.myid() then
-    batch.task = task.spawn({ done = local_done, batch = batch }, apply, run.fn, all, batch.n, batch.items)
+    batch.task = task.spawn({ done = local_done, batch = batch }, apply, run.fn, all, batch.n, batch.items, may_stop)
   else
-    local sent, result = pcall(rpc.ask, batch, worker.pid, "map", run.fn, all, batch.n, batch.items)
+    local sent, result = pcall(rpc.ask, batch, worker.pid, "map", run.fn, all, batch.n, batch.items, may_stop)
     if sent then
       batch.msgid = result
     elseif errors.iserror(result, "WorkerLost") then
@@ -95,11 +109,20 @@ end
 
 ---------------------------------------------------------------------------------------------------- handing out
 
-local function next_batch(run)
+local function batch_size(run, worker)
+  if run.batch then return run.batch end
+  local size = worker.each and math.floor(BATCH_S / worker.each) or 1
+  size = math.min(size, GROWTH * worker.size, MOST)
+  if run.total then size = math.min(size, math.ceil((run.total - run.taken) / (SHARES * #run.workers))) end
+  return math.max(size, 1)
+end
+
+local function next_batch(run, worker)
   local again = table.remove(run.again)
   if again or run.exhausted then return again end
   local batch = setmetatable({ run = run, first = run.taken + 1, n = 0, items = {}, tries = 0 }, Batch)
-  while batch.n < run.batch do
+  local size = batch_size(run, worker)
+  while batch.n < size do
     local has, item = run.pull(run.taken + 1)
     if not has then
       run.exhausted = true
@@ -110,6 +133,14 @@ local function next_batch(run)
     batch.items[batch.n] = item
   end
   return batch.n > 0 and batch or nil
+end
+
+-- What the worker has given back of a batch is the next to be handed out.
+local function put_back(run, batch)
+  local rest = { run = run, first = batch.first + batch.count, n = batch.n - batch.count, items = {}, tries = batch.tries }
+  for i = 1, rest.n do rest.items[i] = batch.items[batch.count + i] end
+  batch.n = batch.count
+  table.insert(run.again, setmetatable(rest, Batch))
 end
 
 -- How many batches a worker may have, from how long one has taken it lately.
@@ -133,7 +164,7 @@ end
 local function hand_out(run)
   while true do
     local worker = free_worker(run)
-    local batch = worker and next_batch(run)
+    local batch = worker and next_batch(run, worker)
     if not batch then return end
     send(run, worker, batch)
   end
@@ -147,6 +178,9 @@ local function note_time(batch)
   local seconds = now - math.max(batch.sent, worker.last_answer or 0)
   worker.last_answer = now
   worker.seconds = worker.seconds and worker.seconds * 0.7 + seconds * 0.3 or seconds
+  local each = seconds / batch.n
+  worker.each = worker.each and worker.each * 0.7 + each * 0.3 or each
+  worker.size = batch.n
 end
 
 local function item_failed(run, batch, i, e)
@@ -184,6 +218,7 @@ local function take_in(run, batch)
   local worker = batch.worker
   worker.inflight = worker.inflight - 1
   if is_lost(batch) and try_elsewhere(run, batch) then return end
+  if batch.count and batch.count < batch.n then put_back(run, batch) end
   note_time(batch)
   for i = 1, batch.n do
     local e = batch.err or (batch.failures and batch.failures[i])
@@ -269,7 +304,7 @@ local function pick_workers(list)
   local workers = {}
   for i, pid in ipairs(list) do
     rpc.check_pid(pid, "tarn.pmap: workers")
-    workers[i] = { pid = pid, inflight = 0 }
+    workers[i] = { pid = pid, inflight = 0, size = 1 }
   end
   return workers
 end
@@ -296,7 +331,7 @@ function pmap.pmap(fn, list, opts)
   end
   local pull, total = source(list)
   local run = {
-    fn = fn, pull = pull, total = total, workers = pick_workers(opts.workers), batch = check_count(opts, "batch", 1, 1),
+    fn = fn, pull = pull, total = total, workers = pick_workers(opts.workers), batch = check_count(opts, "batch", nil, 1),
     retries = check_count(opts, "retries", 0, 0), progress = check_callback(opts, "progress"), on_error = check_callback(opts, "on_error"),
     results = {}, taken = 0, done = 0, again = {}, answered = {}, outstanding = {},
   }

@@ -2,18 +2,27 @@
  * it back eagerly, so that most of the time of a job that makes many tables went into page faults: decoding 100,000 records took
  * 150 ms, and takes 35 (docs/PERFORMANCE.md).
  *
+ * mimalloc never gives back the large pages that it takes itself, nor looks for what it could give back while nothing is asked of it. So it gets a
+ * range of addresses, for which the kernel is asked for large pages, and is told to give back what is free when the heap has become half of
+ * what it was. A process that had a gigabyte of tables for a moment does not keep a gigabyte.
+ *
  * Its shared library would replace malloc for the whole process if it were linked; it is loaded with its names kept to itself. Where it is not
  * there, or LuaJIT takes no allocator but its own (32-bit references), that one is used. Lua thread. */
 #include <dlfcn.h>
 #include <lauxlib.h>
 #include <mimalloc.h>
+#include <sys/mman.h>
 #include "base/alloc.h"
 #include "base/log.h"
 #include "host-private.h"
 
 #define LIBRARY "libmimalloc.so.2"
-#define LARGE_PAGES_BYTES                                                                          \
-  ((uint64_t)4 << 20) /* a heap of this size takes them: a small process stays small */
+#define RANGE_BYTES                                                                                \
+  ((size_t)64 << 30) /* of addresses; where the heap is larger, mimalloc takes more as it likes */
+#define RANGE_ALIGN ((size_t)32 << 20) /* of its segments */
+#define LARGE_BYTES                                                                                \
+  ((uint64_t)4 << 20) /* a heap of this size gets large pages: a small process stays small */
+#define RETURN_BYTES ((uint64_t)8 << 20) /* less is not worth giving back */
 
 /* What is used of it. */
 typedef struct tarn__mimalloc {
@@ -21,13 +30,18 @@ typedef struct tarn__mimalloc {
   void (*heap_destroy)(mi_heap_t *heap);
   void *(*heap_realloc)(mi_heap_t *heap, void *p, size_t size);
   void (*free)(void *p);
-  void (*option_enable)(mi_option_t option);
+  void (*collect)(bool force);
+  void (*heap_collect)(mi_heap_t *heap, bool force);
+  bool (*manage)(void *start, size_t size, bool is_committed, bool is_large, bool is_zero,
+                 int numa_node);
 } tarn__mimalloc_t;
 
 struct tarn__heap {
   tarn__mimalloc_t mi;
   mi_heap_t *heap; /* null: LuaJIT's allocator */
-  bool large;      /* from here on in large pages */
+  char *range;     /* of addresses; null: none */
+  bool large;      /* it is in large pages */
+  uint64_t peak;   /* bytes, since what was free has last been given back */
   lua_Alloc lua;   /* LuaJIT's allocator */
   void *lua_ud;
   uint64_t *bytes; /* the host's counter */
@@ -42,6 +56,21 @@ static void *take(tarn__heap_t *h, void *p, size_t old_size, size_t new_size) {
   return h->mi.heap_realloc(h->heap, p, new_size);
 }
 
+/* The heap has become larger or smaller. */
+static void follow(tarn__heap_t *h, uint64_t bytes) {
+  if (bytes > h->peak) {
+    h->peak = bytes;
+    if (bytes > LARGE_BYTES && !h->large) {
+      h->large = true;
+      if (h->range != NULL) { (void)madvise(h->range, RANGE_BYTES, MADV_HUGEPAGE); }
+    }
+  } else if (bytes < h->peak / 2 && h->peak - bytes > RETURN_BYTES) {
+    h->peak = bytes;
+    h->mi.heap_collect(h->heap, true);
+    h->mi.collect(true);
+  }
+}
+
 /* lua_Alloc: counts the heap's bytes, which pool.stats and the budget's users read. */
 static void *heap_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
   tarn__heap_t *h = ud;
@@ -50,10 +79,7 @@ static void *heap_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
   if (q != NULL || new_size == 0) {
     uint64_t bytes = *h->bytes + new_size - (p != NULL ? old_size : 0);
     __atomic_store_n(h->bytes, bytes, __ATOMIC_RELAXED);
-    if (bytes > LARGE_PAGES_BYTES && !h->large) {
-      h->large = true;
-      if (h->heap != NULL) { h->mi.option_enable(mi_option_large_os_pages); }
-    }
+    if (h->heap != NULL) { follow(h, bytes); }
   }
   return q;
 }
@@ -68,8 +94,25 @@ static bool load(tarn__mimalloc_t *mi) {
   *(void **)&mi->heap_destroy = dlsym(library, "mi_heap_destroy");
   *(void **)&mi->heap_realloc = dlsym(library, "mi_heap_realloc");
   *(void **)&mi->free = dlsym(library, "mi_free");
-  *(void **)&mi->option_enable = dlsym(library, "mi_option_enable");
-  return mi->heap_new && mi->heap_destroy && mi->heap_realloc && mi->free && mi->option_enable;
+  *(void **)&mi->collect = dlsym(library, "mi_collect");
+  *(void **)&mi->heap_collect = dlsym(library, "mi_heap_collect");
+  *(void **)&mi->manage = dlsym(library, "mi_manage_os_memory");
+  return mi->heap_new && mi->heap_destroy && mi->heap_realloc && mi->free && mi->collect &&
+         mi->heap_collect && mi->manage;
+}
+
+/* A range of addresses for mimalloc; null where there is none to be had. */
+static char *reserve(const tarn__mimalloc_t *mi) {
+  size_t size = RANGE_BYTES + RANGE_ALIGN;
+  char *all = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (all == MAP_FAILED) { return NULL; }
+  size_t before = RANGE_ALIGN - (uintptr_t)all % RANGE_ALIGN;
+  char *range = all + before;
+  (void)munmap(all, before);
+  if (before < RANGE_ALIGN) { (void)munmap(range + RANGE_BYTES, RANGE_ALIGN - before); }
+  if (mi->manage(range, RANGE_BYTES, false, false, true, -1)) { return range; }
+  (void)munmap(range, RANGE_BYTES);
+  return NULL;
 }
 
 lua_State *tarn__heap_open(uint64_t *bytes, tarn__heap_t **out) {
@@ -77,7 +120,10 @@ lua_State *tarn__heap_open(uint64_t *bytes, tarn__heap_t **out) {
   *out = h;
   if (h == NULL) { return NULL; }
   h->bytes = bytes;
-  if (load(&h->mi)) { h->heap = h->mi.heap_new(); }
+  if (load(&h->mi)) {
+    h->range = reserve(&h->mi);
+    h->heap = h->mi.heap_new();
+  }
   lua_State *L = h->heap != NULL ? lua_newstate(heap_alloc, h) : NULL;
   if (L != NULL) { return L; }
   if (h->heap != NULL) { h->mi.heap_destroy(h->heap); }

@@ -15,6 +15,9 @@ const char *tarn_usage(void) {
          "  -p, --procs N        start N local workers first\n"
          "  -m, --memory SIZE    memory for data of every process, e.g. 512MB or 1GiB\n"
          "  -d, --spill-dir DIR  where spilled bytes live (default ./.tarn)\n"
+         "      --listen ADDR    where every process listens (default 127.0.0.1:0); 0.0.0.0:0: "
+         "reachable from\n"
+         "                       other machines, not encrypted\n"
          "      --no-map         copy large values between processes of one machine\n"
          "  -e CODE              run CODE\n"
          "  -i                   read lines to run after it\n"
@@ -67,6 +70,14 @@ static int parse_count(const char *text, uint32_t *count) {
   return 0;
 }
 
+static int parse_seconds(const char *text, uint32_t *ms) {
+  char *end = NULL;
+  double s = strtod(text, &end);
+  if (end == text || *end != '\0' || !(s >= 0.001 && s <= 1e6)) { return TARN_EINVAL; }
+  *ms = (uint32_t)(s * 1000);
+  return 0;
+}
+
 /* argv[*i] is an option that takes a value: "-m 1GB", "-m1GB", "--memory=1GB". Null: not this option. */
 static const char *option_value(int argc, char **argv, int *i, const char *brief, const char *full,
                                 bool *missing) {
@@ -87,7 +98,7 @@ static const char *option_value(int argc, char **argv, int *i, const char *brief
 
 static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_error_t *err) {
   const char *a = argv[*i], *v = NULL;
-  bool missing[4] = {false};
+  bool missing[6] = {false};
   if (strcmp(a, "-h") == 0 || strcmp(a, "--help") == 0) {
     o->help = true;
   } else if (strcmp(a, "-v") == 0 || strcmp(a, "--version") == 0) {
@@ -107,9 +118,16 @@ static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_erro
     }
   } else if ((v = option_value(argc, argv, i, "-d", "--spill-dir", &missing[2])) != NULL) {
     o->spill_dir = v;
+  } else if ((v = option_value(argc, argv, i, "--listen", "--listen", &missing[4])) != NULL) {
+    o->listen = v;
+  } else if (o->worker &&
+             (v = option_value(argc, argv, i, "--silence", "--silence", &missing[5])) != NULL) {
+    if (parse_seconds(v, &o->silence_ms) != 0) {
+      return tarn_error_set(err, TARN_EINVAL, "%s: '%s' is not a time in seconds", a, v);
+    }
   } else if ((v = option_value(argc, argv, i, "-e", "--execute", &missing[3])) != NULL) {
     o->code = v;
-  } else if (missing[0] || missing[1] || missing[2] || missing[3]) {
+  } else if (missing[0] || missing[1] || missing[2] || missing[3] || missing[4] || missing[5]) {
     return tarn_error_set(err, TARN_EINVAL, "%s needs a value", a);
   } else {
     return tarn_error_set(err, TARN_EINVAL, "unknown option '%s' (tarn -h lists them)", a);
@@ -127,6 +145,8 @@ static int parse_inspect(int argc, tarn_options_t *o, tarn_error_t *err) {
 int tarn_options_parse(int argc, char **argv, tarn_options_t *o, tarn_error_t *err) {
   memset(o, 0, sizeof(*o));
   o->spill_dir = ".tarn";
+  o->listen = "127.0.0.1:0";
+  o->silence_ms = 5000;
   o->argc = argc;
   o->argv = argv;
   int i = 1;

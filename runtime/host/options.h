@@ -8,6 +8,8 @@
 
 typedef struct tarn_options {
   bool help, version, worker, interactive;
+  const char *listen;    /* where this process and its workers listen: HOST:PORT */
+  uint32_t silence_ms;   /* a worker: unheard for so long it counts as lost */
   bool no_map;           /* copy between processes of one machine too */
   uint32_t procs;        /* 0: none */
   uint64_t memory;       /* bytes; 0: the default */

@@ -37,6 +37,8 @@ static void refuse(tarn__lane_t *lane, uint32_t msgid, int code, const char *fmt
   va_start(args, fmt);
   vsnprintf(why, sizeof why, fmt, args);
   va_end(args);
+  sodium_memzero(lane->greeting->bytes,
+                 sizeof lane->greeting->bytes); /* perhaps a secret, mistyped */
   snprintf(text, sizeof text, "%s: %s", tarn_error_kind(code), why);
   tarn_log(TARN_LOG_WARN, "net: refused a connection from %s: %s", lane->remote, text);
   tarn_buf_t b;

@@ -410,10 +410,13 @@ void tarn__proof_make(const uint8_t *secret, int who, const tarn__hello_t *h,
   add_u64(&t, w->your_id);
   add_u64(&t, w->your_incarnation);
   add_bytes(&t, w->nonce, sizeof w->nonce);
-  _Static_assert(crypto_auth_BYTES == TARN__PROOF_BYTES &&
-                     crypto_auth_KEYBYTES == TARN_SECRET_BYTES,
-                 "HMAC-SHA-512-256");
-  crypto_auth(out, t.bytes, t.size, secret);
+  _Static_assert(crypto_auth_hmacsha512256_BYTES == TARN__PROOF_BYTES, "HMAC-SHA-512-256");
+  crypto_auth_hmacsha512256_state
+      state; /* as good as the secret: crypto_auth would leave it behind */
+  crypto_auth_hmacsha512256_init(&state, secret, TARN_SECRET_BYTES);
+  crypto_auth_hmacsha512256_update(&state, t.bytes, t.size);
+  crypto_auth_hmacsha512256_final(&state, out);
+  sodium_memzero(&state, sizeof state);
 }
 
 bool tarn__proof_equal(const uint8_t *a, const uint8_t *b) {

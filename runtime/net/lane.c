@@ -5,7 +5,7 @@
  * lane->acc, and once at least TARN__DIRECT_BYTES are known to be missing they are read straight
  * into it. Memory grows with what has arrived, not with what a header claims. A lane that has read
  * TARN__TURN_BYTES in one turn of the loop waits for the next, so that a bulk transfer does not
- * keep the control lanes waiting. */
+ * keep the control lanes waiting; write.c does the same. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -176,11 +176,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     *buf = uv_buf_init((char *)g->bytes + g->have, (unsigned)(sizeof g->bytes - g->have));
     return;
   }
-  if (lane->turn != net->turn) {
-    lane->turn = net->turn;
-    lane->turn_bytes = 0;
-  }
-  if (lane->turn_bytes >= TARN__TURN_BYTES) {
+  if (tarn__ration_left(net, &lane->reads) == 0) {
     buf->len = 0; /* libuv calls back with UV_ENOBUFS and polls again in the next turn */
   } else if (lane->state != TARN__LANE_PROVEN) {
     return;
@@ -217,8 +213,9 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
     return;
   }
   size_t count = (size_t)nread;
-  lane->turn_bytes += count;
+  lane->reads.bytes += count;
   lane->net->stats.in_bytes += count;
+  if (lane->peer) { lane->peer->received_bytes += count; }
   bool bulk = lane->role == TARN__ROLE_BULK;
   if (lane->into == TARN__INTO_GREETING) {
     tarn__greet_feed(lane, count);

@@ -5,6 +5,7 @@
  * when many workers join at once they wait in the kernel's queue for a few milliseconds instead of
  * closing one another, and silent strangers cannot hold the door for longer than the grace. libuv
  * polls a listener no further while a connection of its own is not accepted. */
+#include <stdio.h>
 #include "base/alloc.h"
 #include "base/log.h"
 #include "net/net-private.h"
@@ -113,6 +114,15 @@ int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t ad
     uv_close((uv_handle_t *)&l->tcp, on_listener_closed);
     return tarn_error_set(err, TARN_EIO, "cannot listen on %s: %s", where, uv_strerror(rc));
   }
-  if (address) { tarn__address_format((struct sockaddr *)&sa, address, address_size); }
+  char text[64];
+  tarn__address_format((struct sockaddr *)&sa, text, sizeof text);
+  if (!tarn__address_is_loopback((struct sockaddr *)&sa)) {
+    tarn_log(TARN_LOG_WARN,
+             "net: listening on %s, not only for this machine: who connects must prove the secret, "
+             "but nothing "
+             "that is sent is encrypted, or guarded against change on the way",
+             text);
+  }
+  if (address) { snprintf(address, address_size, "%s", text); }
   return 0;
 }

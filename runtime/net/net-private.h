@@ -19,9 +19,9 @@
 #define TARN__READ_BYTES (256u * 1024u) /* the read buffer that all lanes of a net share */
 #define TARN__DIRECT_BYTES                                                                         \
   (64u * 1024u) /* what is still to come and is larger is read straight to where it belongs */
-#define TARN__SLICE_BYTES (1024u * 1024u) /* one read */
+#define TARN__SLICE_BYTES (512u * 1024u) /* one read */
 #define TARN__TURN_BYTES                                                                           \
-  (4u * 1024u * 1024u) /* one lane's reads in one turn of the loop; also one write */
+  (512u * 1024u) /* one lane's reads, and its writes, in one turn of the loop */
 #define TARN__KEEP_BYTES                                                                           \
   (64u * 1024u)               /* a receive buffer larger than this is given back after use */
 #define TARN__LINGER_MS 1000u /* for the other lane's bytes to be read, or a refusal to arrive */
@@ -77,11 +77,16 @@ typedef struct tarn__greeting {
   tarn__welcome_t welcome;
 } tarn__greeting_t;
 
+/* Of the bytes that one turn of the loop may move: so many have been in that turn. */
+typedef struct tarn__ration {
+  uint64_t turn, bytes;
+} tarn__ration_t;
+
 /* One connection. */
 struct tarn__lane {
   tarn_list_t link;     /* in net->lanes */
   tarn_list_t unproven; /* in net->unproven, oldest first; an accepted lane's */
-  tarn_list_t dirty;    /* in net->dirty: has something to send */
+  tarn_list_t dirty;    /* in net->dirty: has something to send; in net->later: in the next turn */
   tarn_list_t retry;    /* in net->retry: tarn_peer_bulk_retry was called */
   tarn_net_t *net;      /* borrowed */
   tarn_peer_t *peer;    /* borrowed; null for an accepted lane that is not proven */
@@ -105,8 +110,8 @@ struct tarn__lane {
   tarn_buf_t acc;             /* a frame that did not come in one piece */
   tarn__bulk_in_t in;
   uint64_t born_ms;
-  uint64_t turn, turn_bytes; /* what was read in that turn of the loop */
-  tarn__out_t *out;          /* owned: ring of out_capacity (a power of two) */
+  tarn__ration_t reads, writes;
+  tarn__out_t *out; /* owned: ring of out_capacity (a power of two) */
   size_t out_head, out_count, out_capacity;
   uint32_t part; /* of the first entry: parts sent, and bytes of the next one */
   size_t part_offset;
@@ -126,7 +131,8 @@ struct tarn_peer {
   uint32_t lane_count;                        /* lanes not yet freed */
   tarn_list_t bulk_wait;                      /* of tarn__bulk_t: waiting for a bulk lane */
   uint64_t queued_bytes;
-  bool connector; /* made by tarn_net_connect */
+  uint64_t received_bytes; /* on all its lanes */
+  bool connector;          /* made by tarn_net_connect */
   bool up, congested, closing;
   bool
       doomed; /* something broke; closed for `reason` when the control lane has been read to its end, or soon */
@@ -153,7 +159,7 @@ struct tarn_net {
   uint64_t max_frame, high_mark, low_mark;
   uint32_t hello_timeout_ms, max_unproven, unproven_count;
   tarn_list_t lanes, unproven, peers, listeners;
-  tarn_list_t dirty, done, drained, retry;
+  tarn_list_t dirty, later, done, drained, retry;
   uv_prepare_t prepare;
   uv_check_t check;
   uv_idle_t idle;
@@ -209,6 +215,8 @@ void tarn__lane_fail(tarn__lane_t *lane, int code, const char *fmt, ...)
 
 /* write.c */
 int tarn__lane_push(tarn__lane_t *lane, tarn__out_t entry);
+/* How much of TARN__TURN_BYTES is left for this turn. */
+size_t tarn__ration_left(const tarn_net_t *net, tarn__ration_t *ration);
 void tarn__lane_mark(tarn__lane_t *lane); /* send in this turn what is queued */
 void tarn__lane_flush(
     tarn__lane_t *lane); /* calls nobody back: what is through goes to net->done */

@@ -2,8 +2,8 @@
  *
  * The turn. Whoever queues something puts its lane on net->dirty. Before the loop blocks (prepare)
  * and right after it has run its callbacks (check), the dirty lanes are flushed, one gathered write
- * each, and the callbacks that have become due are made. If those keep making work, an idle handle
- * keeps the loop from blocking. None of these handles keeps the loop alive.
+ * each, and the callbacks that have become due are made. A lane that has sent its share of a turn is
+ * on net->later until the next. If there is work left, an idle handle keeps the loop from blocking. None of these handles keeps the loop alive.
  *
  * Threads: whoever runs the loop. */
 #include <string.h>
@@ -18,6 +18,11 @@ void tarn_net_flush(tarn_net_t *net) {
   while (!tarn_list_empty(&net->dirty)) {
     tarn__lane_flush(TARN_CONTAINER(net->dirty.next, tarn__lane_t, dirty));
   }
+}
+
+size_t tarn__ration_left(const tarn_net_t *net, tarn__ration_t *r) {
+  if (r->turn != net->turn) { *r = (tarn__ration_t){.turn = net->turn}; }
+  return r->bytes < TARN__TURN_BYTES ? (size_t)(TARN__TURN_BYTES - r->bytes) : 0;
 }
 
 /* What comes due while these callbacks run waits for the next call. */
@@ -59,7 +64,7 @@ static void turn(tarn_net_t *net) {
     tarn_net_flush(net);
     tarn__net_dispatch(net);
   }
-  bool busy = has_work(net);
+  bool busy = has_work(net) || !tarn_list_empty(&net->later);
   if (busy && !net->idling) { uv_idle_start(&net->idle, on_idle); }
   if (!busy && net->idling) { uv_idle_stop(&net->idle); }
   net->idling = busy;
@@ -68,6 +73,7 @@ static void turn(tarn_net_t *net) {
 static void on_prepare(uv_prepare_t *handle) {
   tarn_net_t *net = handle->data;
   net->turn++;
+  tarn_list_append(&net->dirty, &net->later);
   tarn__listeners_accept(net);
   turn(net);
 }
@@ -99,8 +105,8 @@ static void init_handles(tarn_net_t *net) {
 }
 
 static void init_lists(tarn_net_t *net) {
-  tarn_list_t *lists[] = {&net->lanes, &net->unproven, &net->peers,   &net->listeners,
-                          &net->dirty, &net->done,     &net->drained, &net->retry};
+  tarn_list_t *lists[] = {&net->lanes, &net->unproven, &net->peers,   &net->listeners, &net->dirty,
+                          &net->later, &net->done,     &net->drained, &net->retry};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
 }
 

@@ -98,7 +98,8 @@ void tarn_net_close(tarn_net_t *net, void (*on_closed)(void *user), void *user);
 void tarn_net_set_self(tarn_net_t *net, uint32_t id, uint64_t incarnation);
 const tarn_net_identity_t *tarn_net_self(const tarn_net_t *net);
 
-/* Listen on "HOST:PORT" (a numeric address, IPv6 in brackets; port 0: any); may be called again for further ones. address gets the real one (>= 64 bytes). */
+/* Listen on "HOST:PORT" (a numeric address, IPv6 in brackets; port 0: any); may be called again for further ones. address gets the real one (>= 64 bytes).
+ * One that other machines may reach is logged, with what that means. */
 int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t address_size,
                     tarn_error_t *err);
 
@@ -128,6 +129,7 @@ void tarn_peer_resume(tarn_peer_t *peer);
 /* Is it closing, or about to (something broke)? Then nothing can be sent any more, and on_down follows. */
 bool tarn_peer_gone(const tarn_peer_t *peer);
 bool tarn_peer_congested(const tarn_peer_t *peer);
+uint64_t tarn_peer_received(const tarn_peer_t *peer); /* bytes, on both lanes */
 uint64_t tarn_peer_queued_bytes(const tarn_peer_t *peer);
 const tarn_net_identity_t *
 tarn_peer_identity(const tarn_peer_t *peer); /* of the other end; valid from on_up */

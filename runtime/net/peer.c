@@ -172,6 +172,8 @@ void tarn_peer_bulk_retry(tarn_peer_t *peer) {
 
 bool tarn_peer_congested(const tarn_peer_t *peer) { return peer->congested; }
 
+uint64_t tarn_peer_received(const tarn_peer_t *peer) { return peer->received_bytes; }
+
 uint64_t tarn_peer_queued_bytes(const tarn_peer_t *peer) { return peer->queued_bytes; }
 
 const tarn_net_identity_t *tarn_peer_identity(const tarn_peer_t *peer) { return &peer->identity; }

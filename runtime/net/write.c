@@ -2,7 +2,8 @@
  *
  * What is queued in one turn of the loop goes out by one uv_try_write of up to TARN__IOV pieces;
  * what the kernel does not take at once goes by uv_write, and when that is through, by uv_try_write
- * again. Nothing here calls the user: finished bulk messages wait in net->done and relieved peers
+ * again. A reader that is as fast as the writer would keep it going for ever: a lane that has sent
+ * TARN__TURN_BYTES waits for the next turn, and the control lanes have theirs. Nothing here calls the user: finished bulk messages wait in net->done and relieved peers
  * in net->drained for tarn__net_dispatch, so that sending is allowed everywhere. */
 #include <string.h>
 #include "base/alloc.h"
@@ -64,8 +65,8 @@ static void pop(tarn__lane_t *lane, int status) {
   }
 }
 
-/* The next pieces to send, at most TARN__TURN_BYTES. *bytes: their sum. */
-static unsigned gather(const tarn__lane_t *lane, uv_buf_t *iov, size_t *bytes) {
+/* The next pieces to send, at most `most` bytes. *bytes: their sum. */
+static unsigned gather(const tarn__lane_t *lane, size_t most, uv_buf_t *iov, size_t *bytes) {
   unsigned n = 0;
   size_t sum = 0, offset = lane->part_offset;
   uint32_t part = lane->part;
@@ -75,10 +76,10 @@ static unsigned gather(const tarn__lane_t *lane, uv_buf_t *iov, size_t *bytes) {
       tarn_net_span_t span = part_of(e, part);
       size_t size = span.size - offset;
       if (size == 0) { continue; }
-      if (size > TARN__TURN_BYTES - sum) { size = TARN__TURN_BYTES - sum; }
+      if (size > most - sum) { size = most - sum; }
       iov[n++] = uv_buf_init((char *)(uintptr_t)span.bytes + offset, (unsigned)size);
       sum += size;
-      if (n == TARN__IOV || sum == TARN__TURN_BYTES) { goto full; }
+      if (n == TARN__IOV || sum == most) { goto full; }
     }
   }
 full:
@@ -89,6 +90,7 @@ full:
 /* So many bytes have left. */
 static void advance(tarn__lane_t *lane, size_t bytes) {
   lane->net->stats.out_bytes += bytes;
+  lane->writes.bytes += bytes;
   tarn__peer_sent(lane->peer, bytes);
   while (lane->out_count > 0) {
     const tarn__out_t *e = entry_at(lane, 0);
@@ -129,7 +131,7 @@ static void on_written(uv_write_t *req, int status) {
 }
 
 static void write_later(tarn__lane_t *lane, uv_buf_t *iov) {
-  unsigned n = gather(lane, iov, &lane->write_bytes);
+  unsigned n = gather(lane, TARN__TURN_BYTES, iov, &lane->write_bytes);
   int rc = uv_write(&lane->write, (uv_stream_t *)&lane->tcp, iov, n, on_written);
   if (rc) {
     write_failed(lane, rc);
@@ -143,8 +145,12 @@ void tarn__lane_flush(tarn__lane_t *lane) {
   if (lane->state != TARN__LANE_PROVEN) { return; }
   uv_buf_t iov[TARN__IOV];
   while (lane->out_count > 0 && !lane->closing && !lane->writing && !lane->write_dead) {
-    size_t bytes;
-    unsigned n = gather(lane, iov, &bytes);
+    size_t bytes, most = tarn__ration_left(lane->net, &lane->writes);
+    if (most == 0) {
+      tarn_list_push_back(&lane->net->later, &lane->dirty);
+      return;
+    }
+    unsigned n = gather(lane, most, iov, &bytes);
     int sent = uv_try_write((uv_stream_t *)&lane->tcp, iov, n);
     if (sent < 0 && sent != UV_EAGAIN) {
       write_failed(lane, sent);

@@ -43,6 +43,7 @@ static size_t borrow_size(uint32_t count) {
 /* ---- notes ---- */
 
 void tarn__note_post_locked(tarn_pool_t *pool, tarn__note_t *n) {
+  if (!tarn_list_empty(&n->link)) { return; }
   tarn_list_push_back(&pool->notes, &n->link);
   pool->fire_lend = true;
 }

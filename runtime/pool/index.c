@@ -1,4 +1,4 @@
-/* Objects by id: linear probing in a power of two of slots a shard, at most three quarters full, and at least an eighth
+/* Objects by id: linear probing in a power of two of slots a shard, at most seven eighths full, and at least an eighth
  * or it shrinks; removal shifts later slots back.
  * The low bits of the hash choose the shard, higher ones the slot. */
 #include "pool/index-private.h"
@@ -69,7 +69,7 @@ tarn__object_t *tarn__index_get(const tarn__index_t *x, uint64_t id) {
 
 int tarn__index_add(tarn__index_t *x, tarn__object_t *o) {
   struct tarn__index_shard *s = shard_of(x, o->id);
-  if (s->count >= s->capacity / 4 * 3) {
+  if (s->count >= s->capacity / 8 * 7) {
     int rc = resize(x, s, s->capacity ? s->capacity * 2 : CAPACITY_MIN);
     if (rc != 0) { return rc; }
   }

@@ -356,18 +356,14 @@ void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder) {
   tarn__pool_unlock(pool);
 }
 
-static void post_once_locked(tarn_pool_t *pool, tarn__note_t *n) {
-  if (tarn_list_empty(&n->link)) { tarn__note_post_locked(pool, n); }
-}
-
 void tarn_pool_lend_again(tarn_pool_t *pool, uint64_t holder) {
   tarn__pool_lock(pool);
   holder_t *h = tarn_map_get(&pool->holders, holder);
   for (tarn_list_t *k = h ? h->loans.next : NULL; h && k != &h->loans; k = k->next) {
     loan_t *l = TARN_CONTAINER(k, loan_t, link);
-    post_once_locked(pool, &l->note);
+    tarn__note_post_locked(pool, &l->note);
     for (uint32_t i = 0; i < l->count; i++) {
-      if (l->pieces[i].where == TOLD) { post_once_locked(pool, &l->pieces[i].note); }
+      if (l->pieces[i].where == TOLD) { tarn__note_post_locked(pool, &l->pieces[i].note); }
     }
   }
   tarn__pool_unlock(pool);

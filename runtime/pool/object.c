@@ -76,6 +76,7 @@ void tarn__object_drop_locked(tarn_pool_t *pool, tarn__object_t *o) {
     tarn_list_push_back(&pool->dropped, &o->link); /* its anchor goes when the mutex is let go */
   } else if (o->evicting) {
     o->dead = true; /* the spill thread frees it */
+    if (o->pack != 0) { tarn__record_leave_locked(pool, o); }
     if (o->form == TARN__VALUE) {
       leave_value_locked(o);
     } else {

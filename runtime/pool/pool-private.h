@@ -414,6 +414,7 @@ typedef struct tarn__note {
   tarn_list_t link; /* pool->notes */
   tarn_lend_note_t what;
 } tarn__note_t;
+/* Once: one that has not been taken yet stays where it is. */
 void tarn__note_post_locked(tarn_pool_t *pool, tarn__note_t *n);
 
 /* Who maps a block's memory or file. */

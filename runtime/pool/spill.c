@@ -69,7 +69,13 @@ void tarn__spill_close(tarn__spill_t *s) {
   pthread_mutex_destroy(&s->open_lock);
 }
 
-/* mkdir -p; *made: the last part is ours. */
+/* A symbolic link of another user, who would choose where our bytes go? One of root's, or our own, is followed. */
+static bool is_planted(const char *path) {
+  struct stat st;
+  return lstat(path, &st) == 0 && S_ISLNK(st.st_mode) && st.st_uid != 0 && st.st_uid != geteuid();
+}
+
+/* mkdir -p; *made: the last part is ours. An errno; ELOOP: another user's link is in the way. */
 static int make_dirs(char *path, bool *made) {
   *made = false;
   for (char *p = path + (path[0] == '/');; p++) {
@@ -86,6 +92,10 @@ static int make_dirs(char *path, bool *made) {
       *p = end;
       if (!there) { return why; }
     }
+    *p = '\0';
+    bool planted = rc != 0 && is_planted(path);
+    *p = end;
+    if (planted) { return ELOOP; }
     if (end == '\0') {
       *made = rc == 0;
       return 0;

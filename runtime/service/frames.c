@@ -511,8 +511,10 @@ static void on_up(void *user, tarn_peer_t *peer) {
     if (driver != NULL) { driver->conn = c; }
     tarn_buf_t b;
     tarn_buf_init(&b, 512);
-    int rc = tarn_mp_write_array(&b, 1) | tarn_mp_write_cstr(&b, s->address);
+    int rc = tarn_mp_write_array(&b, 2) | tarn_mp_write_cstr(&b, s->address) |
+             tarn_mp_write_uint(&b, s->config.silence_ms);
     if (rc == 0) { tarn__send_notice(s, c, "member.joined", &b); }
+    tarn__heartbeat_say(s);
     return;
   }
   tarn_member_t *m = tarn__member_get(s, who->id);

@@ -243,9 +243,11 @@ static int read_member(tarn_service_t *s, tarn_mp_reader_t *r) {
 static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r) {
   const uint8_t *text = NULL;
   uint32_t length = 0;
+  uint64_t silence_ms = 0;
   tarn_member_t *m = tarn__member_get(s, c->pid);
   if (s->id != TARN_DRIVER || m == NULL || m->address[0] != '\0' ||
-      tarn_mp_read_bytes(r, &text, &length) != 0 || length > 63) {
+      tarn_mp_read_bytes(r, &text, &length) != 0 || length > 63 ||
+      tarn_mp_read_uint(r, UINT32_MAX, &silence_ms) != 0 || silence_ms == 0) {
     return;
   }
   memcpy(m->address, text, length);
@@ -258,6 +260,7 @@ static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r
   }
   m->child = child;
   if (child != NULL) { child->id = m->id; }
+  tarn__heartbeat_watch(s, m, silence_ms);
   welcome(s, c, m);
   post_member(s, TARN_EVENT_JOINED, m, NULL);
 }
@@ -268,6 +271,7 @@ int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
     member_joined(s, c, r);
     return 1;
   }
+  if (strcmp(method, "member.alive") == 0) { return 1; } /* that it has come is all it says */
   if (c->pid != TARN_DRIVER || s->id == TARN_DRIVER) { return 1; } /* only the driver decides */
   if (strcmp(method, "member.welcome") == 0 || strcmp(method, "member.up") == 0) {
     while (r->at < r->end && read_member(s, r) == 0) {}

@@ -25,6 +25,14 @@ typedef struct tarn__numbers {
   size_t count, capacity;
 } tarn__numbers_t;
 
+/* Objects of ours that just one other process holds: id -> its pid. What holds else, and where it is, would be an entry's to say. */
+typedef struct tarn__soles {
+  tarn_map_t pages; /* owned; refs_sole.c */
+  uint64_t count;
+} tarn__soles_t;
+#define TARN__SOLE_NOBODY UINT32_MAX /* in place of a pid: nobody, and it is dead if it stays so */
+#define TARN__SOLE_ALL (UINT32_MAX - 1) /* there was no memory to note who holds it: it stays */
+
 /* An object of which a reference is here, or has left. */
 typedef struct tarn_held {
   uint64_t id; /* its number where it was made */
@@ -38,7 +46,10 @@ typedef struct tarn_held {
   uint64_t local; /* ours: its number in our pool; else 0, or ours and it has no value */
   uint64_t
       asked; /* another's: 0: registered; the number of the refs.hold that does it; or TO_ASK */
-  uint32_t *holders; /* owned. Ours: who holds it. Another's that was ours: who must be told */
+  union {    /* Ours: who holds it. Another's that was ours: who must be told */
+    uint32_t holder;   /* while the capacity is 0, and so the count at most 1 */
+    uint32_t *holders; /* owned */
+  };
   uint32_t holder_count, holder_capacity;
   bool recorded;    /* ours, and process 1 has a record of it: Lua is told of its end */
   bool queued;      /* in the todo of its registrar */
@@ -114,6 +125,7 @@ typedef struct tarn__party {
 typedef struct tarn_refs {
   pthread_mutex_t mutex;
   tarn_map_t parties;   /* pid -> tarn__party_t */
+  tarn__soles_t soles;  /* of these objects there is no entry */
   tarn_map_t transfers; /* number -> tarn__transfer_t */
   uint64_t last_transfer;
   tarn_list_t busy;     /* parties for which there is something to do */
@@ -126,7 +138,7 @@ typedef struct tarn_refs {
   atomic_bool pressure;   /* the pool is evicting */
   atomic_bool suspect;    /* of some object of ours only userdata of ours is left */
   uint64_t pressed_ns;    /* when holders were last asked to collect */
-  uint64_t count;         /* entries */
+  uint64_t count;         /* entries, the soles not among them */
   uv_prepare_t prepare;   /* before the loop blocks */
   uv_timer_t tick;        /* while something must be tried again */
   bool open;
@@ -137,12 +149,17 @@ void tarn__refs_lock(struct tarn_service *s);
 void tarn__refs_unlock(struct tarn_service *s);
 tarn__party_t *tarn__party(struct tarn_service *s,
                            uint32_t pid); /* [locked] made at need; null: no memory */
-tarn__held_t *tarn__held_find(struct tarn_service *s, uint32_t origin,
-                              uint64_t id); /* [locked] null: none */
+/* [locked] Null: none, or it is a sole. */
+tarn__held_t *tarn__held_peek(struct tarn_service *s, uint32_t origin, uint64_t id);
+/* [locked] Null: none, or it is a sole and there is no memory to make an entry of it. */
+tarn__held_t *tarn__held_find(struct tarn_service *s, uint32_t origin, uint64_t id);
 /* [locked] The entry, made at need: at is where it is, if there is nothing to tell. Null: no memory. */
 tarn__held_t *tarn__held_get(struct tarn_service *s, uint32_t origin, uint64_t id, uint32_t at);
-/* [locked] Uds, pins or holders are fewer: is it dead? Ours goes at once, another's is queued. */
+/* [locked] Uds, pins or holders are fewer: is it dead? Ours goes at once, another's is queued; one that just one process holds becomes a sole.
+ * h is not to be used afterwards. */
 void tarn__held_check(struct tarn_service *s, tarn__held_t *h);
+void tarn__object_doom(struct tarn_service *s, uint64_t local); /* [locked] nobody holds it */
+void tarn__soles_doom(struct tarn_service *s); /* [locked] those that nobody holds */
 void tarn__held_queue(struct tarn_service *s,
                       tarn__held_t *h); /* [locked] into its registrar's todo */
 /* [locked] Whom we tell that we hold it, or no more: its owner; process 1 when that one is lost. Null: no memory. */
@@ -150,6 +167,8 @@ tarn__party_t *tarn__held_registrar(struct tarn_service *s, const tarn__held_t *
 void tarn__held_free(struct tarn_service *s, tarn__held_t *h); /* [locked] out of the table */
 int tarn__holder_add(tarn__held_t *h, uint32_t pid);           /* [locked] TARN_ENOMEM */
 bool tarn__holder_remove(tarn__held_t *h, uint32_t pid);       /* [locked] was it in? */
+/* [locked] All of them, until one is added. */
+const uint32_t *tarn__holders(const tarn__held_t *h);
 bool tarn__holder_is(const tarn__held_t *h, uint32_t pid);
 void tarn__guard_unpin(struct tarn_service *s, tarn__guard_t *g); /* [locked] and free */
 int tarn__numbers_add(tarn__numbers_t *n, uint64_t v);
@@ -166,6 +185,19 @@ tarn_place_t tarn__place_told(uint32_t origin, uint64_t id, const tarn__numbers_
 bool tarn__held_moved(struct tarn_service *s, tarn__held_t *h, tarn_place_t to);
 /* Another one for the same. */
 tarn__guard_t *tarn__guard_clone(const tarn__guard_t *g); /* [locked] null: no memory */
+
+/* ---- refs_sole.c. [locked] ---- */
+uint32_t tarn__sole_get(const tarn__soles_t *all, uint64_t id);    /* 0: it is none */
+int tarn__sole_set(tarn__soles_t *all, uint64_t id, uint32_t pid); /* TARN_ENOMEM */
+void tarn__sole_remove(tarn__soles_t *all, uint64_t id);           /* it is one */
+/* Add the ids of those from first on, so many ids. TARN_ENOMEM. */
+int tarn__sole_within(const tarn__soles_t *all, uint64_t first, uint64_t count,
+                      tarn__numbers_t *ids);
+bool tarn__sole_any(const tarn__soles_t *all, uint32_t pid);
+void tarn__sole_replace(tarn__soles_t *all, uint32_t pid, uint32_t by);
+/* Remove all of pid, whose ids are added. TARN_ENOMEM: not all of them. */
+int tarn__sole_take(tarn__soles_t *all, uint32_t pid, tarn__numbers_t *ids);
+void tarn__sole_clear(tarn__soles_t *all);
 
 /* ---- refs_transfer.c: messages that carry references ---- */
 /* [locked] Say what kind tells once `waits` have come down to 0, that is now if they are. */

@@ -56,16 +56,14 @@ void tarn__party_busy(tarn_service_t *s, tarn__party_t *p) {
 
 /* ---- entries ---- */
 
-tarn__held_t *tarn__held_find(tarn_service_t *s, uint32_t origin, uint64_t id) {
+tarn__held_t *tarn__held_peek(tarn_service_t *s, uint32_t origin, uint64_t id) {
   tarn__party_t *p = tarn_map_get(&s->refs.parties, origin);
   return p != NULL ? tarn_map_get(&p->made, id) : NULL;
 }
 
-tarn__held_t *tarn__held_get(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t at) {
+static tarn__held_t *entry_create(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t at) {
   tarn__party_t *p = tarn__party(s, origin);
-  tarn__held_t *h = p != NULL ? tarn_map_get(&p->made, id) : NULL;
-  if (h != NULL || p == NULL) { return h; }
-  h = tarn_calloc(1, sizeof(*h));
+  tarn__held_t *h = p != NULL ? tarn_calloc(1, sizeof(*h)) : NULL;
   if (h == NULL || tarn_map_set(&p->made, id, h) != 0) {
     tarn_free(h);
     return NULL;
@@ -78,6 +76,48 @@ tarn__held_t *tarn__held_get(tarn_service_t *s, uint32_t origin, uint64_t id, ui
   tarn_list_init(&h->link);
   s->refs.count++;
   return h;
+}
+
+/* The entry of one that has been a sole. */
+static tarn__held_t *entry_of_sole(tarn_service_t *s, uint64_t id, uint32_t pid) {
+  tarn__held_t *h = entry_create(s, s->id, id, s->id);
+  if (h == NULL) { return NULL; }
+  if (pid == TARN__SOLE_ALL) {
+    h->pins = 1;
+  } else if (pid != TARN__SOLE_NOBODY && tarn__holder_add(h, pid) != 0) {
+    tarn__held_free(s, h);
+    return NULL;
+  }
+  tarn__sole_remove(&s->refs.soles, id);
+  return h;
+}
+
+tarn__held_t *tarn__held_find(tarn_service_t *s, uint32_t origin, uint64_t id) {
+  uint32_t sole = origin == s->id ? tarn__sole_get(&s->refs.soles, id) : 0;
+  return sole != 0 ? entry_of_sole(s, id, sole) : tarn__held_peek(s, origin, id);
+}
+
+tarn__held_t *tarn__held_get(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t at) {
+  uint32_t sole = origin == s->id ? tarn__sole_get(&s->refs.soles, id) : 0;
+  if (sole != 0) { return entry_of_sole(s, id, sole); }
+  tarn__held_t *h = tarn__held_peek(s, origin, id);
+  return h != NULL ? h : entry_create(s, origin, id, at);
+}
+
+void tarn__object_doom(tarn_service_t *s, uint64_t local) {
+  if (tarn__numbers_add(&s->refs.doomed, local) != 0) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: object %u:%llu, which nobody holds, stays", s->id,
+             (unsigned long long)local);
+  }
+  mark_dirty(s);
+}
+
+void tarn__soles_doom(tarn_service_t *s) {
+  if (tarn__sole_take(&s->refs.soles, TARN__SOLE_NOBODY, &s->refs.doomed) != 0) {
+    tarn__sole_replace(&s->refs.soles, TARN__SOLE_NOBODY, TARN__SOLE_ALL);
+    tarn_log(TARN_LOG_ERROR, "out of memory: objects that nobody holds stay");
+  }
+  mark_dirty(s);
 }
 
 tarn__party_t *tarn__held_registrar(tarn_service_t *s, const tarn__held_t *h) {
@@ -93,17 +133,35 @@ void tarn__held_queue(tarn_service_t *s, tarn__held_t *h) {
   tarn__party_busy(s, p);
 }
 
+static void entry_free(tarn__held_t *h) {
+  if (h->holder_capacity > 0) { tarn_free(h->holders); }
+  tarn_free(h);
+}
+
 void tarn__held_free(tarn_service_t *s, tarn__held_t *h) {
   tarn__party_t *p = tarn_map_get(&s->refs.parties, h->origin);
   tarn_map_remove(&p->made, h->id);
   tarn_list_remove(&h->link);
   s->refs.count--;
-  tarn_free(h->holders);
-  tarn_free(h);
+  entry_free(h);
+}
+
+/* Nothing is to be known of it but its one holder: an entry is too much. */
+static void become_sole(tarn_service_t *s, tarn__held_t *h) {
+  bool plain =
+      h->origin == s->id && h->local == h->id && h->moves == 0 && !h->queued && !h->recorded;
+  if (h->holder_count == 1 && h->uds == 0 && plain &&
+      tarn__sole_set(&s->refs.soles, h->id, tarn__holders(h)[0]) == 0) {
+    tarn__held_free(s, h);
+  } /* no memory: it stays an entry */
 }
 
 void tarn__held_check(tarn_service_t *s, tarn__held_t *h) {
-  if (h->pins > 0 || h->holder_count > 0) { return; }
+  if (h->pins > 0) { return; }
+  if (h->holder_count > 0) {
+    become_sole(s, h);
+    return;
+  }
   if (h->uds > 0) {
     if (h->local != 0 && !atomic_exchange(&s->refs.suspect, true)) { mark_dirty(s); }
     return;
@@ -112,43 +170,55 @@ void tarn__held_check(tarn_service_t *s, tarn__held_t *h) {
     tarn__held_queue(s, h);
     return;
   }
-  if (h->local != 0 && tarn__numbers_add(&s->refs.doomed, h->local) != 0) {
-    tarn_log(TARN_LOG_ERROR, "out of memory: object %u:%llu, which nobody holds, stays", h->origin,
-             (unsigned long long)h->id);
-  }
+  if (h->local != 0) { tarn__object_doom(s, h->local); }
   if (h->recorded && (tarn__numbers_add(&s->refs.ended, h->origin) |
                       tarn__numbers_add(&s->refs.ended, h->id)) != 0) {
     tarn_log(TARN_LOG_ERROR, "out of memory: the record of object %u:%llu stays", h->origin,
              (unsigned long long)h->id);
   }
+  if (h->recorded) { mark_dirty(s); }
   tarn__held_free(s, h);
-  mark_dirty(s);
+}
+
+static uint32_t *holders_of(tarn__held_t *h) {
+  return h->holder_capacity == 0 ? &h->holder : h->holders;
+}
+
+const uint32_t *tarn__holders(const tarn__held_t *h) {
+  return h->holder_capacity == 0 ? &h->holder : h->holders;
 }
 
 bool tarn__holder_is(const tarn__held_t *h, uint32_t pid) {
   for (uint32_t i = 0; i < h->holder_count; i++) {
-    if (h->holders[i] == pid) { return true; }
+    if (tarn__holders(h)[i] == pid) { return true; }
   }
   return false;
 }
 
+static int holders_grow(tarn__held_t *h) {
+  uint32_t more = h->holder_capacity == 0 ? 4 : h->holder_capacity * 2;
+  uint32_t *holders = tarn_malloc(more * sizeof(*holders));
+  if (holders == NULL) { return TARN_ENOMEM; }
+  memcpy(holders, holders_of(h), h->holder_count * sizeof(*holders));
+  if (h->holder_capacity > 0) { tarn_free(h->holders); }
+  h->holders = holders;
+  h->holder_capacity = more;
+  return 0;
+}
+
 int tarn__holder_add(tarn__held_t *h, uint32_t pid) {
   if (tarn__holder_is(h, pid)) { return 0; }
-  if (h->holder_count == h->holder_capacity) {
-    uint32_t more = h->holder_capacity == 0 ? 1 : h->holder_capacity * 2;
-    uint32_t *holders = tarn_realloc(h->holders, more * sizeof(*holders));
-    if (holders == NULL) { return TARN_ENOMEM; }
-    h->holders = holders;
-    h->holder_capacity = more;
-  }
-  h->holders[h->holder_count++] = pid;
+  bool full = h->holder_count == (h->holder_capacity == 0 ? 1 : h->holder_capacity);
+  if (full && holders_grow(h) != 0) { return TARN_ENOMEM; }
+  holders_of(h)[h->holder_count++] = pid;
   return 0;
 }
 
 bool tarn__holder_remove(tarn__held_t *h, uint32_t pid) {
+  uint32_t *holders = holders_of(h);
   for (uint32_t i = 0; i < h->holder_count; i++) {
-    if (h->holders[i] == pid) {
-      h->holders[i] = h->holders[--h->holder_count];
+    if (holders[i] == pid) {
+      holders[i] = holders[--h->holder_count];
       return true;
     }
   }
@@ -312,7 +382,7 @@ uint64_t tarn_service_ref_local(tarn_service_t *s, const tarn_held_t *h) {
 
 void tarn_service_ref_figures(tarn_service_t *s, tarn_ref_figures_t *out) {
   tarn__refs_lock(s);
-  out->entries = s->refs.count;
+  out->entries = s->refs.count + s->refs.soles.count;
   out->transfers = s->refs.transfers.count;
   out->fencing = s->refs.fencing || !tarn_list_empty(&s->refs.fences);
   tarn__refs_unlock(s);
@@ -332,10 +402,7 @@ static void free_waits(tarn_list_t *list) {
 static void party_free(tarn__party_t *p) {
   size_t cursor = 0;
   uint64_t id = 0;
-  for (tarn__held_t *h; (h = tarn_map_next(&p->made, &cursor, &id)) != NULL;) {
-    tarn_free(h->holders);
-    tarn_free(h);
-  }
+  for (tarn__held_t *h; (h = tarn_map_next(&p->made, &cursor, &id)) != NULL;) { entry_free(h); }
   tarn_map_clear(&p->made);
   free_waits(&p->waiting);
   tarn__numbers_t *numbers[] = {&p->got, &p->done, &p->fenced, &p->moved, &p->told};
@@ -350,6 +417,7 @@ void tarn__refs_init(tarn_service_t *s) {
   pthread_mutex_init(&r->mutex, NULL);
   tarn_map_init(&r->parties);
   tarn_map_init(&r->transfers);
+  tarn_map_init(&r->soles.pages);
   tarn_list_init(&r->busy);
   tarn_list_init(&r->fences);
 }
@@ -369,6 +437,7 @@ void tarn__refs_free(tarn_service_t *s) {
     party_free(p);
   }
   tarn_map_clear(&r->parties);
+  tarn__sole_clear(&r->soles);
   while (!tarn_list_empty(&r->fences)) {
     tarn__fence_t *f = TARN_CONTAINER(r->fences.next, tarn__fence_t, link);
     tarn_list_remove(&f->link);

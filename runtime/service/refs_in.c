@@ -5,14 +5,37 @@
 
 /* ---- lists of objects ---- */
 
-/* Call fn for each object of [origin, first, count]... A peer that has proved itself is believed. */
-static void each_object(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r,
-                        void (*fn)(tarn_service_t *s, tarn__party_t *p, uint32_t origin,
-                                   uint64_t id)) {
+typedef void on_object_t(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id);
+
+/* A run that is longer than the list of what we know of: those of it that are known. What fn does may change that list, so they are gathered
+ * first. */
+static int each_known(tarn_service_t *s, tarn__party_t *p, const tarn__party_t *maker,
+                      uint64_t first, uint64_t count, on_object_t *fn) {
+  tarn__numbers_t known = {0};
+  size_t cursor = 0;
+  uint64_t id = 0;
+  int rc = 0;
+  while (rc == 0 && tarn_map_next(&maker->made, &cursor, &id) != NULL) {
+    if (id - first < count) { rc = tarn__numbers_add(&known, id); }
+  }
+  if (rc == 0 && maker->pid == s->id) {
+    rc = tarn__sole_within(&s->refs.soles, first, count, &known);
+  }
+  for (size_t i = 0; rc == 0 && i < known.count; i++) { fn(s, p, maker->pid, known.at[i]); }
+  tarn__numbers_clear(&known);
+  return rc;
+}
+
+/* Call fn for each object of [origin, first, count]..., of those that are known here: a few bytes may name billions. */
+static void each_object(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r, on_object_t *fn) {
   uint64_t origin = 0, first = 0, count = 0;
   while (r->at < r->end && tarn_mp_read_uint(r, UINT32_MAX, &origin) == 0 &&
          tarn_mp_read_uint(r, UINT64_MAX, &first) == 0 &&
          tarn_mp_read_uint(r, UINT32_MAX, &count) == 0) {
+    const tarn__party_t *maker = tarn_map_get(&s->refs.parties, origin);
+    if (maker == NULL) { continue; }
+    uint64_t known = maker->made.count + (maker->pid == s->id ? s->refs.soles.count : 0);
+    if (count > known && each_known(s, p, maker, first, count, fn) == 0) { continue; }
     for (uint64_t i = 0; i < count; i++) { fn(s, p, (uint32_t)origin, first + i); }
   }
 }
@@ -39,12 +62,35 @@ static void holds(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
   }
 }
 
+static uint32_t sole_of(const tarn_service_t *s, uint32_t origin, uint64_t id) {
+  return origin == s->id ? tarn__sole_get(&s->refs.soles, id) : 0;
+}
+
 static void on_hold(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id) {
+  uint32_t sole = sole_of(s, origin, id);
+  if (sole == p->pid || sole == TARN__SOLE_ALL) { return; }
+  if (sole == TARN__SOLE_NOBODY) {
+    (void)tarn__sole_set(&s->refs.soles, id, p->pid); /* it is there: this takes no memory */
+    return;
+  }
   tarn__held_t *h = tarn__held_find(s, origin, id);
-  if (h != NULL) { holds(s, p, h); } /* else it is gone already, and a get will say so */
+  if (h != NULL) { /* else it is gone already, and a get will say so */
+    holds(s, p, h);
+  } else if (sole != 0) {
+    (void)tarn__sole_set(&s->refs.soles, id, TARN__SOLE_ALL);
+    tarn_log(TARN_LOG_ERROR, "out of memory for a holder, process %u: object %u:%llu stays", p->pid,
+             origin, (unsigned long long)id);
+  }
 }
 
 static void on_drop(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id) {
+  uint32_t sole = sole_of(s, origin, id);
+  if (sole != 0) {
+    if (sole != p->pid) { return; }
+    tarn__sole_remove(&s->refs.soles, id);
+    tarn__object_doom(s, id);
+    return;
+  }
   tarn__held_t *h = tarn__held_find(s, origin, id);
   if (h != NULL && atomic_load(&h->at) == s->id && tarn__holder_remove(h, p->pid)) {
     tarn__held_check(s, h);
@@ -98,6 +144,7 @@ static void say_when_held(tarn_service_t *s, tarn__say_kind_t kind, uint32_t to,
 
 /* [locked] Every object of ours that has become dead. Taking one out changes the map that is walked: so they are gathered first. */
 static void check_dead(tarn_service_t *s, tarn__numbers_t *dead) {
+  tarn__soles_doom(s);
   for (size_t i = 0; i < dead->count; i++) {
     tarn__held_check(s, (tarn__held_t *)(uintptr_t)dead->at[i]);
   }
@@ -108,6 +155,7 @@ static void check_dead(tarn_service_t *s, tarn__numbers_t *dead) {
 static void strike(tarn_service_t *s, uint32_t pid, bool those_too, tarn__numbers_t *dead) {
   size_t cursor = 0;
   uint64_t key = 0;
+  tarn__sole_replace(&s->refs.soles, pid, TARN__SOLE_NOBODY);
   for (tarn__party_t *o; (o = tarn_map_next(&s->refs.parties, &cursor, &key)) != NULL;) {
     size_t inner = 0;
     for (tarn__held_t *h; (h = tarn_map_next(&o->made, &inner, &key)) != NULL;) {
@@ -154,6 +202,7 @@ static bool waits_for_fence(tarn_service_t *s, const tarn__party_t *lost) {
   for (tarn__transfer_t *t; (t = tarn_map_next(&s->refs.transfers, &cursor, &key)) != NULL;) {
     if (t->to == lost->pid) { return true; }
   }
+  if (tarn__sole_any(&s->refs.soles, lost->pid)) { return true; }
   cursor = 0;
   for (tarn__party_t *o; (o = tarn_map_next(&s->refs.parties, &cursor, &key)) != NULL;) {
     size_t inner = 0;

@@ -91,7 +91,7 @@ void tarn__refs_tell_place(tarn_service_t *s, tarn__party_t *p, const tarn__held
 
 static void tell_all_holders(tarn_service_t *s, const tarn__held_t *h) {
   for (uint32_t i = 0; i < h->holder_count; i++) {
-    tarn__party_t *p = tarn__party(s, h->holders[i]);
+    tarn__party_t *p = tarn__party(s, tarn__holders(h)[i]);
     if (p != NULL) { tarn__refs_tell_place(s, p, h); }
   }
 }
@@ -158,7 +158,7 @@ void tarn_service_ref_record(tarn_service_t *s, uint32_t origin, uint64_t id, bo
 
 bool tarn_service_ref_recorded(tarn_service_t *s, uint32_t origin, uint64_t id) {
   tarn__refs_lock(s);
-  const tarn__held_t *h = tarn__held_find(s, origin, id);
+  const tarn__held_t *h = tarn__held_peek(s, origin, id);
   bool recorded = h != NULL && h->recorded;
   tarn__refs_unlock(s);
   return recorded;
@@ -190,7 +190,7 @@ int tarn_service_ref_succeed(tarn_service_t *s, tarn_held_t *h, tarn_place_t at,
 
 bool tarn_service_ref_telling(tarn_service_t *s, uint32_t origin, uint64_t id) {
   tarn__refs_lock(s);
-  const tarn__held_t *h = tarn__held_find(s, origin, id);
+  const tarn__held_t *h = tarn__held_peek(s, origin, id);
   bool telling =
       h != NULL && h->holder_count > 0 && atomic_load(&((tarn__held_t *)(uintptr_t)h)->at) != s->id;
   tarn__refs_unlock(s);
@@ -216,7 +216,7 @@ int tarn_service_ref_find(tarn_service_t *s, uint32_t origin, uint64_t id, uint6
                           tarn_place_t *at) {
   int rc = 0;
   tarn__refs_lock(s);
-  const tarn__held_t *h = tarn__held_find(s, origin, id);
+  const tarn__held_t *h = tarn__held_peek(s, origin, id);
   if (h == NULL) {
     *local = id;
     rc = origin == s->id ? 0 : TARN_ENOENT;

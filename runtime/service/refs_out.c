@@ -323,7 +323,7 @@ static void press(tarn_service_t *s) {
   size_t cursor = 0;
   uint64_t key = 0;
   const tarn__party_t *self = tarn_map_get(&s->refs.parties, s->id);
-  bool any = self != NULL && self->made.count > 0;
+  bool any = s->refs.soles.count > 0 || (self != NULL && self->made.count > 0);
   for (tarn__party_t *p; any && (p = tarn_map_next(&s->refs.parties, &cursor, &key)) != NULL;) {
     if (p->pid == s->id || p->lost) { continue; }
     p->must_collect = true;

@@ -21,6 +21,8 @@ typedef struct tarn_member {
   struct tarn_conn *conn;   /* the connection to send on; null: none yet */
   struct tarn_child *child; /* driver: when it was spawned here */
   bool stopping;            /* asked to stop: its end is expected */
+  uint64_t silence_ms;      /* driver: unheard for so long is lost; 0: not watched */
+  uint64_t silent_ms;       /* driver: how long it has been unheard */
   uv_timer_t *
       grace; /* driver: between the closed connection and the child's exit status; null: not armed */
 } tarn_member_t;
@@ -31,6 +33,7 @@ typedef struct tarn_conn {
   uint32_t pid; /* 0: a foreign client, or not proven yet */
   bool foreign, up;
   bool bulk_waiting;      /* a bulk message waits for room */
+  uint64_t heard;         /* bytes received, when the driver last looked */
   bool paused;            /* too much of it waits for Lua: not read from */
   uint64_t taken_at;      /* s->takes when `waiting_bytes` was last reset */
   uint64_t waiting_bytes; /* of its requests and notifications that Lua has not taken yet */
@@ -114,6 +117,8 @@ struct tarn_service {
   uv_async_t room;
   uv_poll_t life; /* worker: its standard input */
   uv_timer_t overdue;
+  uv_timer_t heartbeat; /* driver: to look who is silent; worker: to say that we are there */
+  uint64_t looked_ms;   /* driver: the loop's time then */
   bool has_life, stopping, net_closed, stop_told;
   bool wants_lua;         /* Lua shall look after the pool at its next turn */
   bool wants_collection;  /* and collect its garbage */
@@ -282,6 +287,11 @@ int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
 void tarn__pending_fail(tarn_service_t *s, uint32_t pid, const char *reason);
 void tarn__members_free(tarn_service_t *s);
 void tarn__stop_self(tarn_service_t *s);
+
+/* ---- heartbeat.c ---- */
+void tarn__heartbeat_say(tarn_service_t *s); /* a worker: from now on, to process 1 */
+/* Process 1: m is lost when it has been silent for so long. */
+void tarn__heartbeat_watch(tarn_service_t *s, tarn_member_t *m, uint64_t silence_ms);
 
 /* children.c */
 int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, tarn_child_t **out,

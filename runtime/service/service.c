@@ -140,7 +140,9 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   s->room.data = s;
   uv_timer_init(s->loop, &s->overdue);
   s->overdue.data = s;
-  s->handles = 2;
+  uv_timer_init(s->loop, &s->heartbeat);
+  s->heartbeat.data = s;
+  s->handles = 3;
   tarn_map_init(&s->lenders);
   tarn_map_init(&s->fetches);
   tarn__lend_open(s);
@@ -181,6 +183,7 @@ void tarn_service_destroy(tarn_service_t *s) {
   tarn__members_free(s);
   uv_close((uv_handle_t *)&s->room, on_own_closed);
   uv_close((uv_handle_t *)&s->overdue, on_own_closed);
+  uv_close((uv_handle_t *)&s->heartbeat, on_own_closed);
   tarn__lend_close(s);
   tarn__refs_close(s);
   if (s->has_life) { uv_close((uv_handle_t *)&s->life, on_own_closed); }

@@ -63,6 +63,7 @@ typedef struct tarn_service_config {
   const uint8_t *secret; /* TARN_SECRET_BYTES; null: a driver makes one */
   const char *listen;    /* "127.0.0.1:0" */
   const char *driver;    /* a worker: "HOST:PORT" to join; null: this is the driver */
+  uint64_t silence_ms;   /* a worker: how long process 1 bears to hear nothing of it */
   const char *
       bytecode; /* the kind of bytecode that functions travel as: processes of different kinds refuse each other */
   bool

@@ -55,6 +55,26 @@ describe("pmap", function()
     end)
   end)
 
+  it("makes batches of items that take no time, and shares out what turns out to take long", function()
+    with(2, function()
+      local function work(i)
+        local clock = require("tarn.core").clock
+        local till = clock() + (i > 4000 and i <= 4200 and 0.005 or 0)
+        while clock() < till do end
+        return tarn.myid()
+      end
+      local got, heavy = tarn.pmap(work, numbers(20000)), {}
+      assert.equal(20000, got.n)
+      for i = 4001, 4200 do heavy[got[i]] = (heavy[got[i]] or 0) + 1 end
+      for id, count in pairs(heavy) do assert.is_true(count < 170, ("process %d has done %d of 200"):format(id, count)) end
+
+      local order = {}
+      tarn.pmap(function(i) return i end, numbers(5000), { progress = function(done) order[#order + 1] = done end })
+      assert.equal(5000, order[#order])
+      assert.is_true(#order < 2000, ("%d answers for 5,000 items"):format(#order))
+    end)
+  end)
+
   it("pulls an iterator no faster than the work is done", function()
     with(2, function()
       local pulled = 0

@@ -1,5 +1,6 @@
 -- Small values that never leave their process: refs and anchors of which only Lua knows.
 local cluster = require "spec.helper.cluster"
+local posix = require "spec.helper.posix"
 local process = require "spec.helper.process"
 local with = cluster.with
 
@@ -26,6 +27,75 @@ describe("a ref that has never left", function()
     local got = tarn.poolget(outer)[1]
     assert.equal(inner, got)
     assert.equal("inner", tarn.poolget(got))
+  end)
+end)
+
+-- On a worker: bytes that its C side has allocated.
+local function allocated()
+  local ffi = require "ffi"
+  pcall(ffi.cdef, "uint64_t tarn_alloc_bytes(void);")
+  return tonumber(ffi.C.tarn_alloc_bytes())
+end
+
+describe("small objects that another process holds", function()
+  local OBJECTS, SIZE = 50000, 100
+
+  local function store(id, count)
+    local refs, batch = {}, {}
+    for i = 1, count, 1000 do
+      for k = 0, 999 do batch[k + 1] = ("%09d"):format(i + k) .. ("x"):rep(SIZE - 9) end
+      for k, ref in ipairs(tarn.poolset_all(batch, id)) do refs[i + k - 1] = ref end
+    end
+    return refs
+  end
+
+  local function await_objects(id, count)
+    assert.is_true(cluster.becomes(function() return tarn.poolstats(id).objects == count end, 20), "the objects stay")
+  end
+
+  it("cost their owner at most 96 bytes each beyond their own, references and all, and go with the last reference", function()
+    with(2, function(ids)
+      local owner, other = ids[1], ids[2]
+      store(owner, 1000) -- tables and buffers have grown
+      collectgarbage()
+      await_objects(owner, 0)
+      local before = tarn.remotecall_fetch(owner, allocated)
+      local refs = store(owner, OBJECTS)
+      tarn.remotecall_fetch(owner, allocated) -- and our answer has arrived
+      local each = (tarn.remotecall_fetch(owner, allocated) - before + 8 * OBJECTS) / OBJECTS - SIZE
+      assert.is_true(each <= 96, ("%.1f each"):format(each))
+
+      -- A third process holds some of them: they have two holders, then one again.
+      local some = {}
+      for i = 1, OBJECTS, 7 do some[#some + 1] = refs[i] end
+      tarn.remotecall_fetch(other, function(list) package.loaded["spec.some"] = list end, some)
+      refs, some = nil, #some
+      collectgarbage()
+      collectgarbage()
+      await_objects(owner, some)
+      assert.equal("000000001" .. ("x"):rep(SIZE - 9), tarn.remotecall_fetch(other, function()
+        return require("tarn").poolget(package.loaded["spec.some"][1])
+      end))
+      tarn.remotecall_fetch(other, function()
+        package.loaded["spec.some"] = nil
+        collectgarbage()
+        collectgarbage()
+      end)
+      await_objects(owner, 0)
+      assert.is_nil(refs)
+    end)
+  end)
+
+  it("go with their only holder, when it is killed", function()
+    with(2, function(ids)
+      local owner, holder = ids[1], ids[2]
+      tarn.remotecall_fetch(holder, function(id, store_all, count)
+        package.loaded["spec.all"] = store_all(id, count)
+      end, owner, store, 3000)
+      assert.equal(3000, tarn.poolstats(owner).objects)
+      posix.kill(cluster.os_pid(holder), 9)
+      await_objects(owner, 0)
+    end)
   end)
 end)
 

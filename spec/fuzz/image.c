@@ -1,19 +1,11 @@
 /* Fuzz target: image/. The first byte says what the rest is: an image; a file; a file whose checksums are made right first, so that what lies
  * behind them is reached. What is accepted must hold together: parts within the bytes, the same again when composed from its parts. */
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
 #include "image/file.h"
 #include "image/image-private.h"
-
-#define MUST(condition)                                                                            \
-  do {                                                                                             \
-    if (!(condition)) {                                                                            \
-      fprintf(stderr, "%s:%d: must be: %s\n", __FILE__, __LINE__, #condition);                     \
-      abort();                                                                                     \
-    }                                                                                              \
-  } while (0)
+#include "lib/must.h"
 
 typedef struct found {
   const uint8_t *from, *to;

@@ -34,6 +34,12 @@ function footprint.anonymous(pid)
   return tonumber(status:match("RssAnon:%s*(%d+)")) * 1024
 end
 
+-- Its share of all memory that it maps: a page of n processes counts for one n-th.
+function footprint.proportional(pid)
+  local text = assert(process.read_file(("/proc/%d/smaps_rollup"):format(pid)), "no such process")
+  return tonumber(text:match("\nPss:%s*(%d+)")) * 1024
+end
+
 local function is_memfd(name) return name:match("^/memfd:") ~= nil end
 local function is_spill_file(name) return name:match("%(deleted%)$") ~= nil and not is_memfd(name) end
 

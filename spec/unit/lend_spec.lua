@@ -1,5 +1,6 @@
 -- Lending between two pools: an owner and a holder, with the notes carried by hand, so that every order of events can be had.
 local ffi = require("ffi")
+local lfs = require("lfs")
 local C = require("spec.helper.c")
 local lending = require("spec.helper.lending")
 local pool = require("spec.helper.pool")
@@ -8,6 +9,13 @@ local KiB, MiB = pool.KiB, pool.MiB
 
 local MOVED, IN_PLACE = lending.MOVED, lending.IN_PLACE
 local pair, verify, release = lending.pair, lending.verify, lending.release
+
+-- How many descriptors this process has open.
+local function descriptors()
+  local count = 0
+  for _ in lfs.dir("/proc/self/fd") do count = count + 1 end
+  return count
+end
 
 describe("lending", function()
   local p
@@ -55,6 +63,27 @@ describe("lending", function()
     for i = 1, 5 do assert(p.o:set({ tag = 50 + i, MiB })) end
     verify(blocks)
     assert(p.o:has(id, what))
+    release(blocks)
+  end)
+
+  it("says once that a block is in place, however often it was told where", function()
+    p = pair(4 * MiB, 4 * MiB)
+    local id, blocks, loan = p.store_and_borrow({ tag = 9, 2 * MiB })
+    assert.equal(0, p.o:evict(id))
+    local moved, n, s, count = ffi.new("tarn_lend_note_t"), ffi.new("tarn_lend_note_t"), p.source(), 0
+    assert.is_true(C.tarn_pool_lend_next(p.o.pool, moved))
+    assert.equal(MOVED, moved.kind)
+    for _ = 1, 3 do -- as after a connection was lost
+      local open = descriptors()
+      C.tarn_pool_borrow_moved(p.h.pool, 1, loan, moved.block, s.spill_fd, moved.offset)
+      while descriptors() > open do ffi.C.usleep(1000) end -- it has a descriptor of its own until it has been mapped
+    end
+    while count < 10 and C.tarn_pool_lend_next(p.h.pool, n) do
+      assert.equal(IN_PLACE, n.kind)
+      count = count + 1
+    end
+    assert.equal(1, count)
+    C.tarn_pool_lend_moved(p.o.pool, 2, loan, moved.block)
     release(blocks)
   end)
 

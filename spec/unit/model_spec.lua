@@ -12,6 +12,8 @@ describe("two pools that lend to each other, under random operations", function(
     end)
   end
 
+  it("hold what a table would when what is on disk is deleted while it waits to be written", function() model.run(3000967, 400) end)
+
   it("hold what a table would (a new seed)", function()
     local seed = tonumber(os.getenv("TARN_SPEC_SEED")) or os.time()
     print("model: seed " .. seed)

@@ -46,6 +46,8 @@ typedef struct {
 typedef struct { void *loop; const uint8_t *secret; tarn_net_identity_t self; tarn_net_callbacks_t callbacks; void *user;
   uint64_t max_frame, high_mark, low_mark; uint32_t hello_timeout_ms, max_unproven; const char *bytecode; } tarn_net_config_t;
 int tarn_net_create(const tarn_net_config_t *config, void **out, tarn_error_t *err);
+typedef struct { uint64_t in_bytes, out_bytes; } tarn_net_stats_t;
+void tarn_net_get_stats(const void *net, tarn_net_stats_t *out);
 void tarn_net_close(void *net, void (*on_closed)(void *), void *user);
 const tarn_net_identity_t *tarn_net_self(const void *net);
 int tarn_net_listen(void *net, const char *where, char *address, size_t size, tarn_error_t *err);
@@ -409,6 +411,25 @@ describe("nets in one loop", function()
     assert.is_true(table.concat(blocks) == table.concat(b.bulks[1].blocks))
     assert.is_true(table.concat(blocks) == table.concat(a.bulks[1].blocks))
     assert.are.equal(0, #a.frames + #b.frames) -- what the lanes say to each other is not for us
+  end)
+
+  it("move at most a MiB each way in one turn of the loop, so that others have theirs", function()
+    local a, b = node(1), node(2)
+    local peer, done, block = connect(b, a), {}, ("0123456789abcdef"):rep(2 ^ 20)
+    run_until(function() return #a.ups == 1 and #b.ups == 1 end)
+    assert.are.equal(0, send_bulk(peer, "\147\2\161x\1", { block }, done))
+    local read, sent, most_read, most_sent = 0, 0, 0, 0
+    local stats = ffi.new("tarn_net_stats_t")
+    run_until(function()
+      C.tarn_net_get_stats(a.net, stats)
+      most_read, read = math.max(most_read, tonumber(stats.in_bytes) - read), tonumber(stats.in_bytes)
+      C.tarn_net_get_stats(b.net, stats)
+      most_sent, sent = math.max(most_sent, tonumber(stats.out_bytes) - sent), tonumber(stats.out_bytes)
+      return #a.bulks == 1 and #done == 1
+    end)
+    assert.is_true(a.bulks[1].blocks[1] == block)
+    assert.is_true(most_read <= 2 ^ 20, most_read .. " bytes were read in one turn")
+    assert.is_true(most_sent <= 2 ^ 20, most_sent .. " bytes were sent in one turn")
   end)
 
   it("wait while there is no room for blocks, and drop those that are refused", function()

@@ -1,7 +1,8 @@
 -- Starts workers on this machine, as children of the driver.
 --
 -- A launcher is a table with start(spec) -> os_pid, which must not wait, and stop(os_pid), which ends at once what start made. spec:
--- memory (bytes), spill_dir, env, tarn (the program, nil: this one), map (false: copies between processes of one machine).
+-- memory (bytes), spill_dir, env, tarn (the program, nil: this one), listen (HOST:PORT), silence_s, map (false: copies between
+-- processes of one machine).
 local core = require "tarn.core"
 
 local launcher = {}
@@ -38,6 +39,14 @@ function launcher.start(spec)
   if spec.spill_dir then
     argv[#argv + 1] = "-d"
     argv[#argv + 1] = spec.spill_dir
+  end
+  if spec.listen then
+    argv[#argv + 1] = "--listen"
+    argv[#argv + 1] = spec.listen
+  end
+  if spec.silence_s then
+    argv[#argv + 1] = "--silence"
+    argv[#argv + 1] = ("%.3f"):format(spec.silence_s)
   end
   if spec.map == false then argv[#argv + 1] = "--no-map" end
   return core.spawn { argv = argv, env = spec.env, exe = spec.tarn }

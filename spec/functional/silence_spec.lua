@@ -1,0 +1,137 @@
+-- Processes that fall silent, and what takes their place.
+local cluster = require "spec.helper.cluster"
+local posix = require "spec.helper.posix"
+local process = require "spec.helper.process"
+local fails, says, with = cluster.fails, cluster.says, cluster.with
+
+local function seconds() return require("tarn.core").clock() end
+
+local lost, joined = {}, {}
+tarn.on("lost", function(id, reason) lost[id] = { reason = reason, at = seconds() } end)
+tarn.on("joined", function(id) joined[#joined + 1] = id end)
+
+describe("a process that falls silent", function()
+  it("is lost after silence_s: who waits for it is told, and it is ended", function()
+    with(2, function(ids)
+      local silent, other = ids[1], ids[2]
+      local ref = tarn.remotecall_fetch(silent, function() return tarn.poolset("its own") end)
+      local os_pid = cluster.os_pid(silent)
+      local waiting = tarn.async(function() return tarn.remotecall_fetch(silent, function() tarn.sleep(60) end) end)
+      local from_other = tarn.remotecall(other, function(r) return tarn.poolget(r) end, ref)
+      assert.equal("its own", from_other:fetch())
+      local stopped_at = seconds()
+      posix.kill(os_pid, posix.SIGSTOP)
+      from_other = tarn.remotecall(other, function(r) return tarn.poolget(r) end, ref)
+      says(fails("WorkerLost", waiting.fetch, waiting), ("process %d"):format(silent), "silent for 0.5 s")
+      says(fails("WorkerLost", from_other.fetch, from_other), ("process %d"):format(silent))
+      says(fails("WorkerLost", tarn.poolget, ref), ("process %d"):format(silent))
+      assert.is_true(cluster.becomes(function() return lost[silent] ~= nil end))
+      assert.equal("silent for 0.5 s", lost[silent].reason)
+      local took = lost[silent].at - stopped_at
+      assert.is_true(took > 0.35 and took < 5, ("lost after %.2f s"):format(took))
+      assert.is_true(cluster.becomes(function() return not posix.kill(os_pid, 0) end), "it lives on")
+      assert.equal("fine", tarn.remotecall_fetch(other, function() return "fine" end))
+    end, { silence_s = 0.5 })
+  end)
+
+  it("is not suspected while it computes, reads nothing, or is in a C function that takes its time", function()
+    with(2, function(ids)
+      local busy = {
+        tarn.remotecall(ids[1], function()
+          local till = require("tarn.core").clock() + 1.5
+          while require("tarn.core").clock() < till do end
+          return "computed"
+        end),
+        tarn.remotecall(ids[2], function()
+          require("ffi").cdef "int usleep(unsigned);"
+          require("ffi").C.usleep(999999)
+          return "slept"
+        end),
+      }
+      assert.equal("computed", busy[1]:fetch())
+      assert.equal("slept", busy[2]:fetch())
+      assert.is_nil(lost[ids[1]])
+      assert.is_nil(lost[ids[2]])
+    end, { silence_s = 0.4 })
+  end)
+
+  it("is not lost because process 1 was stopped", function()
+    local driver = process.start_script [[
+      local id = tarn.addprocs(1, { silence_s = 0.3 })[1]
+      tarn.on("lost", function(_, reason) print("lost", reason) end)
+      io.stdout:setvbuf("no")
+      print("ready")
+      io.read()
+      for _ = 1, 20 do tarn.sleep(0.02) end
+      print(tarn.remotecall_fetch(id, function() return "there" end))
+    ]]
+    assert.equal("ready", driver:line())
+    posix.kill(driver.pid, posix.SIGSTOP)
+    tarn.sleep(1) -- what is tested: time passes without it
+    posix.kill(driver.pid, posix.SIGCONT)
+    driver:write("go on\n")
+    assert.equal("there", driver:line())
+    assert.equal(0, driver:wait().code)
+  end)
+
+  it("has a silence_s that is a number of seconds", function()
+    for _, wrong in ipairs { 0, -1, "5", 0 / 0, 1e9, {} } do
+      says(fails("ArgumentError", tarn.addprocs, 1, { silence_s = wrong }), "silence_s", "seconds")
+    end
+    says(fails("ArgumentError", tarn.addprocs, 1, { respawn = "yes" }), "respawn must be true or false")
+    local run = process.run_tarn { "worker", "--silence", "x" }
+    assert.equal(2, run.code)
+    says(run.err, "--silence: 'x' is not a time in seconds")
+  end)
+end)
+
+describe("a worker with respawn", function()
+  local function await_next(id)
+    assert.is_true(cluster.becomes(function() return (joined[#joined] or 0) > id end, 20), "nobody has come")
+    return joined[#joined]
+  end
+
+  it("is replaced when it is lost, with the same options, and not when it is removed", function()
+    local init = "package.loaded['spec.kept'] = os.getenv('SPEC_RESPAWN')"
+    local id = tarn.addprocs(1, { respawn = true, env = { SPEC_RESPAWN = "same" }, init = init, memory = 2 ^ 25 })[1]
+    for _ = 1, 2 do
+      posix.kill(cluster.os_pid(id), posix.SIGKILL)
+      local new = await_next(id)
+      assert.same({ new }, tarn.workers())
+      assert.equal("same", tarn.remotecall_fetch(new, function() return package.loaded["spec.kept"] end))
+      assert.equal(2 ^ 25, tarn.max_memsize(nil, new))
+      says(lost[id].reason, "killed by signal 9")
+      id = new
+    end
+    local before = #joined
+    tarn.rmprocs(id)
+    tarn.sleep(0.3) -- nothing is to come: there is no event to wait for
+    assert.equal(before, #joined)
+    assert.same({}, tarn.workers())
+  end)
+
+  it("that fails at once each time does not keep the machine busy", function()
+    local starts = os.tmpname()
+    local init = ([[
+      local f = io.open(%q, "a") f:write("x") f:close()
+      if #io.open(%q):read("*a") > 1 then os.exit(3) end
+    ]]):format(starts, starts)
+    local id = tarn.addprocs(1, { respawn = true, init = init })[1]
+    local function count()
+      local f = assert(io.open(starts))
+      local n = #f:read("*a")
+      f:close()
+      return n
+    end
+    assert.equal(1, count())
+    posix.kill(cluster.os_pid(id), posix.SIGKILL)
+    assert.is_true(cluster.becomes(function() return count() >= 3 end, 20))
+    tarn.sleep(0.5) -- at 0.1, 0.2, 0.4 s and so on
+    assert.is_true(count() <= 5, ("%d starts"):format(count()))
+    local f = assert(io.open(starts, "w")) -- from now on it does
+    f:close()
+    assert.is_true(cluster.becomes(function() return #tarn.workers() == 1 end, 20))
+    tarn.rmprocs(tarn.workers()[1])
+    os.remove(starts)
+  end)
+end)
