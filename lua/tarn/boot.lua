@@ -4,6 +4,7 @@ local core = require "tarn.core"
 local destructor = require "tarn.destructor"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local protect = require "tarn.protect"
 local rpc = require "tarn.rpc"
 local sandbox = require "tarn.sandbox"
 local task = require "tarn.task"
@@ -20,6 +21,7 @@ boot.step = task.step
 function boot.stop()
   task.stop()
   destructor.run_all()
+  protect.run_all()
 end
 
 local function load_main(options)

@@ -15,9 +15,12 @@ local function take(id)
   return d
 end
 
+-- What a task that calls one ends with.
 local function log_failure(_, ok, e)
   if not ok then core.log("error", "destructor: " .. failure.text(failure.outgoing(e))) end
 end
+
+destructor.log_failure = log_failure
 
 local function call(id)
   local d = take(id)

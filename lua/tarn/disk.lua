@@ -5,6 +5,7 @@
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local protect = require "tarn.protect"
 local refs = require "tarn.refs"
 local rpc = require "tarn.rpc"
 local task = require "tarn.task"
@@ -60,10 +61,12 @@ end
 
 function owner.deletefromdisk(_, path) core.file_delete(core.file_path(path)) end
 
-local function on_owner() -- the payload: name, ref, path
-  local name, ref, path = core.payload()
+local function run_here(name, ref, path)
+  if name ~= "deletefromdisk" then protect.ensure(ref) end
   return owner[name](ref, path)
 end
+
+local function on_owner() return run_here(core.payload()) end
 
 function rpc.on_request.disk(token, from, msgid) return rpc.serve(token, from, msgid, on_owner) end
 
@@ -72,7 +75,7 @@ local function run(name, ref, path, needs_path)
   if refs.is_file(ref) then ref = core.fileref_ref(ref) or ref end
   if not refs.is(ref) then argument_error("%s: a DRef is needed, not %s", what, failure.describe(ref)) end
   if path ~= nil or needs_path then path = absolute(path, what) end
-  if here(ref.owner) then return owner[name](ref, path) end
+  if here(ref.owner) then return run_here(name, ref, path) end
   task.check(what)
   return rpc.call_owner(what, ref, "disk", name, ref, path)
 end

@@ -7,6 +7,7 @@ local event = require "tarn.event"
 local future = require "tarn.future"
 local pmap = require "tarn.pmap"
 local pool = require "tarn.pool"
+require "tarn.record"
 local serializer = require "tarn.serializer"
 local task = require "tarn.task"
 

@@ -3,39 +3,24 @@ local core = require "tarn.core"
 local destructor = require "tarn.destructor"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
-local future = require "tarn.future"
+local moving = require "tarn.moving"
+local protect = require "tarn.protect"
 local refs = require "tarn.refs"
 local rpc = require "tarn.rpc"
 local task = require "tarn.task"
 
 local WHAT = "tarn.migrate"
 
-local moving = {}  -- key of an object of ours that is being moved -> Future, ready when that is over
-local telling = {} -- key of one that has left, whose holders are being told -> Future, ready when all have understood
-
-rpc.on_notify["migrate.told"] = function()
-  local key = ("%d:%d"):format(core.payload())
-  local f = telling[key]
-  telling[key] = nil
-  if f then future.succeed(f) end
-end
-
--- Wait until all who hold an object that has left here know where it is.
-local function await_told(ref)
-  while core.ref_telling(ref) do
-    local key = ref:key()
-    telling[key] = telling[key] or future.new()
-    telling[key]:wait()
-  end
-end
-
 ---------------------------------------------------------------------------------------------------- the new owner
 
+-- about: of an object with a record, see protect.lua; fn: another's destructor.
 local function adopt_payload()
-  local ref, copy, fn, from, moves = core.payload()
-  await_told(ref) -- it has been here before, and somebody still thinks so
+  local ref, copy, about, fn, from, moves = core.payload()
+  moving.await_told(ref) -- it has been here before, and somebody still thinks so
+  if protect.refuses(ref, from) then errors.raise("WorkerLost", ("process %d is lost"):format(from), { pid = from }) end
   local id = core.ref_adopt(ref, copy, from, moves)
   core.ref_release(copy)
+  if about then protect.own(ref, about) end
   if fn then destructor.watch(id, ref:key(), fn) end
 end
 
@@ -45,16 +30,17 @@ rpc.on_request["migrate.adopt"] = function(token, from, msgid) return rpc.serve(
 rpc.on_notify["migrate.undo"] = function(from)
   local ref = core.payload()
   if ref.owner ~= core.myid() then return end
+  protect.disown(ref)
   destructor.take(ref)
   core.ref_disown(ref, from)
 end
 
 ---------------------------------------------------------------------------------------------------- the owner
 
-local function hand_over(ref, to)
+local function send(ref, to)
   local copy = rpc.await(WHAT, core.pool_copy_at(ref, to))
-  local ok, e = pcall(rpc.call, WHAT, to, "migrate.adopt", ref, copy, destructor.get(ref), core.myid(),
-    core.ref_moves(ref) + 1)
+  local ok, e = pcall(rpc.call, WHAT, to, "migrate.adopt", ref, copy, protect.get(ref), destructor.get(ref),
+    core.myid(), core.ref_moves(ref) + 1)
   core.ref_release(copy)
   if not ok then
     pcall(core.notify, to, "migrate.undo", ref)
@@ -62,28 +48,37 @@ local function hand_over(ref, to)
   end
   local there = pcall(core.pool_size, ref) -- else it was deleted meanwhile
   destructor.take(ref)
+  protect.disown(ref)
   core.ref_leave(ref, to)
-  if not there then rpc.ask_owner(WHAT, core.pool_delete_at, ref) end
+  if not there then rpc.delete(WHAT, ref, core.pool_delete) end
   local moves = core.ref_moves(ref)
-  await_told(ref)
+  moving.await_told(ref)
   return moves
 end
 
--- Returns how often it has moved then; nil when it is here.
-local function move(ref, to)
+-- Process 1 must know of a move of what it has a record of: it asks the one when the other is lost.
+local function hand_over(ref, to)
   local key = ref:key()
-  while moving[key] do moving[key]:wait() end
+  if not protect.get(ref) then return send(ref, to) end
+  protect.ask("moving", key, to)
+  local ok, moves = pcall(send, ref, to)
+  protect.ask("moved", key, ok and moves or nil)
+  if not ok then error(moves, 0) end
+  return moves
+end
+
+local function move_alone(ref, to)
   if ref.owner ~= core.myid() then -- whoever asked us repeats it there
     errors.raise("Moved", WHAT .. ": the object is elsewhere", { needed = ref.owner, available = core.ref_moves(ref) })
   end
   if to == core.myid() then return end
-  local f = future.new()
-  moving[key] = f
-  local ok, e = pcall(hand_over, ref, to)
-  moving[key] = nil
-  future.succeed(f)
-  if not ok then error(e, 0) end
-  return e
+  return hand_over(ref, to)
+end
+
+-- Returns how often it has moved then; nil when it is here.
+local function move(ref, to)
+  protect.ensure(ref)
+  return moving.alone(ref:key(), move_alone, ref, to)
 end
 
 local function move_payload() return move(core.payload()) end

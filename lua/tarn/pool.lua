@@ -5,6 +5,7 @@ local destructor = require "tarn.destructor"
 local disk = require "tarn.disk"
 local failure = require "tarn.failure"
 local future = require "tarn.future"
+local protect = require "tarn.protect"
 local refs = require "tarn.refs"
 local rpc = require "tarn.rpc"
 local size = require "tarn.size"
@@ -29,7 +30,7 @@ local function place(pid, what)
   return here(pid)
 end
 
-local OPTIONS = { destroyonevict = true, size = true, destructor = true }
+local OPTIONS = { destroyonevict = true, size = true, destructor = true, remake = true, replicas = true }
 
 -- The object's flags, and the options that only the owner's Lua can see to (nil: none of them).
 local function parse(opts, what)
@@ -39,15 +40,21 @@ local function parse(opts, what)
     if not OPTIONS[name] then argument_error("%s: unknown option '%s'", what, tostring(name)) end
   end
   local flags = opts.destroyonevict and DESTROY_ON_EVICT or 0
-  if opts.size == nil and opts.destructor == nil then return flags end
+  if opts.size == nil and opts.destructor == nil and opts.remake == nil and opts.replicas == nil then return flags end
   local said = opts.size ~= nil and size.parse(opts.size, what .. ": size") or nil
   if opts.destructor ~= nil then rpc.check_function(opts.destructor, what .. ": destructor") end
-  return flags, { size = said, destructor = opts.destructor }
+  if opts.remake ~= nil then rpc.check_function(opts.remake, what .. ": remake") end
+  local n = opts.replicas
+  if n ~= nil and (type(n) ~= "number" or n % 1 ~= 0 or n < 0) then
+    argument_error("%s: replicas is a whole number, not %s", what, failure.describe(n))
+  end
+  return flags, { size = said, destructor = opts.destructor, remake = opts.remake, replicas = n and n > 0 and n or nil }
 end
 
 ---------------------------------------------------------------------------------------------------- one object
 
 local function set_here(x, flags, more)
+  if more and (more.remake or more.replicas) then return protect.set(x, flags, more) end
   local ref = core.pool_set(x, flags, more and more.size)
   if more and more.destructor then destructor.set(ref, more.destructor) end
   return ref
@@ -57,7 +64,17 @@ local function set_payload() return set_here(core.payload()) end
 
 function rpc.on_request.poolset(token, from, msgid) return rpc.serve(token, from, msgid, set_payload) end
 
--- Store x on process pid (default: here) -> DRef.
+---Store x on process pid (default: here) -> DRef. opts:
+---  size            what x is to count for, in bytes or as "4MB"
+---  destroyonevict  under pressure it is dropped, not spilled
+---  destructor      fn(key), called once on the owner when the object is gone
+---  remake          fn(), gives the value anew when it was dropped, or lost with its owner: on the owner while that lives, else on
+---                  who asks first; once, however many ask at a time. Its error is raised by all. It must not need the object itself
+---  replicas        so many copies on other processes, there when this returns; fewer, when there are fewer processes or no room.
+---                  A survivor becomes the owner when that is lost, and what is lacking then is made up for
+---@param x any
+---@param pid? integer
+---@param opts? table
 function pool.poolset(x, pid, opts)
   if pid == nil and opts == nil then return set(x) end
   local flags, more = parse(opts, "tarn.poolset")
@@ -79,7 +96,13 @@ function pool.poolget(ref, opts)
   end
   check_ref(ref, "tarn.poolget")
   task.check("tarn.poolget")
-  return rpc.ask_owner("tarn.poolget", core.pool_get_at, ref)
+  return rpc.get("tarn.poolget", ref)
+end
+
+-- Delete an object of ours.
+local function delete_here(ref)
+  if protect.get(ref) then return protect.delete(ref) end
+  core.pool_delete(ref)
 end
 
 -- Forget an object. Of a FileRef: what has been read of the file here; the file stays.
@@ -90,12 +113,12 @@ function pool.pooldelete(ref)
     ref = inner
   end
   check_ref(ref, "tarn.pooldelete")
-  if here(ref.owner) then
+  if here(ref.owner) and not protect.get(ref) then
     core.pool_delete(ref)
     return
   end
   task.check("tarn.pooldelete")
-  rpc.ask_owner("tarn.pooldelete", core.pool_delete_at, ref)
+  rpc.delete("tarn.pooldelete", ref, delete_here)
 end
 
 core.ref_methods.get, core.ref_methods.delete = pool.poolget, pool.pooldelete
@@ -133,8 +156,9 @@ function pool.poolset_all(list, pid)
   return all:wait(what)
 end
 
--- Ask for all that is elsewhere, take what is here, then wait; results[i] for list[i], and their count n.
-local function for_all(list, what, take_here, ask)
+-- Ask for all that is elsewhere, take what is here, then wait; results[i] for list[i], and their count n. one: the same for a single one,
+-- which looks for what is not where it was.
+local function for_all(list, what, ask, one)
   local n = check_refs(list, what)
   local all, elsewhere = rpc.gather(), false
   for i = 1, n do
@@ -146,21 +170,21 @@ local function for_all(list, what, take_here, ask)
       all:add(i, ask(ref))
     end
   end
-  local results = all:wait(what)
+  local results, failed = all:wait_all(what)
   results.n = n
   for i = 1, n do
-    if here(list[i].owner) then results[i] = take_here(list[i]) end
+    if failed[i] or (results[i] == nil and here(list[i].owner)) then results[i] = one(list[i]) end
   end
   return results
 end
 
-function pool.poolget_all(list) return for_all(list, "tarn.poolget_all", core.pool_get, core.pool_get_at) end
+function pool.poolget_all(list) return for_all(list, "tarn.poolget_all", core.pool_get_at, pool.poolget) end
 
-function pool.pooldelete_all(list) for_all(list, "tarn.pooldelete_all", core.pool_delete, core.pool_delete_at) end
+function pool.pooldelete_all(list) for_all(list, "tarn.pooldelete_all", core.pool_delete_at, pool.pooldelete) end
 
 ---------------------------------------------------------------------------------------------------- jobs at the data
 
-local function on_value(fn, ref, ...) return fn(core.pool_get(ref), ...) end
+local function on_value(fn, ref, ...) return fn(rpc.get("tarn.access", ref), ...) end
 local function on_value_payload() return on_value(core.payload()) end
 
 function rpc.on_request.access(token, from, msgid) return rpc.serve(token, from, msgid, on_value_payload) end
@@ -174,7 +198,13 @@ function pool.access(fn, ref, ...)
   return rpc.call_owner("tarn.access", ref, "access", fn, ref, ...)
 end
 
-local function set_flag_payload() core.pool_destroy_on_evict(core.payload()) end
+local function set_flag(ref, flag)
+  protect.ensure(ref)
+  core.pool_destroy_on_evict(ref, flag)
+  protect.set_flags(ref, flag and DESTROY_ON_EVICT or 0)
+end
+
+local function set_flag_payload() set_flag(core.payload()) end
 
 function rpc.on_request.destroyonevict(token, from, msgid) return rpc.serve(token, from, msgid, set_flag_payload) end
 
@@ -183,7 +213,7 @@ function pool.destroyonevict(ref, flag)
   check_ref(ref, "tarn.destroyonevict")
   if type(flag) ~= "boolean" then argument_error("tarn.destroyonevict: true or false is needed, not %s", failure.describe(flag)) end
   if here(ref.owner) then
-    core.pool_destroy_on_evict(ref, flag)
+    set_flag(ref, flag)
   else
     rpc.call_owner("tarn.destroyonevict", ref, "destroyonevict", ref, flag)
   end
@@ -221,6 +251,7 @@ function pool.approx_size(x) return (core.approx_size(x)) end
 -- Delete every object of this process, and what was spilled of them.
 function pool.cleanup()
   disk.forget_all()
+  protect.clear()
   core.pool_clear()
 end
 

@@ -138,24 +138,45 @@ function rpc.has_moved(ref, e)
   return true
 end
 
--- ask(ref) gives a msgid: what the owner of ref answers.
-function rpc.ask_owner(what, ask, ref, timeout_s)
+-- rpc.recover(ref, e, without_value), which protect.lua sets: a call at the owner of ref has failed with e; is it to be repeated?
+
+-- Values that are dropped again before they have been read are made again so often.
+local RECOVERIES = 20
+
+-- An object that is lost is named.
+local function name_lost(ref, e)
+  if not errors.iserror(e, "WorkerLost") then return e end
+  return errors.new("WorkerLost", ("object %s: %s"):format(ref:key(), failure.tostring(e.message)), e)
+end
+
+-- ask(ref) gives a msgid: what the owner of ref answers; take_here(ref) is the answer when that is this process.
+local function ask_owner(what, ask, take_here, ref, timeout_s, without_value)
+  local recoveries = 0
   while true do
-    local ok, x = await(what, ask(ref), timeout_s, ref)
+    local ok, x
+    if ref.owner == core.myid() then
+      ok, x = pcall(take_here, ref)
+    else
+      ok, x = await(what, ask(ref), timeout_s, ref)
+    end
     if ok then return x end
-    if not rpc.has_moved(ref, x) then error(x, 0) end
+    if not rpc.has_moved(ref, x) then
+      recoveries = recoveries + 1
+      if recoveries > RECOVERIES or not rpc.recover(ref, x, without_value) then error(name_lost(ref, x), 0) end
+    end
   end
 end
 
 -- The value of a DRef.
-function rpc.get(what, ref, timeout_s)
-  if ref.owner == core.myid() then return core.pool_get(ref) end
-  return rpc.ask_owner(what, core.pool_get_at, ref, timeout_s)
-end
+function rpc.get(what, ref, timeout_s) return ask_owner(what, core.pool_get_at, core.pool_get, ref, timeout_s) end
+
+-- Delete the object of a DRef. delete_here(ref) does it on its owner.
+function rpc.delete(what, ref, delete_here) ask_owner(what, core.pool_delete_at, delete_here, ref, nil, true) end
 
 -- rpc.call at the owner of ref, which goes along in the arguments.
 function rpc.call_owner(what, ref, method, ...)
   while true do
+    if not core.is_member(ref.owner) then rpc.recover(ref, errors.new("WorkerLost", "its owner is lost"), false) end
     local results = { pcall(rpc.call, what, ref.owner, method, ...) }
     if results[1] then return unpack(results, 2, table.maxn(results)) end
     if not rpc.has_moved(ref, results[2]) then error(results[2], 0) end
@@ -168,7 +189,7 @@ local Gather = {}
 Gather.__index = Gather
 
 -- Collects the responses to many requests, each added as soon as it was sent.
-function rpc.gather() return setmetatable({ results = {}, msgids = {}, left = 0 }, Gather) end
+function rpc.gather() return setmetatable({ results = {}, errors = {}, msgids = {}, left = 0 }, Gather) end
 
 local function gathered(one, ok, x)
   local all = one.all
@@ -177,6 +198,7 @@ local function gathered(one, ok, x)
   if ok then
     all.results[one.i] = x
   else
+    all.errors[one.i] = x
     all.failed, all.err = true, all.failed and all.err or x
   end
   local t = all.task
@@ -201,6 +223,19 @@ function Gather:drop()
 end
 
 local function stop_gathering(_, all) all.task = nil end
+
+-- Wait for all that was added: the results, and for those that failed the errors, by the same numbers.
+function Gather:wait_all(what)
+  while self.left > 0 do
+    self.task = task.check(what)
+    local ok, e = task.wait(stop_gathering, self)
+    if not ok then
+      self:drop()
+      error(e, 0)
+    end
+  end
+  return self.results, self.errors
+end
 
 -- Wait for all that was added: the results. The first error is raised, the rest is forgotten.
 function Gather:wait(what)
@@ -266,6 +301,8 @@ local function reply_results(t, ok, ...)
   end
   return rpc.refuse(t.token, t.msgid, (...), located(t))
 end
+
+rpc.reply_results = reply_results
 
 -- Serve a request by a job: a task that runs work(), which takes core.payload() and returns the results. done: instead of reply_results.
 function rpc.serve(token, from, msgid, work, done)

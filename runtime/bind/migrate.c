@@ -1,5 +1,5 @@
-/* What lua/tarn/migrate.lua needs of C: an object's bytes are copied to another process, and both ends' tables of references are changed
- * (service/refs_move.c). Lua thread only. */
+/* What lua/tarn/migrate.lua, protect.lua and record.lua need of C: an object's bytes are copied to another process, and both ends' tables of
+ * references are changed (service/refs_move.c). Lua thread only. */
 #include <lauxlib.h>
 #include "bind.h"
 #include "file-private.h"
@@ -30,7 +30,7 @@ static int pool_copy_at(lua_State *L) {
   return tarn__plain_request(L, pid, "pool.set", &params, rc, p);
 }
 
-/* ref_adopt(ref, copy, from, moves): what copy (ours) is, is from here on the object of ref, which process `from` holds -> its number */
+/* ref_adopt(ref, copy, from, moves): what copy (ours) is, is from here on the object of ref, which process `from` holds (0: nobody more) -> its number */
 static int ref_adopt(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   tarn_ref_t *r = check_ref(L, 1), *copy = check_ref(L, 2);
@@ -62,7 +62,8 @@ static int ref_disown(lua_State *L) {
 static int ref_leave(lua_State *L) {
   tarn_ref_t *r = check_ref(L, 1);
   uint32_t to = (uint32_t)luaL_checknumber(L, 2);
-  (void)tarn__object_own_id(L);
+  bool ours = tarn_ref_owner(r) == tarn_service_id(tarn_bind_of(L)->service);
+  if (!ours) { (void)tarn__object_own_id(L); } /* raises where it is; ours may be without a value */
   if (r->held == NULL) { return luaL_error(L, "core.ref_leave: nobody knows of the object"); }
   lua_pushboolean(L, tarn_service_ref_leave(tarn_bind_of(L)->service, r->held, to));
   return 1;
@@ -75,9 +76,55 @@ static int ref_telling(lua_State *L) {
   return 1;
 }
 
+/* ---- objects of which process 1 has a record ---- */
+
+/* ref_of(origin, id, size, owner) -> the DRef to that object */
+static int ref_of(lua_State *L) {
+  tarn_ref_push(L, (uint32_t)luaL_checknumber(L, 1), (uint64_t)luaL_checknumber(L, 2),
+                (uint64_t)luaL_checknumber(L, 3), (uint32_t)luaL_checknumber(L, 4));
+  return 1;
+}
+
+/* ref_record(ref): an object of ours has a record from here on */
+static int ref_record(lua_State *L) {
+  tarn_ref_t *r = check_ref(L, 1);
+  tarn_ref_exported(L, 1); /* others are to know of it */
+  tarn_service_ref_record(tarn_bind_of(L)->service, r->origin, r->id, true);
+  return 0;
+}
+
+/* ref_unrecord(origin, id): it has none any more */
+static int ref_unrecord(lua_State *L) {
+  tarn_service_ref_record(tarn_bind_of(L)->service, (uint32_t)luaL_checknumber(L, 1),
+                          (uint64_t)luaL_checknumber(L, 2), false);
+  return 0;
+}
+
+/* ref_succeed(ref, owner, moves, pids): see tarn_service_ref_succeed */
+static int ref_succeed(lua_State *L) {
+  tarn_ref_t *r = check_ref(L, 1);
+  tarn_place_t at = {(uint32_t)luaL_checknumber(L, 2), (uint32_t)luaL_checknumber(L, 3)};
+  luaL_checktype(L, 4, LUA_TTABLE);
+  size_t count = lua_objlen(L, 4);
+  uint32_t *pids = lua_newuserdata(L, (count + 1) * sizeof(*pids));
+  for (size_t i = 0; i < count; i++) {
+    lua_rawgeti(L, 4, (int)i + 1);
+    pids[i] = (uint32_t)luaL_checknumber(L, -1);
+    lua_pop(L, 1);
+  }
+  if (r->held == NULL) { return luaL_error(L, "core.ref_succeed: nobody knows of the object"); }
+  if (tarn_service_ref_succeed(tarn_bind_of(L)->service, r->held, at, pids, count) != 0) {
+    return tarn_bind_raise_kind(L, TARN_ENOMEM, "out of memory for a reference");
+  }
+  return 0;
+}
+
 void tarn__migrate_open(lua_State *L) {
-  static const luaL_Reg functions[] = {{"pool_copy_at", pool_copy_at}, {"ref_adopt", ref_adopt},
-                                       {"ref_disown", ref_disown},     {"ref_leave", ref_leave},
-                                       {"ref_telling", ref_telling},   {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"pool_copy_at", pool_copy_at}, {"ref_adopt", ref_adopt},
+      {"ref_disown", ref_disown},     {"ref_leave", ref_leave},
+      {"ref_telling", ref_telling},   {"ref_of", ref_of},
+      {"ref_record", ref_record},     {"ref_unrecord", ref_unrecord},
+      {"ref_succeed", ref_succeed},   {NULL, NULL}};
   luaL_register(L, NULL, functions);
 }

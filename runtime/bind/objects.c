@@ -414,17 +414,30 @@ static int pool_get(lua_State *L) {
   return push_own_value(L, tarn_bind_of(L), tarn__object_own_id(L));
 }
 
-/* pool_get_here(x) -> true and the value, when x is a DRef to an object of ours; else false: the one call of the commonest case. */
+/* Can an object that is gone from the pool come back? */
+static bool may_return(lua_State *L, const tarn_ref_t *r, uint64_t id) {
+  const tarn_bind_t *b = tarn_bind_of(L);
+  uint64_t size;
+  return r->held != NULL && tarn_service_ref_recorded(b->service, r->origin, r->id) &&
+         tarn_pool_size_of(b->pool, id, &size) == TARN_ENOENT;
+}
+
+/* pool_get_here(x) -> true and the value, when x is a DRef to an object of ours; else false: the one call of the commonest case. False also
+ * for one that has no value, but a record by which it can be had again. */
 static int pool_get_here(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   const tarn_ref_t *r = tarn_ref_test(L, 1);
   uint64_t id = r != NULL ? tarn_ref_local(L, r) : 0;
-  lua_pushboolean(L, id != 0);
-  return id != 0 ? 1 + push_own_value(L, b, id) : 1;
+  bool is_here = id != 0 && !may_return(L, r, id);
+  lua_pushboolean(L, is_here);
+  return is_here ? 1 + push_own_value(L, b, id) : 1;
 }
 
 static int pool_delete(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
+  const tarn_ref_t *r = tarn_ref_test(L, 1);
+  bool ours = r != NULL && r->held != NULL && tarn_ref_owner(r) == tarn_service_id(b->service);
+  if (ours && tarn_ref_local(L, r) == 0) { return 0; } /* it has no value */
   uint64_t id = tarn__object_own_id(L);
   (void)tarn_pool_delete(b->pool, id);
   tarn__anchor_drop(L, &b->anchors, id);

@@ -45,6 +45,15 @@ static int core_members(lua_State *L) {
   return 1;
 }
 
+static int core_is_member(lua_State *L) {
+  lua_settop(L, 1);
+  push_members(L);
+  lua_pushvalue(L, 1);
+  lua_rawget(L, -2);
+  lua_pushboolean(L, lua_toboolean(L, -1));
+  return 1;
+}
+
 static int core_myid(lua_State *L) {
   lua_pushnumber(L, tarn_service_id(tarn_bind_of(L)->service));
   return 1;
@@ -168,6 +177,7 @@ void tarn_processes_open(lua_State *L) {
                                        {"kill", core_kill},
                                        {"spawn", core_spawn},
                                        {"members", core_members},
+                                       {"is_member", core_is_member},
                                        {"secret_file", core_secret_file},
                                        {NULL, NULL}};
   lua_pushlightuserdata(L, (void *)(uintptr_t)&members_key);

@@ -39,9 +39,11 @@ typedef struct tarn_held {
   uint32_t origin;
   atomic_uint at; /* the owner, as far as is known here */
   uint32_t moves; /* how often it had moved when it came there: what is older is no news */
-  uint32_t uds;   /* userdata in Lua */
+  uint32_t
+      left;     /* another's that was ours: by which move it left here, of which holders are told */
+  uint32_t uds; /* userdata in Lua */
   uint32_t pins;  /* guards, and foreign clients */
-  uint64_t local; /* ours: its number in our pool; else 0 */
+  uint64_t local; /* ours: its number in our pool; else 0, or ours and it has no value */
   uint64_t
       asked; /* another's: 0: registered; the number of the refs.hold that does it; or TO_ASK */
   union {    /* Ours: who holds it. Another's that was ours: who must be told */
@@ -49,7 +51,8 @@ typedef struct tarn_held {
     uint32_t *holders; /* owned */
   };
   uint32_t holder_count, holder_capacity;
-  bool queued;      /* in its owner's todo */
+  bool recorded;    /* ours, and process 1 has a record of it: Lua is told of its end */
+  bool queued;      /* in the todo of its registrar */
   tarn_list_t link; /* there */
 } tarn__held_t;
 #define TARN__TO_ASK UINT64_MAX
@@ -66,9 +69,9 @@ typedef enum { TARN__SAY_GOT, TARN__SAY_DONE, TARN__SAY_FENCED, TARN__SAY_TOLD }
 typedef struct tarn__say {
   tarn__say_kind_t kind;
   uint32_t to;
-  uint64_t number; /* the transfer, or the fence's round; TOLD: the object's id */
-  uint32_t origin; /* TOLD */
-  uint32_t waits;  /* for how many */
+  uint64_t number;        /* the transfer, or the fence's round; TOLD: the object's id */
+  uint32_t origin, moves; /* TOLD */
+  uint32_t waits;         /* for how many */
 } tarn__say_t;
 
 typedef struct tarn__wait { /* a say waits for a refs.held, or for a transfer's end */
@@ -102,10 +105,10 @@ typedef struct tarn__party {
   bool busy;   /* in refs->busy */
   tarn_list_t link;
   tarn_map_t made;  /* the objects that were made there: id -> tarn__held_t */
-  tarn_list_t todo; /* of those that are there, to be asked for or dropped */
+  tarn_list_t todo; /* of those that it registers, to be asked for or dropped */
   tarn__numbers_t got, done, fenced;
   tarn__numbers_t moved; /* owner, origin, id, moves */
-  tarn__numbers_t told;  /* origin, id, 1 */
+  tarn__numbers_t told;  /* origin, id, moves */
   uint64_t hold_number;  /* of the last refs.hold */
   uint64_t held_number;  /* up to which they have been worked off there */
   uint64_t held_due; /* up to which its have been worked off here, to be sent; 0: nothing to say */
@@ -130,6 +133,7 @@ typedef struct tarn_refs {
   uint64_t fence_round; /* of ours */
   bool fencing;
   tarn__numbers_t doomed; /* objects of ours that nobody holds any more */
+  tarn__numbers_t ended;  /* of those, the ones that are recorded: origin, id */
   atomic_bool dirty;      /* there is something for tarn__refs_flush */
   atomic_bool pressure;   /* the pool is evicting */
   atomic_bool suspect;    /* of some object of ours only userdata of ours is left */
@@ -156,10 +160,13 @@ tarn__held_t *tarn__held_get(struct tarn_service *s, uint32_t origin, uint64_t i
 void tarn__held_check(struct tarn_service *s, tarn__held_t *h);
 void tarn__object_doom(struct tarn_service *s, uint64_t local); /* [locked] nobody holds it */
 void tarn__soles_doom(struct tarn_service *s); /* [locked] those that nobody holds */
-void tarn__held_queue(struct tarn_service *s, tarn__held_t *h); /* [locked] into its owner's todo */
-void tarn__held_free(struct tarn_service *s, tarn__held_t *h);  /* [locked] out of the table */
-int tarn__holder_add(tarn__held_t *h, uint32_t pid);            /* [locked] TARN_ENOMEM */
-bool tarn__holder_remove(tarn__held_t *h, uint32_t pid);        /* [locked] was it in? */
+void tarn__held_queue(struct tarn_service *s,
+                      tarn__held_t *h); /* [locked] into its registrar's todo */
+/* [locked] Whom we tell that we hold it, or no more: its owner; process 1 when that one is lost. Null: no memory. */
+tarn__party_t *tarn__held_registrar(struct tarn_service *s, const tarn__held_t *h);
+void tarn__held_free(struct tarn_service *s, tarn__held_t *h); /* [locked] out of the table */
+int tarn__holder_add(tarn__held_t *h, uint32_t pid);           /* [locked] TARN_ENOMEM */
+bool tarn__holder_remove(tarn__held_t *h, uint32_t pid);       /* [locked] was it in? */
 /* [locked] All of them, until one is added. */
 const uint32_t *tarn__holders(const tarn__held_t *h);
 bool tarn__holder_is(const tarn__held_t *h, uint32_t pid);
@@ -211,6 +218,10 @@ void tarn__refs_later(
 /* [locked, loop] p, which has owned an object, says that it is at another process now. */
 void tarn__refs_moved(struct tarn_service *s, tarn__party_t *p, tarn_place_t to, uint32_t origin,
                       uint64_t id);
-/* [locked, loop] All old holders of one that was ours have understood where it is. */
-void tarn__refs_moved_all(struct tarn_service *s, const tarn__held_t *h);
+/* [locked] p is told where h is. */
+void tarn__refs_tell_place(struct tarn_service *s, tarn__party_t *p, const tarn__held_t *h);
+/* [loop] Lua gets the notification `method` [origin, id], from ourselves. */
+void tarn__refs_tell_lua(struct tarn_service *s, const char *method, uint32_t origin, uint64_t id);
+#define TARN__REFS_TOLD "migrate.told"  /* all old holders of one that was ours know where it is */
+#define TARN__REFS_ENDED "record.ended" /* nobody holds one of ours any more that is recorded */
 #endif

@@ -120,8 +120,13 @@ void tarn__soles_doom(tarn_service_t *s) {
   mark_dirty(s);
 }
 
+tarn__party_t *tarn__held_registrar(tarn_service_t *s, const tarn__held_t *h) {
+  tarn__party_t *p = tarn__party(s, tarn_service_ref_owner(h));
+  return p != NULL && p->lost && s->id != TARN_DRIVER ? tarn__party(s, TARN_DRIVER) : p;
+}
+
 void tarn__held_queue(tarn_service_t *s, tarn__held_t *h) {
-  tarn__party_t *p = h->queued ? NULL : tarn__party(s, atomic_load(&h->at));
+  tarn__party_t *p = h->queued ? NULL : tarn__held_registrar(s, h);
   if (p == NULL) { return; } /* out of memory: it stays registered until its owner's end or ours */
   h->queued = true;
   tarn_list_push_back(&p->todo, &h->link);
@@ -143,7 +148,8 @@ void tarn__held_free(tarn_service_t *s, tarn__held_t *h) {
 
 /* Nothing is to be known of it but its one holder: an entry is too much. */
 static void become_sole(tarn_service_t *s, tarn__held_t *h) {
-  bool plain = h->origin == s->id && h->local == h->id && h->moves == 0 && !h->queued;
+  bool plain =
+      h->origin == s->id && h->local == h->id && h->moves == 0 && !h->queued && !h->recorded;
   if (h->holder_count == 1 && h->uds == 0 && plain &&
       tarn__sole_set(&s->refs.soles, h->id, tarn__holders(h)[0]) == 0) {
     tarn__held_free(s, h);
@@ -165,6 +171,12 @@ void tarn__held_check(tarn_service_t *s, tarn__held_t *h) {
     return;
   }
   if (h->local != 0) { tarn__object_doom(s, h->local); }
+  if (h->recorded && (tarn__numbers_add(&s->refs.ended, h->origin) |
+                      tarn__numbers_add(&s->refs.ended, h->id)) != 0) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: the record of object %u:%llu stays", h->origin,
+             (unsigned long long)h->id);
+  }
+  if (h->recorded) { mark_dirty(s); }
   tarn__held_free(s, h);
 }
 
@@ -432,5 +444,6 @@ void tarn__refs_free(tarn_service_t *s) {
     tarn_free(f);
   }
   tarn__numbers_clear(&r->doomed);
+  tarn__numbers_clear(&r->ended);
   pthread_mutex_destroy(&r->mutex);
 }

@@ -49,11 +49,8 @@ static void cannot_note(const tarn__party_t *p, tarn__held_t *h) {
 
 /* [locked] h was ours, and p may think that it still is: it is told where it is, and h stays until it has understood. */
 static void tell_moved(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
-  int rc = tarn__holder_add(h, p->pid) | tarn__numbers_add(&p->moved, atomic_load(&h->at)) |
-           tarn__numbers_add(&p->moved, h->origin) | tarn__numbers_add(&p->moved, h->id) |
-           tarn__numbers_add(&p->moved, h->moves);
-  if (rc != 0) { cannot_note(p, h); }
-  tarn__party_busy(s, p);
+  if (tarn__holder_add(h, p->pid) != 0) { cannot_note(p, h); }
+  tarn__refs_tell_place(s, p, h);
 }
 
 /* [locked] p holds it. */
@@ -100,10 +97,13 @@ static void on_drop(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64
   }
 }
 
-static void on_told(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id) {
+/* Of an earlier move it says nothing: who has been told of the last must still say so. */
+static void on_told(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id,
+                    uint64_t moves) {
   tarn__held_t *h = tarn__held_find(s, origin, id);
-  if (h != NULL && atomic_load(&h->at) != s->id && tarn__holder_remove(h, p->pid)) {
-    if (h->holder_count == 0) { tarn__refs_moved_all(s, h); }
+  if (h != NULL && atomic_load(&h->at) != s->id && moves >= h->left &&
+      tarn__holder_remove(h, p->pid)) {
+    if (h->holder_count == 0) { tarn__refs_tell_lua(s, TARN__REFS_TOLD, origin, id); }
     tarn__held_check(s, h);
   }
 }
@@ -163,7 +163,7 @@ static void strike(tarn_service_t *s, uint32_t pid, bool those_too, tarn__number
       if ((!ours && !those_too) || !tarn__holder_remove(h, pid) || h->holder_count > 0) {
         continue;
       }
-      if (!ours) { tarn__refs_moved_all(s, h); }
+      if (!ours) { tarn__refs_tell_lua(s, TARN__REFS_TOLD, h->origin, h->id); }
       if (tarn__numbers_add(dead, (uint64_t)(uintptr_t)h) != 0) {
         tarn_log(TARN_LOG_ERROR, "out of memory: an object that process %u held stays", pid);
       }
@@ -293,11 +293,39 @@ static void answer_fences(tarn_service_t *s) {
   }
 }
 
+/* What was registered, or was to be, with a lost process is now so with process 1, which may make itself the owner; and who waits for the
+ * answer of the lost waits for that one's. Process 1 itself knows what it holds. */
+static void change_registrar(tarn_service_t *s, tarn__party_t *lost) {
+  tarn__party_t *d = tarn__party(s, TARN_DRIVER);
+  if (d == NULL || d == lost || s->id == TARN_DRIVER) { return; }
+  size_t cursor = 0;
+  uint64_t key = 0;
+  for (tarn__party_t *o; (o = tarn_map_next(&s->refs.parties, &cursor, &key)) != NULL;) {
+    size_t inner = 0;
+    for (tarn__held_t *h; (h = tarn_map_next(&o->made, &inner, &key)) != NULL;) {
+      if (atomic_load(&h->at) != lost->pid) { continue; }
+      bool registered = h->asked <= lost->held_number;
+      h->asked = registered ? 0 : TARN__TO_ASK;
+      if (!registered || h->queued) {
+        tarn_list_remove(&h->link);
+        h->queued = false;
+        tarn__held_queue(s, h);
+      }
+    }
+  }
+  for (tarn_list_t *l = lost->waiting.next; l != &lost->waiting; l = l->next) {
+    TARN_CONTAINER(l, tarn__wait_t, link)->number = d->hold_number + 1;
+  }
+  if (!tarn_list_empty(&lost->waiting)) { tarn__party_busy(s, d); }
+  tarn_list_append(&d->waiting, &lost->waiting);
+}
+
 void tarn__refs_lost(tarn_service_t *s, uint32_t pid) {
   tarn__refs_lock(s);
   tarn__party_t *p = tarn__party(s, pid);
   if (p != NULL && !p->lost) {
     p->lost = true;
+    change_registrar(s, p);
     p->fence_waits = p->fence_due = false;
     on_held(s, p, UINT64_MAX);
     tarn__party_busy(s, p); /* what waits to be said to it goes */
@@ -355,6 +383,15 @@ static void on_moved(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r) {
          tarn_mp_read_uint(r, UINT32_MAX, &moves) == 0) {
     tarn_place_t to = {(uint32_t)at, (uint32_t)moves};
     tarn__refs_moved(s, p, to, (uint32_t)origin, id);
+  }
+}
+
+static void on_told_all(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r) {
+  uint64_t origin = 0, id = 0, moves = 0;
+  while (r->at < r->end && tarn_mp_read_uint(r, UINT32_MAX, &origin) == 0 &&
+         tarn_mp_read_uint(r, UINT64_MAX, &id) == 0 &&
+         tarn_mp_read_uint(r, UINT32_MAX, &moves) == 0) {
+    on_told(s, p, (uint32_t)origin, id, moves);
   }
 }
 
@@ -419,7 +456,7 @@ void tarn__refs_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, ta
   } else if (strcmp(what, "drop") == 0) {
     each_object(s, p, r, on_drop);
   } else if (strcmp(what, "told") == 0) {
-    each_object(s, p, r, on_told);
+    on_told_all(s, p, r);
   } else if (strcmp(what, "moved") == 0) {
     on_moved(s, p, r);
   } else if (strcmp(what, "fence") == 0) {

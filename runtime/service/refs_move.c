@@ -1,20 +1,19 @@
-/* Migration: an object changes its owner, and all who hold it are told. docs/REFERENCES.md, "Migration". */
-#include <string.h>
+/* Migration: an object changes its owner, and all who hold it are told. docs/REFERENCES.md, "Migration", "Records". */
+#include <stdio.h>
 #include "refs-private.h"
 #include "service-private.h"
 
 /* ---- who holds it is told ---- */
 
-/* Our transfers that have named the old owner must have arrived before it hears that we have understood. */
-static int wait_for_transfers(tarn_service_t *s, tarn__say_t *say, const tarn__held_t *h,
-                              uint32_t old) {
+/* Our transfers that have named an older place must have arrived before it is said that we have understood. */
+static int wait_for_transfers(tarn_service_t *s, tarn__say_t *say, const tarn__held_t *h) {
   size_t cursor = 0;
   uint64_t key = 0;
   int rc = 0;
   for (tarn__transfer_t *t;
        rc == 0 && (t = tarn_map_next(&s->refs.transfers, &cursor, &key)) != NULL;) {
     for (uint32_t i = 0; i < t->guard->count && rc == 0; i++) {
-      if (t->guard->held[i] == h && t->at[i].owner == old) {
+      if (t->guard->held[i] == h && t->at[i].moves < say->moves) {
         rc = tarn__say_wait(say, &t->waits, 0);
       }
     }
@@ -33,34 +32,68 @@ bool tarn__held_moved(tarn_service_t *s, tarn__held_t *h, tarn_place_t to) {
   return true;
 }
 
+/* Process 1 has made itself the owner, and takes all for holders. Who is none makes an entry that nobody needs: it is asked for and dropped
+ * like any other. (A drop that was under way has ended what process 1 takes us for: so if a reference arrives before, it must be asked for.) */
+static void taken_over(tarn_service_t *s, tarn_place_t to, uint32_t origin, uint64_t id) {
+  tarn__held_t *h = tarn__held_find(s, origin, id);
+  if (h != NULL) {
+    (void)tarn__held_moved(s, h, to);
+    return;
+  }
+  h = tarn__held_get(s, origin, id, to.owner);
+  if (h == NULL) { return; } /* no memory: it takes us for a holder for good */
+  h->moves = to.moves;
+  tarn__held_queue(s, h);
+}
+
 void tarn__refs_moved(tarn_service_t *s, tarn__party_t *p, tarn_place_t to, uint32_t origin,
                       uint64_t id) {
+  if (to.owner == p->pid) {
+    taken_over(s, to, origin, id);
+    return;
+  }
   tarn__held_t *h = tarn__held_find(s, origin, id);
   tarn__say_t *say = tarn__say_create(TARN__SAY_TOLD, p->pid, id);
   int rc = say == NULL ? TARN_ENOMEM : 0;
-  if (rc == 0) { say->origin = origin; }
-  if (h != NULL) { (void)tarn__held_moved(s, h, to); }
-  if (rc == 0 && h != NULL) {
-    rc = wait_for_transfers(s, say, h, p->pid) | tarn__say_wait_held(s, say, h);
+  if (rc == 0) {
+    say->origin = origin;
+    say->moves = to.moves;
   }
+  if (h != NULL) { (void)tarn__held_moved(s, h, to); }
+  if (rc == 0 && h != NULL) { rc = wait_for_transfers(s, say, h) | tarn__say_wait_held(s, say, h); }
   if (say != NULL) { tarn__say_less(s, say); }
   if (rc != 0) {
     tarn_log(TARN_LOG_ERROR, "out of memory: a move from process %u is not noted in full", p->pid);
   }
 }
 
-void tarn__refs_moved_all(tarn_service_t *s, const tarn__held_t *h) {
+void tarn__refs_tell_lua(tarn_service_t *s, const char *method, uint32_t origin, uint64_t id) {
   tarn_event_t *e = tarn__event_create(TARN_EVENT_NOTIFY);
   if (e == NULL) { return; }
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  int rc = tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, h->origin) |
-           tarn_mp_write_uint(&b, h->id);
+  int rc = tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, origin) | tarn_mp_write_uint(&b, id);
   if (rc == 0) { e->bytes = tarn_buf_detach(&b, &e->size); }
   tarn_buf_release(&b);
   e->pid = s->id;
-  memcpy(e->method, "migrate.told", sizeof("migrate.told"));
+  snprintf(e->method, sizeof(e->method), "%s", method);
   tarn__event_post(s, e);
+}
+
+void tarn__refs_tell_place(tarn_service_t *s, tarn__party_t *p, const tarn__held_t *h) {
+  uint32_t at = tarn_service_ref_owner(h);
+  if ((tarn__numbers_add(&p->moved, at) | tarn__numbers_add(&p->moved, h->origin) |
+       tarn__numbers_add(&p->moved, h->id) | tarn__numbers_add(&p->moved, h->moves)) != 0) {
+    tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move", p->pid);
+  }
+  tarn__party_busy(s, p);
+}
+
+static void tell_all_holders(tarn_service_t *s, const tarn__held_t *h) {
+  for (uint32_t i = 0; i < h->holder_count; i++) {
+    tarn__party_t *p = tarn__party(s, tarn__holders(h)[i]);
+    if (p != NULL) { tarn__refs_tell_place(s, p, h); }
+  }
 }
 
 /* ---- the two ends, for Lua ---- */
@@ -69,7 +102,7 @@ int tarn_service_ref_adopt(tarn_service_t *s, uint32_t origin, uint64_t id, uint
                            uint32_t from, uint32_t moves) {
   tarn__refs_lock(s);
   tarn__held_t *h = tarn__held_get(s, origin, id, s->id);
-  int rc = h == NULL ? TARN_ENOMEM : tarn__holder_add(h, from);
+  int rc = h == NULL ? TARN_ENOMEM : from != 0 ? tarn__holder_add(h, from) : 0;
   if (rc == 0) {
     tarn_list_remove(&h->link);
     h->queued = false;
@@ -88,6 +121,7 @@ void tarn_service_ref_disown(tarn_service_t *s, uint32_t origin, uint64_t id, ui
   if (h != NULL && atomic_load(&h->at) == s->id) {
     if (h->local != 0) { (void)tarn__numbers_add(&s->refs.doomed, h->local); }
     h->local = 0;
+    h->recorded = false;
     h->moves--;
     h->holder_count = 0;
     atomic_store(&h->at, owner);
@@ -101,26 +135,57 @@ bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to) {
   tarn__refs_lock(s);
   if (h->local != 0) { (void)tarn__numbers_add(&s->refs.doomed, h->local); }
   h->local = 0;
+  h->recorded = false;
   h->asked = 0; /* it has been told that we hold it */
-  h->moves++;
+  h->left = ++h->moves;
   atomic_store(&h->at, to);
   (void)tarn__holder_remove(h, to);
-  for (uint32_t i = 0; i < h->holder_count; i++) {
-    tarn__party_t *p = tarn__party(s, tarn__holders(h)[i]);
-    int rc = p == NULL
-                 ? TARN_ENOMEM
-                 : tarn__numbers_add(&p->moved, to) | tarn__numbers_add(&p->moved, h->origin) |
-                       tarn__numbers_add(&p->moved, h->id) | tarn__numbers_add(&p->moved, h->moves);
-    if (rc != 0) {
-      tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move",
-               tarn__holders(h)[i]);
-    }
-    if (p != NULL) { tarn__party_busy(s, p); }
-  }
+  tell_all_holders(s, h);
   bool telling = h->holder_count > 0;
   if (!atomic_exchange(&s->refs.dirty, true)) { s->config.wake(s->config.user); }
   tarn__refs_unlock(s);
   return telling;
+}
+
+/* ---- objects with a record ---- */
+
+void tarn_service_ref_record(tarn_service_t *s, uint32_t origin, uint64_t id, bool recorded) {
+  tarn__refs_lock(s);
+  tarn__held_t *h = tarn__held_find(s, origin, id);
+  if (h != NULL) { h->recorded = recorded; }
+  tarn__refs_unlock(s);
+}
+
+bool tarn_service_ref_recorded(tarn_service_t *s, uint32_t origin, uint64_t id) {
+  tarn__refs_lock(s);
+  const tarn__held_t *h = tarn__held_peek(s, origin, id);
+  bool recorded = h != NULL && h->recorded;
+  tarn__refs_unlock(s);
+  return recorded;
+}
+
+int tarn_service_ref_succeed(tarn_service_t *s, tarn_held_t *h, tarn_place_t at,
+                             const uint32_t *pids, size_t count) {
+  int rc = 0;
+  tarn__refs_lock(s);
+  tarn_list_remove(&h->link);
+  h->queued = false;
+  if (at.owner != s->id || atomic_load(&h->at) != s->id) { h->local = 0; }
+  h->asked = 0;
+  h->moves = h->left = at.moves;
+  h->recorded = at.owner == s->id;
+  h->holder_count = 0;
+  atomic_store(&h->at, at.owner);
+  for (size_t i = 0; i < count && rc == 0; i++) {
+    const tarn__party_t *p = tarn__party(s, pids[i]);
+    if (p == NULL) { rc = TARN_ENOMEM; }
+    if (rc == 0 && !p->lost && pids[i] != s->id && pids[i] != at.owner) {
+      rc = tarn__holder_add(h, pids[i]);
+    }
+  }
+  tell_all_holders(s, h);
+  tarn__refs_unlock(s);
+  return rc;
 }
 
 bool tarn_service_ref_telling(tarn_service_t *s, uint32_t origin, uint64_t id) {

@@ -332,6 +332,18 @@ static void press(tarn_service_t *s) {
   tarn__refs_unlock(s);
 }
 
+/* Lua sees to the records of what nobody holds any more. */
+static void tell_ended(tarn_service_t *s) {
+  tarn__numbers_t ended = {0};
+  tarn__refs_lock(s);
+  take(&s->refs.ended, &ended);
+  tarn__refs_unlock(s);
+  for (size_t i = 0; i + 1 < ended.count; i += 2) {
+    tarn__refs_tell_lua(s, TARN__REFS_ENDED, (uint32_t)ended.at[i], ended.at[i + 1]);
+  }
+  tarn__numbers_clear(&ended);
+}
+
 void tarn__refs_flush(tarn_service_t *s) {
   tarn_refs_t *r = &s->refs;
   if (!atomic_load_explicit(&r->dirty, memory_order_relaxed) || !r->open) { return; }
@@ -345,6 +357,7 @@ void tarn__refs_flush(tarn_service_t *s) {
     }
   }
   tarn__refs_settle(s);
+  tell_ended(s);
   tarn_list_t busy;
   tarn_list_init(&busy);
   tarn__refs_lock(s);

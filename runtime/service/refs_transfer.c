@@ -22,7 +22,7 @@ void tarn__say_less(tarn_service_t *s, tarn__say_t *say) {
   if (rc == 0 && !p->lost) {
     if (say->kind == TARN__SAY_TOLD) {
       rc = tarn__numbers_add(&p->told, say->origin) | tarn__numbers_add(&p->told, say->number) |
-           tarn__numbers_add(&p->told, 1);
+           tarn__numbers_add(&p->told, say->moves);
     } else {
       tarn__numbers_t *to[] = {
           [TARN__SAY_GOT] = &p->got, [TARN__SAY_DONE] = &p->done, [TARN__SAY_FENCED] = &p->fenced};
@@ -55,19 +55,18 @@ int tarn__say_wait(tarn__say_t *say, tarn_list_t *list, uint64_t number) {
 }
 
 /* The number of the refs.hold that registers h; 0: it is registered. */
-static uint64_t hold_of(const tarn__held_t *h, const tarn__party_t *owner) {
-  if (h->asked == 0 || owner->lost) { return 0; }
-  if (h->asked == TARN__TO_ASK) { return owner->hold_number + 1; } /* the next that leaves */
-  return h->asked > owner->held_number ? h->asked : 0;
+static uint64_t hold_of(const tarn__held_t *h, const tarn__party_t *registrar) {
+  if (h->asked == 0 || registrar->lost) { return 0; }
+  if (h->asked == TARN__TO_ASK) { return registrar->hold_number + 1; } /* the next that leaves */
+  return h->asked > registrar->held_number ? h->asked : 0;
 }
 
 int tarn__say_wait_held(tarn_service_t *s, tarn__say_t *say, const tarn__held_t *h) {
-  uint32_t at = tarn_service_ref_owner(h);
-  if (at == s->id) { return 0; }
-  tarn__party_t *owner = tarn__party(s, at);
-  if (owner == NULL) { return TARN_ENOMEM; }
-  uint64_t number = hold_of(h, owner);
-  return number == 0 ? 0 : tarn__say_wait(say, &owner->waiting, number);
+  if (tarn_service_ref_owner(h) == s->id) { return 0; }
+  tarn__party_t *registrar = tarn__held_registrar(s, h);
+  if (registrar == NULL) { return TARN_ENOMEM; }
+  uint64_t number = hold_of(h, registrar);
+  return number == 0 ? 0 : tarn__say_wait(say, &registrar->waiting, number);
 }
 
 int tarn__say_wait_all(tarn_service_t *s, tarn__say_t *say) {

@@ -45,8 +45,8 @@ static int bad_arguments(const call_t *k, const char *what) {
 }
 
 /* An object of ours: where it was made and its number there, or to foreign clients the string ref:key() ("ORIGIN:ID"). Its number in
- * our pool; TARN_EINVAL: it is none; TARN_EMOVED: it is at another process, *at. */
-static int read_id(call_t *k, uint64_t *id, tarn_place_t *at) {
+ * our pool; TARN_EINVAL: it is none; TARN_EMOVED: it is at another process, *at. recorded: process 1 has a record of it. */
+static int read_id(call_t *k, uint64_t *id, tarn_place_t *at, bool *recorded) {
   tarn_mp_token_t t;
   uint64_t origin = k->s->id;
   if (k->count < 1 || tarn_mp_read(&k->params, &t) != 0) { return TARN_EINVAL; }
@@ -55,6 +55,7 @@ static int read_id(call_t *k, uint64_t *id, tarn_place_t *at) {
     if (k->count > 1 && tarn_mp_read_uint(&k->params, UINT32_MAX, &origin) != 0) {
       return TARN_EINVAL;
     }
+    *recorded = tarn_service_ref_recorded(k->s, (uint32_t)origin, *id);
     return tarn_service_ref_find(k->s, (uint32_t)origin, *id, id, at);
   }
   if (t.kind != TARN_MP_STR && t.kind != TARN_MP_BIN) { return TARN_EINVAL; }
@@ -71,6 +72,7 @@ static int read_id(call_t *k, uint64_t *id, tarn_place_t *at) {
     }
   }
   if (n != 1 || part[0] > UINT32_MAX) { return TARN_EINVAL; }
+  *recorded = tarn_service_ref_recorded(k->s, (uint32_t)part[0], part[1]);
   int rc = tarn_service_ref_find(k->s, (uint32_t)part[0], part[1], id, at);
   return rc == TARN_ENOENT ? TARN_EINVAL : rc;
 }
@@ -104,7 +106,8 @@ static int serve_ping(call_t *k) {
 static int serve_pool_get(call_t *k) {
   uint64_t id = 0;
   tarn_place_t at = {0};
-  int rc = read_id(k, &id, &at);
+  bool recorded = false;
+  int rc = read_id(k, &id, &at, &recorded);
   if (not_here(k, rc, id, at, "pool.get")) { return 0; }
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
@@ -131,7 +134,9 @@ static int serve_pool_get(call_t *k) {
 static int serve_pool_delete(call_t *k) {
   uint64_t id = 0;
   tarn_place_t at = {0};
-  int rc = read_id(k, &id, &at);
+  bool recorded = false;
+  int rc = read_id(k, &id, &at, &recorded);
+  if (recorded) { return NEED_LUA; } /* its record ends first */
   if (rc != TARN_ENOENT && not_here(k, rc, id, at, "pool.delete")) { return 0; }
   if (rc == 0) { (void)tarn_pool_delete(k->s->pool, id); }
   if (rc == 0 && k->c->foreign) { tarn__refs_delete_foreign(k->s, k->c, id); }

@@ -172,7 +172,7 @@ void tarn_service_collected(tarn_service_t *s,
 bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to);
 bool tarn_service_ref_telling(tarn_service_t *s, uint32_t origin,
                               uint64_t id); /* [lua] is that so? */
-/* The new owner's end: it is ours, as `local` in our pool, by its so manieth move, and process `from` holds it. TARN_ENOMEM. Disown: it is not after all. [lua] */
+/* The new owner's end: it is ours, as `local` in our pool, by its so manieth move, and process `from` holds it (0: nobody more). TARN_ENOMEM. Disown: it is not after all. [lua] */
 int tarn_service_ref_adopt(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t local,
                            uint32_t from, uint32_t moves);
 void tarn_service_ref_disown(tarn_service_t *s, uint32_t origin, uint64_t id, uint32_t owner);
@@ -181,6 +181,15 @@ void tarn_service_ref_note(tarn_service_t *s, tarn_held_t *h, tarn_place_t at);
 uint32_t
 tarn_service_ref_moves(tarn_service_t *s,
                        const tarn_held_t *h); /* [any] how often, as far as is known here */
+
+/* Objects of which process 1 has a record (docs/REFERENCES.md, "Records"). [lua] An object of ours has one, or no more: if so, the notification
+ * "record.ended" [origin, id] from ourselves comes when nobody holds it any more. */
+void tarn_service_ref_record(tarn_service_t *s, uint32_t origin, uint64_t id, bool recorded);
+bool tarn_service_ref_recorded(tarn_service_t *s, uint32_t origin, uint64_t id); /* [any] */
+/* Process 1, when the owner of h is lost: `at` is the owner from here on, by its so manieth move. Ourselves: it is ours, recorded, without a
+ * value (unless it was ours), and all of pids are taken for holders. Another one: it has the object, and all of pids are told. [lua] TARN_ENOMEM. */
+int tarn_service_ref_succeed(tarn_service_t *s, tarn_held_t *h, tarn_place_t at,
+                             const uint32_t *pids, size_t count);
 
 typedef struct tarn_ref_figures {
   uint64_t entries,

@@ -20,10 +20,12 @@ end
 -- What workers do. Each holds references in kept, by name; a value says whose it is, and may hold references of others.
 local W = {}
 
+-- Of those with an "r" at the end nothing is lost, those with a "c" have a copy.
 function W.make(name, owner, nested)
   _G.kept = _G.kept or {}
-  local inner = nested and _G.kept[nested]
-  _G.kept[name] = tarn.poolset({ name = name, inner = inner, inner_name = inner and nested or nil, fill = ("x"):rep(#name * 10) }, owner)
+  local inner, kind = nested and _G.kept[nested], name:sub(-1)
+  local function value() return { name = name, inner = inner, inner_name = inner and nested or nil, fill = ("x"):rep(#name * 10) } end
+  _G.kept[name] = tarn.poolset(value(), owner, { remake = kind == "r" and value or nil, replicas = kind == "c" and 1 or nil })
 end
 
 function W.take(name, ref)
@@ -45,7 +47,11 @@ end
 function W.read(name)
   local ref, count = _G.kept and _G.kept[name], 0
   while ref do
-    local value = ref:get()
+    local ok, value = pcall(tarn.poolget, ref)
+    if not ok then
+      if name:sub(-1) == "r" then error(("object %s, which can be made anew: %s"):format(name, tostring(value)), 0) end
+      error(value, 0)
+    end
     if value.name ~= name then error(("object %s says that it is %s"):format(name, value.name)) end
     ref, name = value.inner, value.inner_name
     count = count + 1
@@ -75,7 +81,7 @@ local function run(seed)
     local id, other = ids[random(WORKERS)], ids[random(WORKERS)]
     local what = random(12)
     if what <= 3 then
-      local name = ("%d.%d"):format(stream, i)
+      local name = ("%d.%d%s"):format(stream, i, ({ "", "", "r", "c" })[random(4)])
       local nested = random(2) == 1 and some_name() or nil
       names[#names + 1] = name
       tarn.remotecall_fetch(id, W.make, name, other, nested)

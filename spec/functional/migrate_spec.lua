@@ -123,6 +123,7 @@ describe("an object that is migrated", function()
           local n = 0
           repeat
             assert(r:get()[1] == "round")
+            assert(tarn.poolget_all({ r, r })[2][1] == "round")
             n = n + 1
             local passed = tarn.remotecall_fetch(r.owner, function(q) return q:get()[1] end, r)
             assert(passed == "round")
