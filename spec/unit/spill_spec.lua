@@ -4,6 +4,7 @@ local pool = require("spec.helper.pool")
 local faults = require("spec.helper.faults")
 local posix = require("spec.helper.posix")
 local KiB, MiB = pool.KiB, pool.MiB
+local VERIFIED = 16 -- TARN_GET_VERIFIED
 
 describe("spilling", function()
   local p
@@ -274,9 +275,11 @@ describe("spilling", function()
     local id = assert(p:set(what))
     assert.equal(0, p:evict(id))
     assert(p:has(id, what))
+    local v = assert(p:get(id, pool.WAIT + VERIFIED))
+    C.tarn_value_release(v) -- and nobody is at it any more
     assert.is_true(p:stats().resident_bytes < KiB)
     faults.at(faults.MMAP, 1, faults.ENOMEM, 1000)
-    local v = assert(p:get(id))
+    v = assert(p:get(id))
     pool.verify(v, what)
     assert.is_true(p:stats().resident_bytes >= 5 * MiB)
     p:check()
