@@ -39,7 +39,7 @@ static void hear(tarn_service_t *s) {
   }
 }
 
-/* The next member that has been silent for too long, its silence taken note of. */
+/* A member that has been silent for too long; null: none. */
 static tarn_member_t *find_silent(tarn_service_t *s) {
   size_t cursor = 0;
   uint64_t id = 0;

@@ -45,7 +45,7 @@ static int bad_arguments(const call_t *k, const char *what) {
 }
 
 /* An object of ours: where it was made and its number there, or to foreign clients the string ref:key() ("ORIGIN:ID"). Its number in
- * our pool; TARN_EINVAL: it is none; TARN_EMOVED: it is at another process, *at. recorded: process 1 has a record of it. */
+ * our pool; TARN_EINVAL: it is none; TARN_EMOVED: it is at another process, *at. recorded: process 1 has a record of it; null: nobody asks. */
 static int read_id(call_t *k, uint64_t *id, tarn_place_t *at, bool *recorded) {
   tarn_mp_token_t t;
   uint64_t origin = k->s->id;
@@ -55,7 +55,7 @@ static int read_id(call_t *k, uint64_t *id, tarn_place_t *at, bool *recorded) {
     if (k->count > 1 && tarn_mp_read_uint(&k->params, UINT32_MAX, &origin) != 0) {
       return TARN_EINVAL;
     }
-    *recorded = tarn_service_ref_recorded(k->s, (uint32_t)origin, *id);
+    if (recorded != NULL) { *recorded = tarn_service_ref_recorded(k->s, (uint32_t)origin, *id); }
     return tarn_service_ref_find(k->s, (uint32_t)origin, *id, id, at);
   }
   if (t.kind != TARN_MP_STR && t.kind != TARN_MP_BIN) { return TARN_EINVAL; }
@@ -72,7 +72,7 @@ static int read_id(call_t *k, uint64_t *id, tarn_place_t *at, bool *recorded) {
     }
   }
   if (n != 1 || part[0] > UINT32_MAX) { return TARN_EINVAL; }
-  *recorded = tarn_service_ref_recorded(k->s, (uint32_t)part[0], part[1]);
+  if (recorded != NULL) { *recorded = tarn_service_ref_recorded(k->s, (uint32_t)part[0], part[1]); }
   int rc = tarn_service_ref_find(k->s, (uint32_t)part[0], part[1], id, at);
   return rc == TARN_ENOENT ? TARN_EINVAL : rc;
 }
@@ -106,8 +106,7 @@ static int serve_ping(call_t *k) {
 static int serve_pool_get(call_t *k) {
   uint64_t id = 0;
   tarn_place_t at = {0};
-  bool recorded = false;
-  int rc = read_id(k, &id, &at, &recorded);
+  int rc = read_id(k, &id, &at, NULL);
   if (not_here(k, rc, id, at, "pool.get")) { return 0; }
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
