@@ -224,29 +224,27 @@ end
 
 local function stop_gathering(_, all) all.task = nil end
 
--- Wait for all that was added: the results, and for those that failed the errors, by the same numbers.
-function Gather:wait_all(what)
-  while self.left > 0 do
-    self.task = task.check(what)
-    local ok, e = task.wait(stop_gathering, self)
+-- Wait for all that was added, or, if so asked, for the first that fails.
+local function await_all(all, what, until_failed)
+  while all.left > 0 and not (until_failed and all.failed) do
+    all.task = task.check(what)
+    local ok, e = task.wait(stop_gathering, all)
     if not ok then
-      self:drop()
+      all:drop()
       error(e, 0)
     end
   end
+end
+
+-- Wait for all that was added: the results, and for those that failed the errors, by the same numbers.
+function Gather:wait_all(what)
+  await_all(self, what, false)
   return self.results, self.errors
 end
 
 -- Wait for all that was added: the results. The first error is raised, the rest is forgotten.
 function Gather:wait(what)
-  while self.left > 0 and not self.failed do
-    self.task = task.check(what)
-    local ok, e = task.wait(stop_gathering, self)
-    if not ok then
-      self:drop()
-      error(e, 0)
-    end
-  end
+  await_all(self, what, true)
   if self.failed then
     self:drop()
     error(self.err, 0)
