@@ -2,30 +2,20 @@
 local case = require "bench.lib.case"
 local cjson = require "cjson"
 local peer = require "bench.lib.peer"
+local ramp = require "bench.lib.ramp"
 local redis = require "bench.lib.redis"
 local tarn = require "tarn"
 
 local MiB = 2 ^ 20
 local SIZES = { MiB, 16 * MiB, 256 * MiB }
 
-local function make(n)
-  local array = tarn.array("double", n)
-  local p = array:ptr()
-  for i = 0, n - 1 do p[i] = i end
-  return tarn.poolset(array)
-end
-
 -- Bytes per second of one get of a new array, all of which is looked at afterwards.
 local function ours(id, n)
-  local ref = tarn.remotecall_fetch(id, make, n)
+  local ref = tarn.remotecall_fetch(id, ramp.store, n)
   local start = peer.now()
   local array = tarn.poolget(ref)
   local rate = n * 8 / (peer.now() - start)
-  local p, wrong = array:ptr(), 0
-  for i = 0, n - 1 do
-    if p[i] ~= i then wrong = wrong + 1 end
-  end
-  if wrong > 0 then error(wrong .. " elements are wrong", 0) end
+  ramp.check(array)
   tarn.pooldelete(ref)
   array, ref = nil, nil -- luacheck: ignore 311
   collectgarbage()

@@ -2,6 +2,7 @@
 -- 1 GiB comes from the same process over TCP; beside the same with nothing else going on. Each of them measures for about as long as a
 -- GiB flows.
 local case = require "bench.lib.case"
+local ramp = require "bench.lib.ramp"
 local stats = require "bench.lib.stats"
 local tarn = require "tarn"
 local uv = require "luv"
@@ -50,27 +51,12 @@ local function computing(id, ref, expected)
   return figure
 end
 
-local function make(n)
-  local array = tarn.array("double", n)
-  local p = array:ptr()
-  for i = 0, n - 1 do p[i] = i end
-  return tarn.poolset(array)
-end
-
-local function check(array)
-  local p, wrong = array:ptr(), 0
-  for i = 0, DOUBLES - 1 do
-    if p[i] ~= i then wrong = wrong + 1 end
-  end
-  if wrong > 0 then error(wrong .. " elements are wrong", 0) end
-end
-
 local function flowing(id, ref, expected)
-  local array = tarn.remotecall_fetch(id, make, DOUBLES)
+  local array = tarn.remotecall_fetch(id, ramp.store, DOUBLES)
   local before = tarn.poolstats().tcp_in_bytes
   local flow = tarn.async(tarn.poolget, array)
   local figure = p99_us(ref, expected, function() return not flow:ready() end)
-  check(flow:fetch())
+  ramp.check(flow:fetch())
   if tarn.poolstats().tcp_in_bytes - before < DOUBLES * 8 then error("the array did not come over TCP", 0) end
   tarn.pooldelete(array)
   flow, array = nil, nil -- luacheck: ignore 311

@@ -2,22 +2,16 @@
 -- time; beside the same done by hand in C with a file in /dev/shm.
 local case = require "bench.lib.case"
 local peer = require "bench.lib.peer"
+local ramp = require "bench.lib.ramp"
 local tarn = require "tarn"
 local uv = require "luv"
 
 local MiB, GiB = 2 ^ 20, 2 ^ 30
 local SIZES = { MiB, 16 * MiB, 256 * MiB, GiB }
 
-local function make(n)
-  local array = tarn.array("double", n)
-  local p = array:ptr()
-  for i = 0, n - 1 do p[i] = i end
-  return tarn.poolset(array)
-end
-
 -- A new array each time: what a process holds already it would not map again.
 local function with_new(id, n, fn)
-  local ref = tarn.remotecall_fetch(id, make, n)
+  local ref = tarn.remotecall_fetch(id, ramp.store, n)
   local start = peer.now()
   local array = tarn.poolget(ref)
   local first, last = array[1], array[n]

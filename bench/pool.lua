@@ -2,6 +2,7 @@
 local case = require "bench.lib.case"
 local footprint = require "spec.helper.footprint"
 local peer = require "bench.lib.peer"
+local ramp = require "bench.lib.ramp"
 local redis = require "bench.lib.redis"
 local setget = require "bench.lib.setget"
 local tarn = require "tarn"
@@ -84,13 +85,6 @@ end
 
 ---------------------------------------------------------------------------------------------------- reading 1 GiB
 
-local function ramp(n)
-  local a = tarn.array("double", n)
-  local p = a:ptr()
-  for i = 0, n - 1 do p[i] = i end
-  return a
-end
-
 local function sum_of(a)
   local p, sum = a:ptr(), 0
   for i = 0, DOUBLES - 1 do sum = sum + p[i] end
@@ -107,7 +101,7 @@ local function reading(c)
   local gets, again = {}, {}
   tarn.max_memsize(1.25 * GiB)
   local function cold()
-    local ref = tarn.poolset(ramp(DOUBLES))
+    local ref = ramp.store(DOUBLES)
     tarn.movetodisk(ref)
     collectgarbage()
     local start = peer.now()
@@ -137,18 +131,11 @@ local function reading(c)
   limit_row(c, "poolget of 1 GiB from disk", gets)
 end
 
-local function make_remote(n)
-  local array = tarn.array("double", n)
-  local p = array:ptr()
-  for i = 0, n - 1 do p[i] = i end
-  return tarn.poolset(array)
-end
-
 local function mapping(c)
   local id = tarn.addprocs(1, { memory = 1.25 * GiB })[1]
   local times = {}
   for _ = 1, 6 do
-    local ref = tarn.remotecall_fetch(id, make_remote, DOUBLES)
+    local ref = tarn.remotecall_fetch(id, ramp.store, DOUBLES)
     local start = peer.now()
     local a = tarn.poolget(ref)
     times[#times + 1] = since(start) * 1e3
