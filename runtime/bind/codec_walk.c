@@ -2,9 +2,24 @@
  * written is turned into a map. Most tables are read where they lie instead (codec_table.c). */
 #include "bind/codec-write.h"
 
-static void store32(uint8_t *p, uint32_t v) {
-  v = __builtin_bswap32(v);
-  memcpy(p, &v, sizeof v);
+/* Of a map with so many pairs: 1, 3 or 5 bytes, the shortest form, as who reads a table where it lies writes it too. */
+static size_t map_header_size(uint32_t count) { return count <= 15 ? 1 : count <= 0xffff ? 3 : 5; }
+
+static void put_map_header(uint8_t *at, uint32_t count) {
+  uint16_t narrow = __builtin_bswap16((uint16_t)count);
+  uint32_t wide = __builtin_bswap32(count);
+  switch (map_header_size(count)) {
+  case 1:
+    at[0] = (uint8_t)(0x80u | count);
+    break;
+  case 3:
+    at[0] = 0xde;
+    memcpy(at + 1, &narrow, sizeof narrow);
+    break;
+  default:
+    at[0] = 0xdf;
+    memcpy(at + 1, &wide, sizeof wide);
+  }
 }
 
 /* Name the key at key_index as the step of the path that failed. */
@@ -29,25 +44,26 @@ static inline int encode_pair_value(tarn__encoder_t *e, lua_State *L) {
   return rc;
 }
 
-/* A map's header grows from one byte to five when the sixteenth pair comes. */
-static int widen_map(tarn__encoder_t *e, size_t start) {
-  int rc = tarn_buf_reserve(&e->out, 4);
+/* The map at start gets one more pair: its header may have to grow. */
+static int make_header_room(tarn__encoder_t *e, size_t start, uint32_t count) {
+  size_t size = map_header_size(count), more = map_header_size(count + 1) - size;
+  if (more == 0) { return 0; }
+  int rc = tarn_buf_reserve(&e->out, more);
   if (rc) { return tarn__done(e, rc); }
-  memmove(e->out.data + start + 5, e->out.data + start + 1, e->out.size - start - 1);
-  e->out.size += 4;
+  uint8_t *first = e->out.data + start + size;
+  memmove(first + more, first, e->out.size - start - size);
+  e->out.size += more;
   return 0;
 }
 
-/* The rest of a table's pairs: key and value of the next one are on the stack. start: where the map's header of one byte (or five, when
- * count > 15) is; count: pairs already written. Pops everything. */
+/* The rest of a table's pairs: key and value of the next one are on the stack. start: where the map's header is, which is filled in at the
+ * end; count: pairs already written. Pops everything. */
 static int encode_pairs(tarn__encoder_t *e, lua_State *L, int index, size_t start, uint32_t count) {
   do {
-    if (count == 15) {
-      int rc = widen_map(e, start);
-      if (rc) { return rc; }
-    }
+    int rc = make_header_room(e, start, count);
+    if (rc) { return rc; }
     int top = lua_gettop(L);
-    int rc = tarn__encode_value(e, L, top - 1);
+    rc = tarn__encode_value(e, L, top - 1);
     if (rc) {
       tarn__failure_step(&e->failure, "a key");
       return rc;
@@ -57,12 +73,7 @@ static int encode_pairs(tarn__encoder_t *e, lua_State *L, int index, size_t star
     lua_settop(L, top - 1);
     if (++count == UINT32_MAX) { return tarn__encode_out_of_memory(e, TARN_ETOOBIG); }
   } while (lua_next(L, index));
-  if (count <= 15) {
-    e->out.data[start] = (uint8_t)(0x80u | count);
-  } else {
-    e->out.data[start] = 0xdf;
-    store32(e->out.data + start + 1, count);
-  }
+  put_map_header(e->out.data + start, count);
   return 0;
 }
 
@@ -84,8 +95,8 @@ static int array_to_map(tarn__encoder_t *e, size_t start, uint32_t count) {
                              : code == 0xdc ? 3
                                             : 1),
                         e->out.data + e->out.size};
-  const uint8_t header[5] = {0xdf, 0, 0, 0, 0}; /* encode_pairs fills it in */
-  int rc = tarn_buf_append(&map, header, count > 15 ? 5 : 1);
+  const uint8_t header[5] = {0}; /* encode_pairs fills it in */
+  int rc = tarn_buf_append(&map, header, map_header_size(count));
   for (uint32_t i = 1; i <= count && !rc; i++) {
     const uint8_t *at = r.at;
     rc = tarn_mp_skip(&r, TARN_IMAGE_MAX_DEPTH + 1);
