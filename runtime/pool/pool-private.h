@@ -165,6 +165,8 @@ static_assert(sizeof(struct tarn__object) == 48, "an object's record is not larg
 #define TARN__RUN_STEP 16u
 #define TARN__RUN_CLASSES 32u
 
+enum { TARN__OF_OBJECTS, TARN__OF_BLOCKS, TARN__OF_RUNS, TARN__SOURCES };
+
 struct tarn_pool {
   pthread_mutex_t mutex;
   pthread_cond_t changed; /* room, or the outcome of something waited for */
@@ -184,6 +186,8 @@ struct tarn_pool {
   tarn__slab_t block_slab;              /* of blocks' records */
   tarn__slab_t runs[TARN__RUN_CLASSES]; /* of small objects' bytes */
   tarn__slab_totals_t slabs;            /* of all these */
+  tarn__chunks_t chunks
+      [TARN__SOURCES]; /* theirs: bytes go to the disk, and leave no holes among records, which stay */
 
   tarn__memory_t memory;
   tarn__spill_t spill;

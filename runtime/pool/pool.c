@@ -44,10 +44,14 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   tarn_map_init(&pool->borrows);
   tarn_map_init(&pool->watches);
   tarn_map_init(&pool->guards);
-  tarn__slab_init(&pool->slab, sizeof(tarn__object_t), &pool->slabs);
-  tarn__slab_init(&pool->block_slab, sizeof(tarn__block_t), &pool->slabs);
+  for (int i = 0; i < TARN__SOURCES; i++) { tarn__chunks_init(&pool->chunks[i]); }
+  tarn__slab_init(&pool->slab, sizeof(tarn__object_t), &pool->chunks[TARN__OF_OBJECTS],
+                  &pool->slabs);
+  tarn__slab_init(&pool->block_slab, sizeof(tarn__block_t), &pool->chunks[TARN__OF_BLOCKS],
+                  &pool->slabs);
   for (uint32_t i = 0; i < TARN__RUN_CLASSES; i++) {
-    tarn__slab_init(&pool->runs[i], (i + 1) * TARN__RUN_STEP, &pool->slabs);
+    tarn__slab_init(&pool->runs[i], (i + 1) * TARN__RUN_STEP, &pool->chunks[TARN__OF_RUNS],
+                    &pool->slabs);
   }
   tarn__packs_init(pool);
   tarn_list_t *lists[] = {&pool->lru,     &pool->wanted, &pool->parked,  &pool->limbo,
@@ -112,6 +116,7 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   tarn__spill_close(&pool->spill);
   tarn__index_clear(&pool->objects);
   tarn__packs_clear(pool);
+  for (int i = 0; i < TARN__SOURCES; i++) { tarn__chunks_clear(&pool->chunks[i]); }
   tarn_map_clear(&pool->watches);
   tarn_map_clear(&pool->guards);
   pthread_cond_destroy(&pool->look);

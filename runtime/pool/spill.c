@@ -66,7 +66,17 @@ void tarn__spill_close(tarn__spill_t *s) {
   tarn__ranges_clear(&s->warm);
   tarn__ranges_clear(&s->holes);
   tarn_free(s->dir);
+  tarn_pages_free(s->stage, TARN__SPILL_BUFFER, TARN__SPILL_BUFFER);
+  tarn_pages_free(s->records, TARN__SPILL_BUFFER, TARN__SPILL_BUFFER);
   pthread_mutex_destroy(&s->open_lock);
+}
+
+uint8_t *tarn__spill_buffer(uint8_t **kept) {
+  if (!*kept) {
+    *kept = tarn_pages(TARN__PAGE, TARN__SPILL_BUFFER);
+    if (*kept) { tarn_pages_used(TARN__SPILL_BUFFER); }
+  }
+  return *kept;
 }
 
 /* A symbolic link of another user, who would choose where our bytes go? One of root's, or our own, is followed. */
