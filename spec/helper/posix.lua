@@ -44,7 +44,8 @@ local C = ffi.C
 local O_CLOEXEC, POLLIN = 0x80000, 1
 local SYS_PIDFD_OPEN, WNOHANG = 434, 1
 local SETSIGDEF, SETSIGMASK, SETSID = 0x04, 0x08, 0x80
-local SIGPIPE = 13
+-- What a shell (in the background), nohup or tarn itself may have set to be ignored, which programs inherit.
+local SIGNALS = { 1, 2, 3, 13, 15 } -- SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM
 
 local M = { SIGSTOP = 19, SIGCONT = 18, SIGTERM = 15, SIGKILL = 9, SIGINT = 2 }
 
@@ -171,7 +172,7 @@ function M.spawn(argv, cwd, env)
   C.spec_attr_setflags(attr, bit.bor(SETSIGDEF, SETSIGMASK, SETSID))
   C.spec_sigemptyset(signals)
   C.spec_attr_setsigmask(attr, signals)
-  C.spec_sigaddset(signals, SIGPIPE)
+  for _, number in ipairs(SIGNALS) do C.spec_sigaddset(signals, number) end
   C.spec_attr_setsigdefault(attr, signals)
   C.spec_fa_dup2(actions, in_r, 0)
   C.spec_fa_dup2(actions, out_w, 1)
