@@ -33,11 +33,14 @@ describe("pmap", function()
 
   it("hands work out as workers come free", function()
     with(2, function()
-      -- One item is slow: the other worker must have done the rest meanwhile.
+      -- One item waits until most of the others are done: the other worker must do those meanwhile.
+      local go = tarn.event()
       local got = tarn.pmap(function(x)
-        tarn.sleep(x == 1 and 0.4 or 0.01)
+        if x == 1 then assert(go:wait(30)) else tarn.sleep(0.01) end
         return tarn.myid()
-      end, numbers(20))
+      end, numbers(20), { progress = function(done)
+        if done >= 16 then go:notify() end
+      end })
       local alone = 0
       for i = 2, 20 do
         if got[i] == got[1] then alone = alone + 1 end
@@ -85,7 +88,7 @@ describe("pmap", function()
       assert.same({ n = 5, 1, 2, 3, 4, 5 }, got)
       pulled = 0
       fails("RemoteError", tarn.pmap, function(x)
-        tarn.sleep(0.02)
+        tarn.sleep(x > 4 and 1000 or 0.02)
         if x == 4 then error("enough") end
       end, function()
         pulled = pulled + 1

@@ -28,7 +28,7 @@ describe("a process that falls silent", function()
       assert.is_true(cluster.becomes(function() return lost[silent] ~= nil end))
       assert.equal("silent for 0.5 s", lost[silent].reason)
       local took = lost[silent].at - stopped_at
-      assert.is_true(took > 0.35 and took < 5, ("lost after %.2f s"):format(took))
+      assert.is_true(took > 0.35 and took < 5 * process.patience, ("lost after %.2f s"):format(took))
       assert.is_true(cluster.becomes(function() return not posix.kill(os_pid, 0) end), "it lives on")
       assert.equal("fine", tarn.remotecall_fetch(other, function() return "fine" end))
     end, { silence_s = 0.5 })

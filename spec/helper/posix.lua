@@ -15,6 +15,7 @@ long spec_read(int, void *, size_t) asm("read");
 long spec_write(int, const void *, size_t) asm("write");
 int spec_kill(int, int) asm("kill");
 int spec_getpid(void) asm("getpid");
+unsigned spec_geteuid(void) asm("geteuid");
 int spec_waitpid(int, int *, int) asm("waitpid");
 long spec_syscall(long, ...) asm("syscall");
 int spec_clock_gettime(int, struct spec_timespec *) asm("clock_gettime");
@@ -59,6 +60,7 @@ function M.now()
 end
 
 function M.getpid() return C.spec_getpid() end
+function M.geteuid() return C.spec_geteuid() end
 function M.kill(pid, signal) return C.spec_kill(pid, signal or M.SIGKILL) == 0 end
 function M.close(fd) C.spec_close(fd) end
 function M.setenv(name, value) C.spec_setenv(name, value, 1) end
