@@ -101,8 +101,9 @@ static void send_runs(tarn_service_t *s, tarn_conn_t *c, const char *method, uin
 }
 
 static void send_batch(tarn_service_t *s, tarn_conn_t *c, batch_t *t) {
-  send_numbers(s, c, "refs.got", &t->got);
+  /* First what makes this connection our channel: what comes before it is passed over there. */
   if (t->syncs) { send_runs(s, c, "refs.sync", t->hold_number, &t->holds); }
+  send_numbers(s, c, "refs.got", &t->got);
   if (t->asks && !t->syncs) { send_runs(s, c, "refs.hold", t->hold_number, &t->holds); }
   if (t->held != 0) {
     tarn__numbers_t held = {&t->held, 1, 1};
