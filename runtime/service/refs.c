@@ -207,7 +207,10 @@ static int holders_grow(tarn__held_t *h) {
 }
 
 int tarn__holder_add(tarn__held_t *h, uint32_t pid) {
-  if (tarn__holder_is(h, pid)) { return 0; }
+  return tarn__holder_is(h, pid) ? 0 : tarn__holder_again(h, pid);
+}
+
+int tarn__holder_again(tarn__held_t *h, uint32_t pid) {
   bool full = h->holder_count == (h->holder_capacity == 0 ? 1 : h->holder_capacity);
   if (full && holders_grow(h) != 0) { return TARN_ENOMEM; }
   holders_of(h)[h->holder_count++] = pid;
@@ -267,12 +270,14 @@ static int ask_for(tarn_service_t *s, tarn__held_t *h) {
 
 static int pin_ref(void *user, const tarn_image_ref_t *ref) {
   fill_t *f = user;
+  tarn_place_t place = tarn__place_told(ref->owner, ref->id, f->moved);
   tarn__held_t *h = tarn__held_find(f->s, ref->owner, ref->id);
   if (h == NULL) {
-    tarn_place_t place = tarn__place_told(ref->owner, ref->id, f->moved);
     h = tarn__held_get(f->s, ref->owner, ref->id, place.owner);
     if (h == NULL) { return TARN_ENOMEM; }
     h->moves = place.moves;
+  } else if (atomic_load(&h->at) != f->s->id) { /* else we could only have handed it over */
+    (void)tarn__held_moved(f->s, h, place);     /* what is registered there must be dropped there */
   }
   h->pins++;
   f->guard->held[f->guard->count++] = h;
@@ -375,7 +380,7 @@ uint32_t tarn_service_ref_owner(const tarn_held_t *h) {
 
 uint64_t tarn_service_ref_local(tarn_service_t *s, const tarn_held_t *h) {
   tarn__refs_lock(s);
-  uint64_t local = h->local;
+  uint64_t local = atomic_load(&((tarn_held_t *)(uintptr_t)h)->at) == s->id ? h->local : 0;
   tarn__refs_unlock(s);
   return local;
 }

@@ -49,7 +49,7 @@ static void cannot_note(const tarn__party_t *p, tarn__held_t *h) {
 
 /* [locked] h was ours, and p may think that it still is: it is told where it is, and h stays until it has understood. */
 static void tell_moved(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
-  if (tarn__holder_add(h, p->pid) != 0) { cannot_note(p, h); }
+  if (tarn__holder_again(h, p->pid) != 0) { cannot_note(p, h); }
   tarn__refs_tell_place(s, p, h);
 }
 
@@ -160,9 +160,9 @@ static void strike(tarn_service_t *s, uint32_t pid, bool those_too, tarn__number
     size_t inner = 0;
     for (tarn__held_t *h; (h = tarn_map_next(&o->made, &inner, &key)) != NULL;) {
       bool ours = atomic_load(&h->at) == s->id;
-      if ((!ours && !those_too) || !tarn__holder_remove(h, pid) || h->holder_count > 0) {
-        continue;
-      }
+      if ((!ours && !those_too) || !tarn__holder_remove(h, pid)) { continue; }
+      while (tarn__holder_remove(h, pid)) {}
+      if (h->holder_count > 0) { continue; }
       if (!ours) { tarn__refs_tell_lua(s, TARN__REFS_TOLD, h->origin, h->id); }
       if (tarn__numbers_add(dead, (uint64_t)(uintptr_t)h) != 0) {
         tarn_log(TARN_LOG_ERROR, "out of memory: an object that process %u held stays", pid);
