@@ -1,9 +1,15 @@
 /* The reference protocol of docs/REFERENCES.md for one object that is migrated while references to it are held, passed on and dropped, with the loss
  * of at most one process. Process 0 is process 1 of the cluster: it is not lost, and holds are registered with it whose owner is. Process 1 makes
- * the object. refs.pml has what is passed without moves, further.
+ * the object. With RECORD process 0 has a record of it: the object is not migrated, but when its owner is lost process 0 succeeds that one, and may
+ * appoint another. refs.pml has what is passed without moves, further.
  *
- * Checked: freed only when no live process holds a reference and no message from a live process carries one, unless its owner is lost; when
- * nothing more can happen, no process knows of it, and nobody waits for anything. Run by ./dev model. */
+ * Checked: freed only when no live process holds a reference and no message from a live process carries one, unless its owner is lost (and there
+ * is no record); when nothing more can happen, no process knows of it, and nobody waits for anything. Run by ./dev model, with each of
+ * check: -DSENDS=2 -DMOVES=1 -DLOSSES=1
+ * check: -DSENDS=1 -DMOVES=2 -DLOSSES=1
+ * check: -DSENDS=2 -DMOVES=2 -DLOSSES=0
+ * check: -DSENDS=2 -DMOVES=1 -DLOSSES=1 -DRECORD
+ */
 
 #ifndef SENDS
 #define SENDS 2 /* references passed in one run */
@@ -19,7 +25,7 @@
 #define DRIVER 0
 #define MAKER 1
 
-mtype = { GOT, HOLD, HELD, DROP, FENCE, FENCED, MOVED, TOLD, REF, ADOPT, ADOPTED }
+mtype = { GOT, HOLD, HELD, DROP, FENCE, FENCED, MOVED, TOLD, ENDED, REF, ADOPT, ADOPTED }
 
 /* Control messages, from one to another, arrive in order. Data messages (transfers; the request that hands the object over, and its answer,
  * which Lua looks at when it has time) in any order. */
@@ -55,9 +61,14 @@ byte job[N];             /* it has come here: from whom, and 1 more */
 byte job_moves[N];
 bool fencing[N];
 bool fence_waits[N * N]; /* [CH(i, k)]: i waits for k's answer */
+bool keeps[N];           /* until they have */
 bool must_answer[N * N]; /* [CH(i, k)]: k's fence is here and not answered */
 byte lost = N;           /* who is lost; N: nobody */
 byte sends, moved, losses;
+#ifdef RECORD
+bool record = true;      /* process 0 has one: */
+byte record_owner = MAKER;
+#endif
 
 #define OBJECT N
 #define BIT(k) (1 << (k))
@@ -68,9 +79,13 @@ inline say(from, to, what, x, y) {
   if :: alive[to] -> control[CH(from, to)]!what(x, y) :: else fi
 }
 
+#ifdef RECORD
+#define IS_SAFE(o) false /* it outlives its owner */
+#else
 /* Who takes o for the owner need not care: the object is lost with a process, or it has been handed on by one that is lost before its own answer
  * came, so that there are two. */
 #define IS_SAFE(o) (!alive[o] || (value[o] && o != i) || (entry[o] && at[o] != o && !alive[at[o]]))
+#endif
 
 inline check_not_held() {
   for (j : 0 .. N - 1) {
@@ -130,11 +145,9 @@ inline arrived(i, from_p, o, m, which) {
      if :: o == from_p -> asked[i] = 0 :: else -> ask(i) fi
   :: else ->
      if
-#ifndef DRAFT
      :: m > moves[i] && at[i] != i ->
         note(i, o, m);
         if :: o == from_p -> asked[i] = 0 :: else -> ask(i) fi
-#endif
      :: else -> if :: o == from_p && at[i] == from_p -> asked[i] = 0 :: else fi
      fi
   fi;
@@ -288,14 +301,29 @@ inline told(i, k) {
 /* All have answered. */
 inline strike(i) {
   fencing[i] = false;
+  keeps[i] = false;
   holder[CH(i, lost)] = 0;
   if :: transit[CH(i, lost)] -> transit[CH(i, lost)] = false; ended(i, lost) :: else fi;
   if :: object[i] == lost + 1 -> object[i] = 0; ended(i, OBJECT) :: else fi
 }
 
+/* Process 0 has made itself the owner, and takes all for holders. It has told of the loss first. */
+inline taken_over(i, o, m) {
+  if :: lost != N && !knows[CH(i, lost)] -> told(i, lost) :: else fi;
+  if
+  :: !entry[i] -> entry[i] = true; left[i] = 0; note(i, o, m); ask(i)
+  :: entry[i] && m > moves[i] -> note(i, o, m); ask(i)
+  :: else
+  fi
+}
+
 inline handle(i, k) {
   control[CH(k, i)]?t, a, b;
   if
+#ifdef RECORD
+  :: t == MOVED && a == k -> taken_over(i, a, b)
+  :: t == ENDED -> record = false
+#endif
   :: t == GOT && a == 0 ->
      if :: transit[CH(i, k)] && said_at[CH(i, k)] == i -> holds(i, k) :: else fi;
      transit[CH(i, k)] = false;
@@ -307,7 +335,11 @@ inline handle(i, k) {
      say(i, k, HELD, a, 0)
   :: t == HELD -> registered(i, k, a)
   :: t == DROP -> if :: IS_OWNER(i) -> holder[CH(i, k)] = 0 :: else fi
+#ifdef RECORD
+  :: t == MOVED && a != k -> told_place(i, k, a, b)
+#else
   :: t == MOVED -> told_place(i, k, a, b)
+#endif
   :: t == TOLD -> if :: entry[i] && at[i] != i && a >= left[i] && holder[CH(i, k)] > 0 -> holder[CH(i, k)]-- :: else fi
   :: t == FENCE -> must_answer[CH(i, k)] = true
   :: t == FENCED -> fence_waits[CH(i, k)] = false
@@ -337,6 +369,9 @@ inline take(i, k) {
         :: at[i] == i ->
            holder[CH(i, k)] = 1; /* it may have passed on references that say they are here */
            asked[i] = 0;         /* it has been told that we hold it */
+#ifdef RECORD
+           record_owner = k;
+#endif
            h = moves[i] + 1;
            leave(i, k, h);
            h = 0
@@ -351,7 +386,7 @@ inline take(i, k) {
   k = 0
 }
 
-#define PINNED(i) (has[i] || job[i] || handing[i] || object[i] || ANY(transit, i))
+#define PINNED(i) (keeps[i] || has[i] || job[i] || handing[i] || object[i] || ANY(transit, i))
 
 proctype process(byte i) {
   byte j, h, k, r, a, b, w;
@@ -378,7 +413,11 @@ end:
   :: atomic { alive[i] && has[i] -> has[i] = false }
 
   /* Hand the object over. */
+#ifdef RECORD
+  :: atomic { i == DRIVER && record && record_owner == DRIVER && IS_OWNER(i) && !handing[i] && !object[i] && moved < MOVES -> /* it appoints another */
+#else
   :: atomic { alive[i] && has[i] && IS_OWNER(i) && !handing[i] && !object[i] && moved < MOVES ->
+#endif
        select(k : 0 .. N - 1);
        if
        :: k != i && !knows[CH(i, k)] ->
@@ -406,7 +445,12 @@ end:
   /* The entry is dead. */
   :: atomic { alive[i] && entry[i] && !PINNED(i) && !ANY(holder, i) ->
        if
-       :: at[i] == i -> value[i] = false; check_not_held()
+       :: at[i] == i ->
+          value[i] = false;
+          check_not_held();
+#ifdef RECORD
+          if :: i == DRIVER -> record = false :: else -> say(i, DRIVER, ENDED, 0, 0) fi
+#endif
        :: else -> r = REGISTRAR(i, at[i]); if :: !knows[CH(i, r)] -> say(i, r, DROP, 0, 0) :: else fi; r = 0
        fi;
        entry[i] = false;
@@ -430,6 +474,31 @@ end:
        }
        j = 0 }
   :: atomic { alive[i] && fencing[i] && !ANY(fence_waits, i) -> strike(i) }
+
+#ifdef RECORD
+  /* Process 0 succeeds the lost owner, and takes all for holders. It keeps the object until all have heard of that: a drop that is on its way ends
+   * what it takes a process for, and that one may have something more of the lost. */
+  :: atomic { i == DRIVER && record && lost == record_owner && knows[CH(i, lost)] && !fencing[i] ->
+       entry[i] = true;
+       moves[i]++; /* the record's is not higher: there is no move but process 0's own */
+       left[i] = moves[i];
+       at[i] = i;
+       asked[i] = 0;
+       record_owner = i;
+       for (j : 1 .. N - 1) {
+         if
+         :: j != lost ->
+            holder[CH(i, j)] = 1;
+            say(i, j, MOVED, i, moves[i]);
+            fence_waits[CH(i, j)] = true;
+            say(i, j, FENCE, 0, 0)
+         :: else -> holder[CH(i, j)] = 0
+         fi
+       }
+       j = 0;
+       fencing[i] = true;
+       keeps[i] = true }
+#endif
 
   /* It is lost. */
   :: atomic { alive[i] && i != DRIVER && losses < LOSSES ->

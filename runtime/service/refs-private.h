@@ -133,6 +133,10 @@ typedef struct tarn_refs {
   tarn_list_t fences;   /* of others */
   uint64_t fence_round; /* of ours */
   bool fencing;
+  bool
+      succeeding; /* we have made ourselves the owner of objects of a lost process: a fence is to be sent */
+  tarn__numbers_t
+      kept; /* the entries (tarn__held_t) of these: each has a pin until it is answered */
   tarn__numbers_t doomed; /* objects of ours that nobody holds any more */
   tarn__numbers_t ended;  /* of those, the ones that are recorded: origin, id */
   atomic_bool dirty;      /* there is something for tarn__refs_flush */
@@ -176,6 +180,7 @@ bool tarn__holder_is(const tarn__held_t *h, uint32_t pid);
 void tarn__guard_unpin(struct tarn_service *s, tarn__guard_t *g); /* [locked] and free */
 int tarn__numbers_add(tarn__numbers_t *n, uint64_t v);
 void tarn__numbers_clear(tarn__numbers_t *n);
+void tarn__refs_mark(struct tarn_service *s); /* [any] there is something for tarn__refs_flush */
 void tarn__party_busy(struct tarn_service *s,
                       tarn__party_t *p);        /* [locked] there is something to send */
 void tarn__refs_settle(struct tarn_service *s); /* [any] delete what is doomed */
@@ -216,6 +221,9 @@ void tarn__transfer_end(struct tarn_service *s, tarn__transfer_t *t); /* [locked
 void tarn__refs_later(
     struct tarn_service *s,
     tarn__party_t *p); /* [locked, loop] there is something to send, but not now */
+
+/* ---- refs_in.c ---- */
+void tarn__refs_fence(struct tarn_service *s); /* [locked, loop] a new round of fences */
 
 /* ---- refs_move.c ---- */
 /* [locked, loop] p, which has owned an object, says that it is at another process now. */

@@ -247,6 +247,18 @@ static void strike_lost(tarn_service_t *s) {
   tarn__numbers_clear(&lost);
 }
 
+/* All have heard that we own them now. */
+static void let_go_of_kept(tarn_service_t *s) {
+  tarn__numbers_t kept = s->refs.kept;
+  s->refs.kept = (tarn__numbers_t){0};
+  for (size_t i = 0; i < kept.count; i++) {
+    tarn__held_t *h = (tarn__held_t *)(uintptr_t)kept.at[i];
+    h->pins--;
+    tarn__held_check(s, h);
+  }
+  tarn__numbers_clear(&kept);
+}
+
 static void check_fence(tarn_service_t *s) {
   size_t cursor = 0;
   uint64_t key = 0;
@@ -256,10 +268,11 @@ static void check_fence(tarn_service_t *s) {
   }
   s->refs.fencing = false;
   strike_lost(s);
+  if (!s->refs.succeeding) { let_go_of_kept(s); }
 }
 
-/* A new round: every member is asked. */
-static void begin_fence(tarn_service_t *s) {
+/* Every member is asked. */
+void tarn__refs_fence(tarn_service_t *s) {
   size_t cursor = 0;
   uint64_t id = 0;
   bool all = true;
@@ -330,7 +343,7 @@ void tarn__refs_lost(tarn_service_t *s, uint32_t pid) {
     on_held(s, p, UINT64_MAX);
     tarn__party_busy(s, p); /* what waits to be said to it goes */
     if (waits_for_fence(s, p) || s->refs.fencing) {
-      begin_fence(s);
+      tarn__refs_fence(s);
     } else {
       p->struck = true;
     }

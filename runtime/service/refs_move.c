@@ -161,7 +161,7 @@ bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to) {
     tell_all_holders(s, h);
   }
   bool telling = h->holder_count > 0;
-  if (!atomic_exchange(&s->refs.dirty, true)) { s->config.wake(s->config.user); }
+  tarn__refs_mark(s);
   tarn__refs_unlock(s);
   return telling;
 }
@@ -203,6 +203,12 @@ int tarn_service_ref_succeed(tarn_service_t *s, tarn_held_t *h, tarn_place_t at,
     }
   }
   tell_all_holders(s, h);
+  /* A drop that is on its way ends what we take a process for, and that one may yet read what the lost has sent it. */
+  if (at.owner == s->id && tarn__numbers_add(&s->refs.kept, (uint64_t)(uintptr_t)h) == 0) {
+    h->pins++;
+    s->refs.succeeding = true;
+    tarn__refs_mark(s);
+  }
   tarn__refs_unlock(s);
   return rc;
 }

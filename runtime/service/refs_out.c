@@ -359,6 +359,12 @@ void tarn__refs_flush(tarn_service_t *s) {
   }
   tarn__refs_settle(s);
   tell_ended(s);
+  tarn__refs_lock(s);
+  if (r->succeeding) { /* all are told of it in the same batch, before they are asked */
+    r->succeeding = false;
+    tarn__refs_fence(s);
+  }
+  tarn__refs_unlock(s);
   tarn_list_t busy;
   tarn_list_init(&busy);
   tarn__refs_lock(s);
