@@ -71,6 +71,7 @@ end
 
 local function run(seed)
   local random = generator(seed)
+  refs.clear()
   local ids = tarn.addprocs(WORKERS)
   local pids, lost, problems = {}, {}, {}
   for _, id in ipairs(ids) do pids[id] = cluster.os_pid(id) end
@@ -132,7 +133,7 @@ local function run(seed)
     end
   end
   assert.same({}, problems)
-  assert(refs.empty(live, 20))
+  assert(refs.empty(live))
   live[1] = nil
   for _, id in pairs(live) do tarn.rmprocs(id) end
 end

@@ -1,4 +1,7 @@
 -- Workers for one case: started before it, gone after it, whatever happens.
+local posix = require "spec.helper.posix"
+local process = require "spec.helper.process"
+
 local M = {}
 
 -- Run fn(ids) with n new workers; those that are left are removed.
@@ -34,11 +37,11 @@ function M.says(text, ...)
   end
 end
 
--- Wait until condition() is true; false when it is not within the seconds.
+-- Wait until condition() is true; false when it is not within the seconds, which are many: only what hangs takes them.
 function M.becomes(condition, seconds)
-  local deadline = os.time() + (seconds or 5)
+  local deadline = posix.now() + (seconds or 20) * process.patience
   while not condition() do
-    if os.time() > deadline then return false end
+    if posix.now() > deadline then return false end
     tarn.sleep(0.005)
   end
   return true
