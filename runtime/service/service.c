@@ -126,6 +126,7 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   s->next_id = TARN_DRIVER + 1;
   atomic_store(&s->next_msgid, 1);
   tarn_list_init(&s->children);
+  tarn_list_init(&s->partings);
   tarn_map_init(&s->members);
   tarn_map_init(&s->conns);
   tarn_map_init(&s->pending);

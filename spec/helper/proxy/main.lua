@@ -12,7 +12,7 @@
 --   delay X Y MS      each piece arrives so much later
 --   split X Y         single bytes, each written on its own
 --   stall X Y         nothing arrives, no end either, until it is cleared: as with a cable that is cut
---   clear X Y         none of these any more; held pieces arrive
+--   clear X Y         none of these any more, nor of what follows and has not come to pass; held pieces arrive
 --   cut X Y AFTER     once, both ways, after so many bytes of X's: the connections there are now are reset
 --   half X Y AFTER    once, after so many bytes of X's: Y sees the end of them, and X may go on writing to nobody
 --   links             "FROM:TO:ROLE ..." of those that are open
@@ -282,7 +282,10 @@ set "stall"
 
 function commands.clear(x, y)
   faults[x .. " " .. y] = nil
-  each_flow(x, y, pump)
+  each_flow(x, y, function(flow)
+    flow.action = nil
+    pump(flow)
+  end)
 end
 
 local function once(kind)
