@@ -45,7 +45,7 @@ local function nothing_left(ids) assert(refs.empty { 1, unpack(ids) }) end
 local function sweep(p, ids, fault)
   local a, b = unpack(ids)
   local failed = 0
-  for _, after in ipairs { 0, 1, 30, 250, 2000, 60000, 200000 } do
+  for _, after in ipairs { 0, 1, 250, 60000 } do
     for _, flow in ipairs { { a, b }, { b, a } } do
       check(a, b, 1)
       p[fault](p, flow[1], flow[2], after)

@@ -32,6 +32,7 @@ function Proxy:delay(x, y, ms) say(self, "delay", x, y, ms) end
 function Proxy:split(x, y) say(self, "split", x, y) end
 function Proxy:stall(x, y) say(self, "stall", x, y) end
 function Proxy:clear(x, y) say(self, "clear", x, y) end
+function Proxy:clear_all() say(self, "heal") end
 
 -- Nothing passes between two processes, in neither direction.
 function Proxy:part(x, y)

@@ -13,6 +13,7 @@
 --   split X Y         single bytes, each written on its own
 --   stall X Y         nothing arrives, no end either, until it is cleared: as with a cable that is cut
 --   clear X Y         none of these any more, nor of what follows and has not come to pass; held pieces arrive
+--   heal              clear of all
 --   cut X Y AFTER     once, both ways, after so many bytes of X's: the connections there are now are reset
 --   half X Y AFTER    once, after so many bytes of X's: Y sees the end of them, and X may go on writing to nobody
 --   links             "FROM:TO:ROLE ..." of those that are open
@@ -286,6 +287,11 @@ function commands.clear(x, y)
     flow.action = nil
     pump(flow)
   end)
+end
+
+function commands.heal()
+  faults = {}
+  commands.clear(0, 0)
 end
 
 local function once(kind)
