@@ -1,5 +1,5 @@
--- What connections do to who uses them: each kind of fault, by a proxy between all processes of a cluster. Every call ends in time, with the
--- right value or with an error that says what was; nothing is left.
+-- What connections do to who uses them: each kind of fault, by a proxy between all processes of a cluster. Every call ends in time,
+-- with the right value or with an error that says what was; nothing is left.
 local cluster = require "spec.helper.cluster"
 local proxy = require "spec.helper.proxy"
 local refs = require "spec.helper.refs"
@@ -101,12 +101,15 @@ end
 
 describe("a connection to process 1", function()
   for _, fault in ipairs { "cut", "half" } do
-    it(("that is %s costs the worker: who waits is told, it ends, the others go on"):format(fault == "cut" and "cut" or "half closed"), function()
+    local name = fault == "cut" and "cut" or "half closed"
+    it(("that is %s costs the worker: who waits is told, it ends, the others go on"):format(name), function()
       for direction = 1, 2 do
         proxy.with(3, function(p, ids)
           local victim, other = ids[1], ids[2]
           local waiting = tarn.remotecall(victim, function() tarn.sleep(60) end)
-          local from_other = tarn.remotecall(other, function(id) return tarn.remotecall_fetch(id, function() tarn.sleep(60) end) end, victim)
+          local from_other = tarn.remotecall(other, function(id)
+            return tarn.remotecall_fetch(id, function() tarn.sleep(60) end)
+          end, victim)
           local os_pid = cluster.os_pid(victim)
           check(other, victim, 1)
           p[fault](p, direction == 1 and victim or 1, direction == 1 and 1 or victim, 0)

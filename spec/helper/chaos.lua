@@ -1,12 +1,12 @@
--- A cluster under a storm: workers pass, store, nest, migrate, spill, drop and read references at random, several things at a time, while others are
--- killed, stopped and continued, their disks filled, the connections between them cut, half closed, stalled, delayed and split. What has been
--- acknowledged is read back as it was, or fails with an error that the faults explain; when all is over every pool is empty.
+-- A cluster under a storm: workers pass, store, nest, migrate, spill, drop and read references at random, several things at a time,
+-- while others are killed, stopped and continued, their disks filled, the connections between them cut, half closed, stalled, delayed
+-- and split. What has been acknowledged is read back as it was, or fails with an error that the faults explain; when all is over every
+-- pool is empty.
 --
 -- The seed decides operations and faults: both are drawn before anything begins. What the machine makes of them is its own.
 local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
 local posix = require "spec.helper.posix"
-local process = require "spec.helper.process"
 local proxy = require "spec.helper.proxy"
 local refs = require "spec.helper.refs"
 
@@ -200,25 +200,27 @@ function Run:explains(e, settled)
   return false
 end
 
-function Run:call(id, fn, ...) return tarn.timeout(CALL_S, tarn.remotecall_fetch, id, fn, ...) end
+local function call(id, fn, ...) return tarn.timeout(CALL_S, tarn.remotecall_fetch, id, fn, ...) end
 
 function Run:step(step)
   local at, other = self.ids[step.at], self.ids[step.other] or 1
   if step.deed == "make" then
-    self:call(at, W.make, step.name, other, step.nested and step.what)
+    call(at, W.make, step.name, other, step.nested and step.what)
   elseif step.deed == "pass" then
-    self:call(at, W.pass, step.what, other, W.take)
+    call(at, W.pass, step.what, other, W.take)
   elseif step.deed == "migrate" then
-    self:call(at, W.migrate, step.what, other)
+    call(at, W.migrate, step.what, other)
   else
-    self:call(at, W[step.deed], step.what)
+    call(at, W[step.deed], step.what)
   end
 end
 
 function Run:stream(steps)
   for i, step in ipairs(steps) do
     local ok, e = pcall(self.step, self, step)
-    if not ok and not self:explains(e, false) then self:problem("%s %s (step %d): %s", step.deed, step.name or step.what, i, tostring(e)) end
+    if not ok and not self:explains(e, false) then
+      self:problem("%s %s (step %d): %s", step.deed, step.name or step.what, i, tostring(e))
+    end
   end
 end
 
@@ -231,7 +233,10 @@ local function signal(pid, number) posix.kill(pid, number) end
 
 local FAULT = {}
 
-function FAULT.kill(run, f) signal(run.pids[f.x], posix.SIGKILL) end
+function FAULT.kill(run, f)
+  run.must_lose[run.ids[f.x]] = true
+  signal(run.pids[f.x], posix.SIGKILL)
+end
 
 function FAULT.stop_short(run, f)
   signal(run.pids[f.x], posix.SIGSTOP)
@@ -319,8 +324,8 @@ function Run:check()
   end
   for _, id in ipairs(live) do
     if id ~= 1 then
-      for _, name in ipairs(self:call(id, W.names)) do
-        local ok, e = pcall(self.call, self, id, W.read, name)
+      for _, name in ipairs(call(id, W.names)) do
+        local ok, e = pcall(call, id, W.read, name)
         if not ok and not self:explains(e, true) then self:problem("in the end, %s on process %d: %s", name, id, tostring(e)) end
       end
     end
@@ -330,20 +335,16 @@ function Run:check()
 end
 
 local function run(ids, plan, p)
-  local self = setmetatable({ ids = ids, pids = {}, proxy = p, problems = {}, may_lose = {} }, Run)
+  local self = setmetatable({ ids = ids, pids = {}, proxy = p, problems = {}, may_lose = {}, must_lose = {} }, Run)
   self:prepare(plan)
   local tasks = {}
   for s, steps in ipairs(plan.streams) do tasks[s] = tarn.async(self.stream, self, steps) end
   tasks[#tasks + 1] = tarn.async(self.storm, self, plan.faults)
   for _, task in ipairs(tasks) do task:fetch() end
   if p then p:clear_all() end
-  -- What is dead by now is lost presently.
-  assert(cluster.becomes(function()
-    for i, id in ipairs(ids) do
-      if not lost[id] and not process.read_file(("/proc/%d/cmdline"):format(self.pids[i])) then return false end
-    end
-    return true
-  end, 10), "a process has ended, and is not lost")
+  for id in pairs(self.must_lose) do
+    assert(cluster.becomes(function() return lost[id] ~= nil end, 10), ("process %d has been killed, and is not lost"):format(id))
+  end
   local live = self:check()
   if #self.problems > 0 then error(table.concat(self.problems, "\n"), 0) end
   assert(refs.empty(live, 20))

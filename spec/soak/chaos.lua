@@ -1,5 +1,5 @@
--- A cluster under a storm of faults (spec/helper/chaos.lua), one after the other for each seed: all that was acknowledged is read back or lost for a
--- reason, every call ends, nothing is left.
+-- A cluster under a storm of faults (spec/helper/chaos.lua), for one seed after the other: all that was acknowledged is read back or lost
+-- for a reason, every call ends, nothing is left.
 --
 --   ./dev soak chaos [--seeds 1000] [--first 1]
 local chaos = require "spec.helper.chaos"
