@@ -1,5 +1,6 @@
 /* What comes in: frames and bulk messages, taken apart and handed to C's methods, to who waits for a response, or to Lua. */
 #include <string.h>
+#include "base/clock.h"
 #include "service-private.h"
 
 #define FLAGS_BYTES 8 /* an array's header and a small integer */
@@ -497,6 +498,7 @@ static void on_up(void *user, tarn_peer_t *peer) {
     return;
   }
   c->up = true;
+  c->up_ms = tarn_clock_boot_ms();
   c->foreign = who->foreign;
   c->pid = who->id;
   if (who->foreign) { return; }

@@ -179,7 +179,7 @@ tarn_conn_t *tarn__member_conn(tarn_service_t *s, uint32_t id, tarn_error_t *err
       tarn_net_connect(s->net, m->address, id, m->incarnation, &c->peer, err) != 0) {
     tarn_map_remove(&s->conns, c->token);
     tarn_free(c);
-    if (err->code != TARN_ELOST) { err->code = TARN_ELOST; }
+    if (err->code == TARN_EINVAL) { err->code = TARN_ELOST; } /* an address that is none */
     return NULL;
   }
   tarn_peer_set_data(c->peer, c);

@@ -32,6 +32,7 @@ typedef struct tarn_conn {
   uint32_t pid; /* 0: a foreign client, or not proven yet */
   bool foreign, up;
   bool bulk_waiting;      /* a bulk message waits for room */
+  uint64_t up_ms;         /* tarn_clock_boot_ms when it was proven */
   uint64_t silence_ms;    /* unheard for so long is too long; 0: it is not judged */
   uint64_t heard;         /* bytes received, at the last look */
   uint64_t silent_ms;     /* how long nothing has come from it */

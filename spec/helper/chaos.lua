@@ -4,21 +4,17 @@
 -- pool is empty.
 --
 -- The seed decides operations and faults: both are drawn before anything begins. What the machine makes of them is its own.
-local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
+local limits = require "spec.helper.limits"
 local posix = require "spec.helper.posix"
 local proxy = require "spec.helper.proxy"
 local refs = require "spec.helper.refs"
 
-pcall(ffi.cdef, "struct spec_rlimit { uint64_t soft, hard; };")
-pcall(ffi.cdef, "int spec_prlimit(int pid, int what, const struct spec_rlimit *new, struct spec_rlimit *old) asm(\"prlimit64\");")
-
 local M = {}
 
 local WORKERS, STREAMS, STEPS = 6, 4, 50
-local SILENCE_S = 0.8
+local SILENCE_S = 1
 local CALL_S = 30 -- no call may take so long
-local RLIMIT_FSIZE, UNLIMITED = 1, 0xffffffffffffffffULL
 
 ---------------------------------------------------------------------------------------------------- the plan
 
@@ -224,11 +220,6 @@ function Run:stream(steps)
   end
 end
 
-local function limit_files(pid, bytes)
-  local limit = ffi.new("struct spec_rlimit", bytes, UNLIMITED)
-  ffi.C.spec_prlimit(pid, RLIMIT_FSIZE, limit, nil)
-end
-
 local function signal(pid, number) posix.kill(pid, number) end
 
 local FAULT = {}
@@ -252,9 +243,10 @@ function FAULT.stop_long(run, f)
 end
 
 function FAULT.fill(run, f)
-  limit_files(run.pids[f.x], 0)
+  local before = limits.set(run.pids[f.x], limits.FSIZE, 0)
+  if not before then return end -- it has been killed
   tarn.sleep(f.for_s)
-  limit_files(run.pids[f.x], UNLIMITED)
+  limits.set(run.pids[f.x], limits.FSIZE, before)
 end
 
 function FAULT.cut(run, f) run.proxy:cut(run.ids[f.x], run.ids[f.y], f.bytes) end
