@@ -120,6 +120,7 @@ struct tarn_service {
   uint8_t *secret;   /* guarded memory */
   char *secret_path; /* owned; null: not asked for yet */
   uv_async_t room;
+  uv_async_t more; /* the outbox is not empty yet */
   uv_poll_t life; /* worker: its standard input */
   uv_timer_t overdue;
   uv_timer_t heartbeat; /* to look who is silent, and to say that we are there */
