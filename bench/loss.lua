@@ -1,5 +1,5 @@
--- How long it takes until a call that waits for a process fails because that is lost: it crashes, it is stopped, its connection to process 1
--- or to the caller brings nothing any more (by the specs' fault proxy, as with a cable that is cut). silence_s by default, smaller too.
+-- How long it takes until a call that waits for a process fails because that is lost: it crashes, it is stopped, its connection to process
+-- 1 or to the caller brings nothing any more (by the specs' fault proxy, as with a cut cable). silence_s by default, and less.
 local case = require "bench.lib.case"
 local cluster = require "spec.helper.cluster"
 local posix = require "spec.helper.posix"

@@ -201,7 +201,9 @@ bool tarn__lane_acc_buffer(tarn__lane_t *lane, uint64_t need, uv_buf_t *out) {
 static void ended(tarn__lane_t *lane, int status) {
   bool silent = lane->greeting && lane->greeting->have == 0;
   if (silent && lane->connector) {
-    tarn__lane_fail(lane, TARN_ELOST, "%s has closed the connection without a word: it may have no descriptors left", lane->remote);
+    tarn__lane_fail(lane, TARN_ELOST,
+                    "%s has closed the connection without a word: it may have no descriptors left",
+                    lane->remote);
     return;
   }
   int code = lane->state == TARN__LANE_PROVEN || lane->peer || silent ? TARN_ELOST : TARN_EPROTO;

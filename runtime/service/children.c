@@ -287,7 +287,8 @@ static void on_exit_seen(uv_poll_t *watch, int status, int events) {
     waitpid((pid_t)c->os_pid, &how, 0);
     describe(c, how);
   } else { /* the number may be another's by now */
-    snprintf(c->reason, sizeof(c->reason), "ended; how is not known, since this program has waited for it itself");
+    snprintf(c->reason, sizeof(c->reason),
+             "ended; how is not known, since this program has waited for it itself");
   }
   uv_poll_stop(watch);
   uv_close((uv_handle_t *)watch, on_handle_closed);

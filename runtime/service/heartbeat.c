@@ -39,7 +39,9 @@ void tarn__heartbeat_heard(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *
   c->stuck = received == c->arrived && reads;
   if (!c->stuck) { c->deaf_ms = 0; }
   c->arrived = received;
-  if (c->silence_ms > 0 && s->id != TARN_DRIVER && silence_ms > c->silence_ms) { c->silence_ms = silence_ms; }
+  if (c->silence_ms > 0 && s->id != TARN_DRIVER && silence_ms > c->silence_ms) {
+    c->silence_ms = silence_ms;
+  }
 }
 
 static void tell_parted(tarn_service_t *s, uint32_t pid, bool parted) {
@@ -47,8 +49,8 @@ static void tell_parted(tarn_service_t *s, uint32_t pid, bool parted) {
   if (driver == NULL || driver->conn == NULL) { return; }
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  if ((tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, pid) |
-       tarn_mp_write_bool(&b, parted)) == 0) {
+  if ((tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, pid) | tarn_mp_write_bool(&b, parted)) ==
+      0) {
     tarn__send_notice(s, driver->conn, "member.parted", &b);
   }
   tarn_buf_release(&b);

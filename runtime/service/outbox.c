@@ -5,7 +5,8 @@
 #include "base/clock.h"
 #include "service-private.h"
 
-#define SLICE_NS UINT64_C(5000000) /* of working off, before the loop has its turn: heartbeats, and what arrives */
+#define SLICE_NS                                                                                   \
+  UINT64_C(5000000) /* of working off, before the loop has its turn: heartbeats, and what arrives */
 #define STOP_GRACE_MS 2000 /* between telling a worker to stop and killing it */
 
 void tarn__tell_stop(tarn_service_t *s, tarn_member_t *m, uint32_t grace_ms) {

@@ -42,7 +42,8 @@ void tarn__parted_said(tarn_service_t *s, uint32_t by, tarn_mp_reader_t *r) {
   if (p == NULL && parted) {
     p = tarn_calloc(1, sizeof(*p));
     if (p == NULL) {
-      tarn_log(TARN_LOG_ERROR, "out of memory: processes %u and %u do not hear each other", first, second);
+      tarn_log(TARN_LOG_ERROR, "out of memory: processes %u and %u do not hear each other", first,
+               second);
       return;
     }
     p->id[0] = first;
@@ -100,7 +101,8 @@ void tarn__parted_decide(tarn_service_t *s, uint64_t passed) {
   for (parting_t *p; !s->stopping && (p = find_due(s, passed)) != NULL; passed = 0) {
     uint32_t id = partings_of(s, p->id[0]) > partings_of(s, p->id[1]) ? p->id[0] : p->id[1];
     char reason[64];
-    snprintf(reason, sizeof(reason), "it and process %u do not hear each other", p->id[id == p->id[0]]);
+    snprintf(reason, sizeof(reason), "it and process %u do not hear each other",
+             p->id[id == p->id[0]]);
     tarn_log(TARN_LOG_WARN, "process %u is lost: %s", id, reason);
     tarn__member_lost(s, id, reason); /* and p is forgotten */
   }

@@ -121,7 +121,7 @@ struct tarn_service {
   char *secret_path; /* owned; null: not asked for yet */
   uv_async_t room;
   uv_async_t more; /* the outbox is not empty yet */
-  uv_poll_t life; /* worker: its standard input */
+  uv_poll_t life;  /* worker: its standard input */
   uv_timer_t overdue;
   uv_timer_t heartbeat; /* to look who is silent, and to say that we are there */
   uint64_t looked_ms;   /* the loop's time at the last look */
@@ -299,7 +299,8 @@ void tarn__stop_self(tarn_service_t *s);
 /* ---- heartbeat.c ---- */
 void tarn__heartbeat_start(tarn_service_t *s, uint64_t silence_ms); /* often enough for that */
 void tarn__heartbeat_say(tarn_service_t *s, tarn_conn_t *c);
-void tarn__heartbeat_heard(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r); /* member.alive */
+void tarn__heartbeat_heard(tarn_service_t *s, tarn_conn_t *c,
+                           tarn_mp_reader_t *r); /* member.alive */
 /* A worker: it does not hear that other one, or is not heard by it; or does again. */
 void tarn__heartbeat_parted(tarn_service_t *s, uint32_t pid, bool parted);
 

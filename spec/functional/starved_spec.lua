@@ -1,10 +1,13 @@
 -- What a process lacks: descriptors, threads, numbers of its own, a clock that can be relied on. Each want is an error that names it,
 -- nothing is lost, and all goes on when the want is over.
+local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
 local pack = require "spec.helper.pack"
 local process = require "spec.helper.process"
 local wire = require "spec.helper.wire"
 local fails, says, with = cluster.fails, cluster.says, cluster.with
+
+pcall(ffi.cdef, "unsigned geteuid(void);")
 
 -- On a worker: no descriptors, until give_back.
 local function take(path)
@@ -137,6 +140,20 @@ describe("a process without a thread", function()
         assert(seam.stop() > 0, "no thread was asked for")
       end, process.root .. "/?.lua")
     end, { memory = "24MB" })
+  end)
+end)
+
+describe("a program without threads", function()
+  it("does not start, and says why", function()
+    local argv = { "/usr/bin/prlimit", "--nproc=1" }
+    if ffi.C.geteuid() == 0 then -- for root there is no such limit
+      for _, arg in ipairs { "/usr/bin/setpriv", "--reuid=54321", "--clear-groups" } do argv[#argv + 1] = arg end
+    end
+    for _, arg in ipairs { process.tarn_path, "-e", "print 'it runs'" } do argv[#argv + 1] = arg end
+    local run = process.run(argv, { cwd = "/" })
+    assert.equal("tarn: cannot start the service thread: Resource temporarily unavailable\n", run.err)
+    assert.equal("", run.out)
+    assert.equal(1, run.code)
   end)
 end)
 
