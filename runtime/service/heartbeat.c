@@ -12,7 +12,8 @@
  * other end is told so. What is queued before a beat does not make it late: every byte that arrives is a sign. */
 #include "service-private.h"
 
-#define LOOKS 10u /* ticks in silence_ms; every second one a beat */
+#define BEATS 5u  /* in silence_ms */
+#define LOOKS 10u /* ticks: every second one is a beat */
 #define PERIOD_MIN_MS 10u
 
 static bool is_watched(const tarn_service_t *s, const tarn_conn_t *c) {
@@ -36,8 +37,10 @@ void tarn__heartbeat_heard(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *
       tarn_mp_read_uint(r, UINT32_MAX, &silence_ms) != 0) {
     return;
   }
-  c->stuck = received == c->arrived && reads;
-  if (!c->stuck) { c->deaf_ms = 0; }
+  /* No report counts for more than the time between two, however long it was under way. */
+  uint64_t since = c->unsaid_ms < silence_ms / BEATS ? c->unsaid_ms : silence_ms / BEATS;
+  c->deaf_ms = received == c->arrived && reads ? c->deaf_ms + since : 0;
+  c->unsaid_ms = 0;
   c->arrived = received;
   if (c->silence_ms > 0 && s->id != TARN_DRIVER && silence_ms > c->silence_ms) {
     c->silence_ms = silence_ms;
@@ -63,7 +66,7 @@ void tarn__heartbeat_parted(tarn_service_t *s, uint32_t pid, bool parted) {
   tell_parted(s, pid, parted);
 }
 
-/* It says often enough, and has been saying for so long, that it hears nothing. */
+/* It has been saying, and says, that it hears nothing. */
 static bool is_deaf(const tarn_conn_t *c) {
   return c->deaf_ms >= c->silence_ms && c->silent_ms <= c->silence_ms / 2;
 }
@@ -88,7 +91,8 @@ static const tarn_conn_t *look(tarn_service_t *s, uint64_t passed) {
     if (!is_watched(s, c)) { continue; }
     uint64_t received = tarn_peer_received(c->peer);
     c->silent_ms = received != c->heard || c->paused ? 0 : c->silent_ms + passed;
-    c->deaf_ms = c->stuck && !c->paused ? c->deaf_ms + passed : 0;
+    c->unsaid_ms += passed;
+    if (c->paused) { c->deaf_ms = 0; }
     c->heard = received;
     const tarn_member_t *m = tarn__member_get(s, c->pid);
     /* Where both have connected at once, each judges the one on which it sends. */

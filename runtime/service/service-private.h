@@ -37,8 +37,8 @@ typedef struct tarn_conn {
   uint64_t heard;         /* bytes received, at the last look */
   uint64_t silent_ms;     /* how long nothing has come from it */
   uint64_t arrived;       /* bytes of ours that it has received, as it said last */
-  bool stuck;             /* and that was no more than the time before */
-  uint64_t deaf_ms;       /* for how long */
+  uint64_t unsaid_ms;     /* how long ago */
+  uint64_t deaf_ms;       /* for how long that has been no more than before */
   bool paused;            /* too much of it waits for Lua: not read from */
   uint64_t taken_at;      /* s->takes when `waiting_bytes` was last reset */
   uint64_t waiting_bytes; /* of its requests and notifications that Lua has not taken yet */
