@@ -179,9 +179,12 @@ Run.__index = Run
 
 function Run:problem(fmt, ...) self.problems[#self.problems + 1] = fmt:format(...) end
 
+-- Is that process lost, or presently?
+local function is_lost(id) return cluster.becomes(function() return lost[id] ~= nil end, 2) end
+
 local function lost_in(text)
   for id in tostring(text):gmatch("process (%d+) is lost") do
-    if not lost[tonumber(id)] then return false end
+    if not is_lost(tonumber(id)) then return false end
   end
   return true
 end
@@ -189,8 +192,11 @@ end
 -- Is that an error which the faults explain? settled: they are over.
 function Run:explains(e, settled)
   if tarn.iserror(e, "WorkerLost") then
-    if settled then return next(self:lost()) ~= nil and lost_in(e.message) and not (e.path or ""):find("r$") end
+    if settled then return lost_in(e.message) and not (e.path or ""):find("r$") end
     return next(self.may_lose) ~= nil or self.connections
+  end
+  if tarn.iserror(e, "IOError") then -- the bulk lane was cut before it was open
+    return self.connections and not settled and e.message:find("no connection for large data", 1, true) ~= nil
   end
   if tarn.iserror(e, "DiskFull") or tarn.iserror(e, "PoolFull") then return self.full and not settled end
   return false
@@ -305,7 +311,18 @@ function Run:prepare(plan)
   end
 end
 
--- All is over: what is held is there, unless its owner is lost.
+-- What is held on process id is there, unless its owner is lost; then it is let go of.
+function Run:look(id)
+  if id ~= 1 then
+    for _, name in ipairs(call(id, W.names)) do
+      local ok, e = pcall(call, id, W.read, name)
+      if not ok and not self:explains(e, true) then self:problem("in the end, %s on process %d: %s", name, id, tostring(e)) end
+    end
+  end
+  refs.at(id, W.forget)
+end
+
+-- All is over; those that are left.
 function Run:check()
   local live = { 1 }
   for _, id in ipairs(self.ids) do
@@ -314,16 +331,16 @@ function Run:check()
   for id, reason in pairs(self:lost()) do
     if not self.may_lose[id] then self:problem("process %d is lost: %s", id, reason) end
   end
+  local left = {}
   for _, id in ipairs(live) do
-    if id ~= 1 then
-      for _, name in ipairs(call(id, W.names)) do
-        local ok, e = pcall(call, id, W.read, name)
-        if not ok and not self:explains(e, true) then self:problem("in the end, %s on process %d: %s", name, id, tostring(e)) end
-      end
+    local ok, e = pcall(self.look, self, id)
+    if ok then
+      left[#left + 1] = id
+    elseif not (self.may_lose[id] and is_lost(id)) then
+      error(e, 0)
     end
-    refs.at(id, W.forget)
   end
-  return live
+  return left
 end
 
 local function run(ids, plan, p)
