@@ -2,6 +2,7 @@
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local local_launcher = require "tarn.launcher.local" -- now, while there are descriptors to read it with
 local size = require "tarn.size"
 local task = require "tarn.task"
 
@@ -37,7 +38,7 @@ local function check_text(opts, name)
 end
 
 local function find_launcher(x)
-  if x == nil then x = "local" end
+  if x == nil then return local_launcher end
   if type(x) == "string" then
     local ok, found = pcall(require, "tarn.launcher." .. x)
     if not ok then argument_error("no launcher '%s': %s", x, failure.tostring(found)) end
@@ -90,7 +91,7 @@ function launch.check(n, opts)
   spec.memory = opts.memory ~= nil and size.parse(opts.memory, "tarn.addprocs: memory") or core.options.memory
   spec.disk = opts.disk ~= nil and size.parse(opts.disk, "tarn.addprocs: disk") or nil
   if not spec.memory then
-    spec.memory = require("tarn.launcher.local").default_memory(#core.members() + n)
+    spec.memory = local_launcher.default_memory(#core.members() + n)
   end
   return spec
 end

@@ -319,7 +319,7 @@ void tarn__batch_finish_locked(tarn_pool_t *pool, tarn__object_t *o, bool writte
   }
 }
 
-static void note_failure_locked(tarn_pool_t *pool, const tarn_error_t *err) {
+void tarn__failure_note_locked(tarn_pool_t *pool, const tarn_error_t *err) {
   pool->failures++;
   pool->failure = *err;
   pool->failure_ns = tarn_clock_ns();
@@ -361,7 +361,7 @@ void tarn__batch_run_locked(tarn_pool_t *pool) {
     halve_locked(pool, &t);
     return;
   }
-  if (rc != 0) { note_failure_locked(pool, &err); }
+  if (rc != 0) { tarn__failure_note_locked(pool, &err); }
   pool->halved_left -= t.count < pool->halved_left ? t.count : pool->halved_left;
   while (!tarn_list_empty(&t.objects)) {
     tarn__object_t *o = TARN_CONTAINER(t.objects.next, tarn__object_t, link);

@@ -261,8 +261,6 @@ struct tarn_pool {
 static inline tarn__block_t *tarn__block(tarn_block_t *b) { return (tarn__block_t *)(void *)b; }
 
 /* ---- pool.c ---- */
-int tarn__thread_start(pthread_t *thread, void *(*run)(void *),
-                       void *arg); /* one that takes no signals. TARN_ENOMEM */
 void tarn__pool_lock(tarn_pool_t *pool);
 void tarn__pool_unlock(tarn_pool_t *pool); /* then runs callbacks and frees what was put off */
 void tarn__pool_wait_locked(
@@ -486,6 +484,8 @@ void tarn__watch_fire_locked(tarn_pool_t *pool, tarn__object_t *o); /* it is bei
 
 /* ---- batch.c: the spill thread's ---- */
 void tarn__batch_run_locked(tarn_pool_t *pool); /* writes what is queued first. Lets go */
+/* Evicting has failed: who waits for room is told. */
+void tarn__failure_note_locked(tarn_pool_t *pool, const tarn_error_t *err);
 void tarn__batch_finish_locked(tarn_pool_t *pool, tarn__object_t *o,
                                bool written); /* o's eviction has ended */
 
@@ -495,7 +495,8 @@ void tarn__batch_finish_locked(tarn_pool_t *pool, tarn__object_t *o,
 int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, uint64_t *offset,
                              tarn_error_t *err);
 void tarn__extent_give_locked(tarn_pool_t *pool, uint64_t offset, uint64_t size);
-int tarn__spiller_start_locked(tarn_pool_t *pool); /* once; TARN_ENOMEM */
+int tarn__spiller_start_locked(tarn_pool_t *pool,
+                               tarn_error_t *err); /* once; TARN_EIO, with err (null allowed) */
 void tarn__spiller_stop(tarn_pool_t *pool);
 
 /* ---- mappings.c ---- */

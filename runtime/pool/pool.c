@@ -3,7 +3,6 @@
  * go. */
 #include "pool/pool.h"
 
-#include <signal.h>
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -134,15 +133,6 @@ void tarn_pool_clear(tarn_pool_t *pool) {
   tarn__pool_unlock(pool);
 }
 
-int tarn__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
-  sigset_t all, before;
-  sigfillset(&all); /* signals are for the host's threads */
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  int rc = pthread_create(thread, NULL, run, arg);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return rc == 0 ? 0 : TARN_ENOMEM;
-}
-
 void tarn__pool_lock(tarn_pool_t *pool) { pthread_mutex_lock(&pool->mutex); }
 
 static void drop_live(tarn_pool_t *pool, const tarn_pool_config_t *call, tarn_list_t *dropped) {
@@ -238,7 +228,7 @@ void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize,
       tarn__budget_trim_locked(pool, tarn__budget_used(pool) - pool->max_memsize);
       tarn__evict_plan_locked(pool, 0);
       if (!tarn_list_empty(&pool->wanted)) { pool->fire_room = true; } /* Lua is asked to encode */
-      (void)tarn__spiller_start_locked(pool); /* it gives back what comes back later */
+      (void)tarn__spiller_start_locked(pool, NULL); /* it gives back what comes back later */
     }
   }
   tarn__pool_changed_locked(pool);

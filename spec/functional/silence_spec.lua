@@ -56,6 +56,26 @@ describe("a process that falls silent", function()
     end, { silence_s = 0.8 })
   end)
 
+  it("is not suspected by another worker while it computes and that one sends more than it takes", function()
+    with(2, function(ids)
+      local a, b = unpack(ids)
+      local busy = tarn.remotecall(b, function()
+        local till = require("tarn.core").clock() + 3
+        while require("tarn.core").clock() < till do end
+        return "computed"
+      end)
+      local sent = tarn.remotecall(a, function(other)
+        local text, all = ("x"):rep(2 ^ 20), {}
+        for i = 1, 200 do all[i] = tarn.remotecall(other, function(x) return #x end, text) end
+        for i = 1, 200 do assert(all[i]:fetch() == 2 ^ 20) end
+        return "sent"
+      end, b)
+      assert.equal("computed", busy:fetch(20))
+      assert.equal("sent", sent:fetch(20))
+      assert.is_nil(lost[a] or lost[b])
+    end, { silence_s = 1 })
+  end)
+
   it("is not lost because process 1 was stopped", function()
     local driver = process.start_script [[
       local id = tarn.addprocs(1, { silence_s = 0.8 })[1]

@@ -4,9 +4,8 @@ local process = require "spec.helper.process"
 
 local M = {}
 
--- Run fn(ids) with n new workers; those that are left are removed.
-function M.with(n, fn, opts)
-  local ids = tarn.addprocs(n, opts)
+-- Run fn(ids); of these workers those that are left are removed.
+function M.with_ids(ids, fn)
   local ok, e = pcall(fn, ids)
   local mine, left = {}, {}
   for _, id in ipairs(ids) do mine[id] = true end
@@ -16,6 +15,9 @@ function M.with(n, fn, opts)
   tarn.rmprocs(unpack(left))
   if not ok then error(e, 0) end
 end
+
+-- Run fn(ids) with n new workers; those that are left are removed.
+function M.with(n, fn, opts) M.with_ids(tarn.addprocs(n, opts), fn) end
 
 -- The system's number of process id.
 function M.os_pid(id)
