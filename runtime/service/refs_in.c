@@ -447,6 +447,16 @@ static void collect_for(tarn_service_t *s, uint32_t owner) {
   if (any) { (void)tarn__collect_garbage(s); }
 }
 
+/* p's messages come on that connection from here on. What it wrote to another one that had broken is lost, and it may not have noticed before we
+ * had asked: the answers to what was passed to it since then may be among that. So we ask once more. */
+static void listen_on(tarn_service_t *s, tarn__party_t *p, uint64_t token) {
+  if (p->in_token != 0 && p->in_token != token) {
+    p->must_ask = true;
+    tarn__party_busy(s, p);
+  }
+  p->in_token = token;
+}
+
 void tarn__refs_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_mp_reader_t *r,
                        uint32_t count) {
   const char *what = method + strlen("refs.");
@@ -458,7 +468,7 @@ void tarn__refs_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, ta
   }
   tarn__refs_lock(s);
   tarn__party_t *p = tarn__party(s, c->pid);
-  if (p != NULL && !p->lost && (p->in_token == 0 || sync)) { p->in_token = c->token; }
+  if (p != NULL && !p->lost && (p->in_token == 0 || sync)) { listen_on(s, p, c->token); }
   if (p == NULL || p->lost ||
       p->in_token != c->token) { /* late, of a broken connection or a lost process */
     tarn__refs_unlock(s);
