@@ -187,11 +187,24 @@ static void on_prove(tarn__lane_t *lane, const tarn__envelope_t *e) {
   }
 }
 
+/* Does it come from this machine: from loopback, or from the very address that it came to? */
+static bool from_here(const tarn__lane_t *lane) {
+  struct sockaddr_storage theirs, ours;
+  int size = sizeof theirs, our_size = sizeof ours;
+  char a[TARN_NET_ADDRESS_BYTES], b[TARN_NET_ADDRESS_BYTES];
+  if (uv_tcp_getpeername(&lane->tcp, (struct sockaddr *)&theirs, &size) != 0 ||
+      uv_tcp_getsockname(&lane->tcp, (struct sockaddr *)&ours, &our_size) != 0) {
+    return false;
+  }
+  if (tarn__address_is_loopback((struct sockaddr *)&theirs)) { return true; }
+  tarn__address_format((struct sockaddr *)&theirs, a, sizeof a);
+  tarn__address_format((struct sockaddr *)&ours, b, sizeof b);
+  return tarn_net_join_address(a, NULL, a) == 0 && tarn_net_join_address(b, NULL, b) == 0 &&
+         strcmp(a, b) == 0;
+}
+
 static void on_foreign(tarn__lane_t *lane, const tarn__envelope_t *e) {
-  struct sockaddr_storage sa;
-  int size = sizeof sa;
-  if (uv_tcp_getpeername(&lane->tcp, (struct sockaddr *)&sa, &size) != 0 ||
-      !tarn__address_is_loopback((struct sockaddr *)&sa)) {
+  if (!from_here(lane)) {
     refuse(lane, e->msgid, TARN_EAUTH, "auth.secret is only for clients on the same machine");
     return;
   }
