@@ -151,6 +151,7 @@ rpc.watch("exited", function(number, reason)
   local process = processes[number]
   if not process then return end
   process.exited = reason
+  if process.on_exit then process.on_exit(process) end
   for _, record in ipairs(process.records) do
     check_gone(record)
     if record.batch then record_failed(record, reason) end

@@ -46,7 +46,8 @@ end
 ---Start a program of this machine that is a worker, or that carries its standard streams to workers elsewhere. Its standard input gets
 ---the first line (address and secret) and is held open.
 ---@param what table argv; label (what stands before its output, and names it in errors); workers (how many will join through it: 1);
----address (of this process, as they see it: what job:reach or job:route gave; nil for this machine); env (nil: the job's)
+---address (of this process, as they see it: what job:reach or job:route gave; nil for this machine); env (nil: the job's); on_exit(process),
+---called once when it has ended
 ---@return table process number, os_pid, label
 function Job:spawn(what)
   check(self, "job:spawn")
@@ -57,7 +58,7 @@ function Job:spawn(what)
   local workers = what.workers or 1
   local number, os_pid = core.spawn { argv = what.argv, env = what.env or self.env, label = what.label, address = what.address,
     several = workers > 1 }
-  local process = { number = number, os_pid = os_pid, label = what.label }
+  local process = { number = number, os_pid = os_pid, label = what.label, on_exit = what.on_exit }
   self.events.spawned(process, workers)
   return process
 end
