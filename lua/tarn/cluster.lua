@@ -217,8 +217,8 @@ local function start_batch(batch, n, hosts)
     process.records = {}
     processes[process.number] = process
     for i = 1, workers do
-      local record = { process = process, spec = spec, host = process.label, batch = batch, gone = future.new(), started = core.clock(),
-        delay = batch.delay }
+      local record = { process = process, spec = spec, host = process.label or "", batch = batch, gone = future.new(),
+        started = core.clock(), delay = batch.delay }
       process.records[i] = record
       table.insert(batch, record)
     end
@@ -255,15 +255,28 @@ local function drop_late(batch)
   table.insert(batch.missing, { workers = batch.waiting, message = said })
 end
 
+-- Those that are ready: in the order of their hosts, and of their ids on each.
+local function list_ready(batch, pids)
+  local place, hosts = {}, batch.spec.hosts or {}
+  for i = #hosts, 1, -1 do place[hosts[i].name] = i end
+  local ready = {}
+  for _, record in ipairs(batch) do
+    if record.ready and not record.dropped then ready[#ready + 1] = record end
+  end
+  table.sort(ready, function(a, b)
+    local at, other = place[a.host] or 0, place[b.host] or 0
+    if at ~= other then return at < other end
+    return a.pid < b.pid
+  end)
+  for i, record in ipairs(ready) do pids[i] = record.pid end
+end
+
 local function set_up(batch, pids)
   local spec = batch.spec
   await_batch(batch, spec.timeout_s)
   drop_late(batch)
-  for _, record in ipairs(batch) do
-    if record.ready and not record.dropped then pids[#pids + 1] = record.pid end
-  end
+  list_ready(batch, pids)
   if #pids == 0 then error(errors.new("WorkerLost", "tarn.addprocs: " .. batch.missing[1].message), 0) end
-  table.sort(pids)
   if spec.disk then
     local all = rpc.gather()
     for i, pid in ipairs(pids) do all:add(i, core.pool_limits_at(pid, nil, spec.disk)) end
@@ -284,14 +297,15 @@ local function start(n, spec, hosts, delay)
   end
   for _, record in ipairs(batch) do record.batch = nil end
   for _, pid in ipairs(pids) do tell("joined", pid) end
-  return pids, batch.missing
+  if spec.partial then return pids, batch.missing end
+  return pids
 end
 
 ---Start workers: n of them, or on hosts {"alpha*4", "user@beta"}. See docs/LAUNCHERS.md for launchers and their options.
 ---@param where integer|string[]
 ---@param opts table|nil
----@return integer[] ids once all are ready
----@return table[] missing with `partial`: what has failed, {host, workers, message} each
+---@return integer[] ids once all are ready, in the order of the hosts
+---@return table[]|nil missing with `partial` only: what has failed, {host, workers, message} each
 function cluster.addprocs(where, opts)
   if core.myid() ~= DRIVER then argument_error("tarn.addprocs: only the driver (process 1) adds processes") end
   local spec = launch.check(where, opts)

@@ -46,8 +46,8 @@ end
 ---Start a program of this machine that is a worker, or that carries its standard streams to workers elsewhere. Its standard input gets
 ---the first line (address and secret) and is held open.
 ---@param what table argv; label (what stands before its output, and names it in errors); workers (how many will join through it: 1);
----address (of this process, as they see it: what job:reach or job:route gave; nil for this machine); env (nil: the job's); on_exit(process),
----called once when it has ended
+---address (of this process, as they see it: what job:reach or job:route gave; nil for this machine); env (nil: the job's);
+---on_exit(process), called once when it has ended
 ---@return table process number, os_pid, label
 function Job:spawn(what)
   check(self, "job:spawn")

@@ -65,13 +65,16 @@ function subprocess.start(argv)
     settle(self)
   end
   local args = { unpack(argv, 2) }
-  local handle, problem = uv.spawn(argv[1], { args = args, stdio = { self.stdin, self.pipes[1], self.pipes[2] } }, on_exit)
+  local handle, pid = uv.spawn(argv[1], { args = args, stdio = { self.stdin, self.pipes[1], self.pipes[2] } }, on_exit)
   if not handle then
     close(self.stdin)
     for _, pipe in ipairs(self.pipes) do close(pipe) end
-    errors.raise("IOError", ("cannot start %s: %s"):format(argv[1], problem))
+    errors.raise("IOError", ("cannot start %s: %s"):format(argv[1], pid))
   end
-  self.handle = handle
+  self.handle, self.pid = handle, pid
+  -- It must not outlive this process: where there is no more loop to wait for it, the end of the Lua state ends it.
+  self.guard = newproxy(true)
+  getmetatable(self.guard).__gc = function() self:kill("sigterm") end
   read(self, self.pipes[1], "out")
   read(self, self.pipes[2], "err")
   return self
@@ -97,8 +100,8 @@ function Subprocess:wait()
   return self.code
 end
 
-function Subprocess:kill()
-  if not self.code then self.handle:kill("sigkill") end
+function Subprocess:kill(signal)
+  if not self.code then uv.kill(self.pid, signal or "sigkill") end
 end
 
 ---Run a program to its end. A task that is cancelled meanwhile ends it.

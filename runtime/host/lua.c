@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/version.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "host-private.h"
@@ -170,7 +171,7 @@ static int setup_protected(lua_State *L) {
   lua_call(L, 1, 1);
   set_options(h, script, o->interactive || (script == NULL && o->code == NULL && terminal));
   lua_setfield(L, -2, "options");
-  lua_pushliteral(L, TARN_VERSION);
+  lua_pushstring(L, tarn_version);
   lua_setfield(L, -2, "version");
   return 0;
 }

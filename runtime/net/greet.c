@@ -10,6 +10,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "net/net-private.h"
 
 enum { HELLO_MSGID = 1, PROVE_MSGID = 2 };
@@ -65,9 +66,9 @@ static void tie(tarn__lane_t *lane, tarn_peer_t *peer) {
 static bool acceptable(tarn__lane_t *lane, uint32_t msgid, const tarn__hello_t *h) {
   const tarn_net_t *net = lane->net;
   const tarn_net_identity_t *self = &net->self;
-  if (strcmp(h->version, TARN_VERSION) != 0) {
+  if (strcmp(h->version, tarn_version) != 0) {
     refuse(lane, msgid, TARN_EPROTO, "this process is tarn %s, the one that connects is tarn %s",
-           TARN_VERSION, h->version);
+           tarn_version, h->version);
   } else if (strcmp(h->bytecode, net->bytecode) != 0) {
     refuse(lane, msgid, TARN_EPROTO,
            "this process has Lua bytecode '%s', the one that connects '%s'", net->bytecode,
@@ -244,7 +245,7 @@ void tarn__greet_start(tarn__lane_t *lane) {
   const tarn_peer_t *peer = lane->peer;
   tarn__hello_t *h = &lane->greeting->hello;
   bool bulk = lane->role == TARN__ROLE_BULK;
-  snprintf(h->version, sizeof h->version, "%s", TARN_VERSION);
+  snprintf(h->version, sizeof h->version, "%s", tarn_version);
   memcpy(h->bytecode, net->bytecode, sizeof h->bytecode);
   memcpy(h->host, net->self.host, sizeof h->host);
   h->role = lane->role;

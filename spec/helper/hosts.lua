@@ -1,5 +1,5 @@
--- Three hosts on one machine: network, mount and host name namespaces of their own, joined by a bridge, each with an sshd. Root is needed, and
--- openssh-server. They are gone when their `destroy` is called, or the spec's process ends.
+-- Three hosts on one machine: network, mount and host name namespaces of their own, joined by a bridge, each with an sshd. Root is
+-- needed, and openssh-server. They are gone when their `destroy` is called, or the spec's process ends.
 local lfs = require "lfs"
 local posix = require "spec.helper.posix"
 local process = require "spec.helper.process"
@@ -47,6 +47,8 @@ Hosts.__index = Hosts
 function M.start()
   local conf = posix.mkdtemp()
   os.execute(("ssh-keygen -q -t ed25519 -N '' -f %s/host_key && ssh-keygen -q -t ed25519 -N '' -f %s/id"):format(conf, conf))
+  process.write_file(conf .. "/ssh", ("#!/bin/sh\nexec /usr/bin/ssh -F %s/ssh_config \"$@\"\n"):format(conf))
+  os.execute("chmod +x " .. conf .. "/ssh")
   local config = SSH:format(conf)
   for i, name in ipairs(M.NAMES) do
     config = config .. ("Host %s\n  HostName 10.77.0.1%d\nHost %s6\n  HostName fd77::1%d\n"):format(name, i, name, i)
@@ -55,6 +57,7 @@ function M.start()
   process.write_file(conf .. "/sshd_config", SSHD:format(conf, conf, posix.getpid() .. "-hosts"))
   local hub = process.start({ "/usr/bin/env", "unshare", "-n", "bash", process.root .. "/spec/helper/hosts.sh", process.root, conf,
     unpack(M.NAMES) }, { cwd = conf, env = { TARN_SPEC_RUN = "hosts" } })
+  hub:keep()
   local self = setmetatable({ hub = hub, conf = conf, pids = {} }, Hosts)
   assert(hub:line(20) == "ready", hub.err)
   for _ = 1, #M.NAMES do
@@ -71,19 +74,31 @@ function Hosts:at(name, argv)
   return all
 end
 
---- Start driver source there, with PRELUDE before it. opts.args: tarn's own options.
+--- Start tarn where the driver lives, with `ssh` leading to these hosts. opts: env, cwd.
+function Hosts:start(args, opts)
+  opts = opts or {}
+  local env = { PATH = self.conf .. ":" .. os.getenv("PATH") }
+  for name, value in pairs(opts.env or {}) do env[name] = value end
+  return process.start(self:at(nil, { process.tarn_path, unpack(args) }), { cwd = opts.cwd, env = env })
+end
+
+--- The same for driver source. opts.arguments: the script's.
 function Hosts:start_driver(source, opts)
   opts = opts or {}
   local cwd = process.tmpdir()
-  local argv = { process.tarn_path, unpack(opts.args or {}) }
-  argv[#argv + 1] = process.write_file(cwd .. "/driver.lua", M.prelude(self) .. source)
-  return process.start(self:at(nil, argv), { cwd = cwd, env = opts.env })
+  local script = process.write_file(cwd .. "/driver.lua", "io.stdout:setvbuf('no') " .. source)
+  return self:start({ script, unpack(opts.arguments or {}) }, { cwd = cwd, env = opts.env })
 end
 
---- What every driver of a spec begins with: `ssh`, the options of addprocs that lead to these hosts.
-function M.prelude(self)
-  return ("io.stdout:setvbuf('no')\nlocal function ssh(opts)\n  opts = opts or {}\n  opts.ssh_args = { '-F', '%s/ssh_config' }\n"
-    .. "  return opts\nend\n"):format(self.conf)
+--- A program like this one, but of another version.
+function Hosts:other_version()
+  local version = process.run_tarn({ "-v" }).out:match("^tarn (%S+)")
+  local other = "9" .. version:sub(2)
+  local bytes, count = process.read_file(process.tarn_path):gsub("%f[%w.]" .. version:gsub("%.", "%%.") .. "%z", other .. "\0")
+  assert(count > 0)
+  local path = process.write_file(self.conf .. "/tarn-other", bytes)
+  os.execute("chmod +x " .. path)
+  return path
 end
 
 --- Run one command where the driver lives; it must succeed.

@@ -1,7 +1,6 @@
 -- Starts workers on other hosts by ssh. Options, beside those of every launcher:
 --
 --   port, identity (a file)           as ssh's -p and -i; the rest belongs in ~/.ssh/config
---   ssh_args                          further arguments of ssh, a list
 --   dir                               where workers start there; default: this process's directory if there is one of that name
 --   tunnel                            workers reach this process through the ssh connection, not by an address of its own
 --   multiplex                         true: one connection for each eight workers of a host (ControlMaster); false: one for each worker
@@ -15,22 +14,14 @@ local future = require "tarn.future"
 local subprocess = require "tarn.subprocess"
 local uv = require "luv"
 
+local quote = require("tarn.launcher.command").quote
+
 local launcher = {
-  options = { port = "number", identity = "string", dir = "string", tunnel = "boolean", multiplex = "boolean", max_parallel = "number",
-    ssh_args = "table" },
+  options = { port = "number", identity = "string", dir = "string", tunnel = "boolean", multiplex = "boolean", max_parallel = "number" },
 }
 
 local MAX_PARALLEL = 16
 local SESSIONS = 8 -- workers that share a connection; sshd's default is at most 10 sessions
-
--- A word for the shell on the other side.
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
-
-local function quote_all(argv)
-  local words = {}
-  for i, text in ipairs(argv) do words[i] = quote(text) end
-  return table.concat(words, " ")
-end
 
 -- The ssh command up to the host; more: further options.
 local function ssh(job, more)
@@ -41,7 +32,6 @@ local function ssh(job, more)
   end
   if job.options.port then add("-p", ("%d"):format(job.options.port)) end
   if job.options.identity then add("-i", job.options.identity) end
-  add(unpack(job.options.ssh_args or {}))
   add(unpack(more))
   return argv
 end
@@ -104,9 +94,9 @@ local function remote_command(job, share)
   for name, value in pairs(job.env or {}) do env[#env + 1] = name .. "=" .. value end
   local log = os.getenv("TARN_LOG")
   if log and not (job.env and job.env.TARN_LOG) then env[#env + 1] = "TARN_LOG=" .. log end
-  local go = dir and ("cd %s &&"):format(quote(dir)) or ("cd %s 2>/dev/null;"):format(quote(uv.cwd()))
-  local set = #env > 0 and "env " .. quote_all(env) .. " " or ""
-  return ("%s exec %s%s"):format(go, set, quote_all(job:command(share)))
+  local go = dir and ("cd %s &&"):format(quote { dir }) or ("cd %s 2>/dev/null;"):format(quote { uv.cwd() })
+  local set = #env > 0 and "env " .. quote(env) .. " " or ""
+  return ("%s exec %s%s"):format(go, set, quote(job:command(share)))
 end
 
 -- Start `workers` of the `share` that the host is to have. The connection that they share is there for as long as one of them is.
@@ -114,7 +104,7 @@ local function start_on(job, host, workers, share)
   local connection = (job.options.multiplex == false and connect_alone or connect_shared)(job, host)
   local left = 0
   local function close()
-    if left == 0 and connection.master then connection.master.stdin:close() end
+    if left == 0 and connection.master then connection.master:kill("sigterm") end
   end
   local function on_exit()
     left = left - 1
