@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sodium.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -189,8 +190,19 @@ static void stop_holding(tarn_child_t *c) {
   }
 }
 
-static void say_line(struct tarn_output *o, const char *line, size_t size) {
+/* What has not joined may be no worker at all, and say again what it was told: without the secret. */
+static void hide_secret(tarn_service_t *s, char *line, size_t size) {
+  char hex[TARN_SECRET_BYTES * 2 + 1];
+  sodium_bin2hex(hex, sizeof(hex), s->secret, TARN_SECRET_BYTES);
+  for (char *at; (at = memmem(line, size, hex, sizeof(hex) - 1)) != NULL;) {
+    memset(at, '*', sizeof(hex) - 1);
+  }
+  sodium_memzero(hex, sizeof(hex));
+}
+
+static void say_line(struct tarn_output *o, char *line, size_t size) {
   tarn_child_t *c = o->child;
+  if (!c->joined) { hide_secret(c->service, line, size); }
   if (o == &c->out[1] && c->holding) {
     if (c->said.size + size + 1 <= SAID_BYTES && tarn_buf_append(&c->said, line, size) == 0 &&
         tarn_buf_append(&c->said, "\n", 1) == 0) {
@@ -201,9 +213,9 @@ static void say_line(struct tarn_output *o, const char *line, size_t size) {
   print_line(o, line, size);
 }
 
-static void take_output(struct tarn_output *o, const char *bytes, size_t size) {
+static void take_output(struct tarn_output *o, char *bytes, size_t size) {
   while (size > 0) {
-    const char *end = memchr(bytes, '\n', size);
+    char *end = memchr(bytes, '\n', size);
     size_t part = end != NULL ? (size_t)(end - bytes) : size;
     if (o->line.size == 0 && end != NULL) {
       say_line(o, bytes, part);
@@ -215,7 +227,7 @@ static void take_output(struct tarn_output *o, const char *bytes, size_t size) {
       }
       (void)tarn_buf_append(&o->line, bytes, part);
       if (end != NULL || o->line.size == LINE_MAX_BYTES) {
-        say_line(o, (const char *)o->line.data, o->line.size);
+        say_line(o, (char *)o->line.data, o->line.size);
         tarn_buf_clear(&o->line);
       }
     }
@@ -253,7 +265,7 @@ static void on_output_closed(uv_handle_t *h) {
 static void close_output(struct tarn_output *o) {
   if (!o->open) { return; }
   o->open = false;
-  if (o->line.size > 0) { say_line(o, (const char *)o->line.data, o->line.size); }
+  if (o->line.size > 0) { say_line(o, (char *)o->line.data, o->line.size); }
   tarn_buf_clear(&o->line);
   uv_close((uv_handle_t *)&o->pipe, on_output_closed);
 }
@@ -369,7 +381,10 @@ void tarn__child_adopt(tarn_service_t *s, tarn_child_t *c) {
   }
 }
 
+void tarn__child_end_input(tarn_child_t *c) { close_fd(&c->stdin_fd); }
+
 void tarn__child_joined(tarn_child_t *c, uint32_t id) {
+  c->joined = true;
   if (!c->several) { c->id = id; }
   stop_holding(c);
 }

@@ -111,9 +111,11 @@ void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
     tarn_buf_release(&b);
   }
   tarn_child_t *child = m->child;
-  if (child != NULL && tarn__child_member(child, true) == NULL && !child->exited &&
-      !child->stopping) {
-    tarn__child_kill(child);
+  if (child != NULL && tarn__child_member(child, true) == NULL && !child->exited) {
+    if (child->several) {
+      tarn__child_end_input(child);
+    } /* what has carried them may wait for it */
+    if (!child->stopping) { tarn__child_kill(child); }
   }
   if (m->address[0] != '\0') {
     post_member(s, TARN_EVENT_LOST, m, reason);

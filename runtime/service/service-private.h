@@ -53,6 +53,7 @@ typedef struct tarn_child {
   uint64_t launch; /* its number; its workers bring it along when they join */
   int64_t os_pid;
   uint32_t id;  /* 0 until it has joined, and where there are several */
+  bool joined;  /* one of its workers has */
   bool several; /* workers behind it */
   bool inward;  /* its worker was told to find us on loopback */
   char label[80];
@@ -322,6 +323,7 @@ int tarn__child_spawn(tarn_service_t *s, const tarn_spawn_t *what, tarn_child_t 
                       tarn_error_t *err); /* [lua] */
 void tarn__child_adopt(tarn_service_t *s, tarn_child_t *child);
 tarn_child_t *tarn__child_find(tarn_service_t *s, uint64_t launch);
+void tarn__child_end_input(tarn_child_t *child);           /* as if this process had ended */
 void tarn__child_joined(tarn_child_t *child, uint32_t id); /* what it has said is printed */
 /* A member whose child it is; null: there is none (left). stopping: those too that have been told to stop. */
 tarn_member_t *tarn__child_member(const tarn_child_t *child, bool stopping);
