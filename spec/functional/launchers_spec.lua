@@ -36,7 +36,8 @@ describe("a launcher", function()
     assert.equal("no more", e)
     local failing = { "/bin/sh", "-c", "cat >/dev/null & echo out of order >&2; exit 7" }
     function mine.start(job) job:spawn { argv = failing, label = "it" } end
-    assert.equal("tarn.addprocs: it: exited with status 7: out of order", fails("WorkerLost", tarn.addprocs, 1, { launcher = mine }).message)
+    local e7 = fails("WorkerLost", tarn.addprocs, 1, { launcher = mine })
+    assert.equal("tarn.addprocs: it: exited with status 7: out of order", e7.message)
     function mine.start(job) job:spawn { argv = { "/bin/sh", "-c", "exec cat >&2" }, label = "echo" } end
     local late = fails("Timeout", tarn.addprocs, 1, { launcher = mine, connect_timeout_s = 0.2 })
     says(late, "1 of 1 workers not ready within 0.2 s: echo: 127.0.0.1:", (" %s "):format(("*"):rep(64))) -- its secret it keeps

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Hosts made of namespaces: hosts.sh ROOT CONF NAME... Run in a network namespace of its own (unshare -n), which becomes the place of the
-# driver: 10.77.0.1, fd77::1. Each NAME gets a host name, an address (10.77.0.11, ...; fd77::11, ...), a /tmp and a /run of its own in
-# which only ROOT (the source tree) and CONF (keys and configurations) are those of the machine, and an sshd. Prints "ready", then "PID NAME" of the process that keeps each
-# host there; all go with standard input's end.
+# driver: 10.77.0.1, fd77::1. Each NAME gets a host name, an address (10.77.0.11, ...; fd77::11, ...), a /tmp, a /run and a home of its own,
+# in which only ROOT (the source tree) and CONF (keys and configurations) are those of the machine, and an sshd. Prints "ready", then
+# "PID NAME" of the process that keeps each host there; all go with standard input's end.
 set -eu
 root=$1 conf=$2
 shift 2
@@ -23,6 +23,7 @@ host='
   mount --bind "$conf" /media
   mount -t tmpfs -o mode=1777 tmpfs /tmp
   mount -t tmpfs tmpfs /run
+  mount -t tmpfs tmpfs "$HOME"
   mkdir -p /run/sshd "$root" "$conf"
   mount --move /mnt "$root"
   mount --move /media "$conf"
