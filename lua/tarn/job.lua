@@ -8,6 +8,13 @@ local task = require "tarn.task"
 local Job = {}
 Job.__index = Job
 
+-- What job:spawn has started.
+local Process = {}
+Process.__index = Process
+
+-- End it at once, and what it has started here.
+function Process:kill() core.kill(self.number) end
+
 local job = {}
 
 -- spec: as launch.check gives it; n workers, on hosts (nil: the launcher's choice). events: spawned(process, workers), failed(label,
@@ -48,7 +55,7 @@ end
 ---@param what table argv; label (what stands before its output, and names it in errors); workers (how many will join through it: 1);
 ---address (of this process, as they see it: what job:reach or job:route gave; nil for this machine); env (nil: the job's);
 ---on_exit(process), called once when it has ended
----@return table process number, os_pid, label
+---@return table process number, os_pid, label; :kill()
 function Job:spawn(what)
   check(self, "job:spawn")
   if self.closed then error(errors.new("Cancelled", "tarn.addprocs is over: nothing more is started"), 0) end
@@ -58,7 +65,7 @@ function Job:spawn(what)
   local workers = what.workers or 1
   local number, os_pid = core.spawn { argv = what.argv, env = what.env or self.env, label = what.label, address = what.address,
     several = workers > 1 }
-  local process = { number = number, os_pid = os_pid, label = what.label, on_exit = what.on_exit }
+  local process = setmetatable({ number = number, os_pid = os_pid, label = what.label, on_exit = what.on_exit }, Process)
   self.events.spawned(process, workers)
   return process
 end

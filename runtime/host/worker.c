@@ -1,5 +1,6 @@
-/* What is special about starting a worker: its standard input. The first line is "HOST:PORT SECRET [NUMBER]" (the number is the one by which process 1 knows what it has
- * started); then its end means that the driver is gone. It moves to a descriptor of its own, and 0 becomes /dev/null, so that a job's io.read cannot eat it. */
+/* What is special about starting a worker: its standard input. The first line is "HOST:PORT SECRET [NUMBER]" (the number is the one by which process 1
+ * knows what it has started); then its end means that the driver is gone. It moves to a descriptor of its own, and 0 becomes /dev/null, so that a
+ * job's io.read cannot eat it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

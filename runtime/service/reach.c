@@ -1,8 +1,9 @@
 /* At which address others reach a process.
  *
- * A worker listens on the address by which it has reached process 1 (or as `listen` says): whoever is on that network finds it there, and one whose process 1 is on
- * loopback stays on loopback. Process 1 listens on loopback, until there are to be workers elsewhere: then also on its own address on the way to them, and so do the
- * workers that it has started on its machine, or those elsewhere could not reach them. What listens everywhere is reached by others at one of its addresses. */
+ * A worker listens on the address by which it has reached process 1 (or as `listen` says): whoever is on that network finds it there, and one whose
+ * process 1 is on loopback stays on loopback. Process 1 listens on loopback, until there are to be workers elsewhere: then also on its own address on
+ * the way to them, and so do the workers that it has started on its machine, or those elsewhere could not reach them. What listens everywhere is
+ * reached by others at one of its addresses. The loop's thread only, but for tarn__reach_own. */
 #include <stdio.h>
 #include <string.h>
 #include "service-private.h"

@@ -1,7 +1,6 @@
 -- The contract of launchers (docs/LAUNCHERS.md), without other hosts: a user's own, and commands.
 local cluster = require "spec.helper.cluster"
 local process = require "spec.helper.process"
-local core = require "tarn.core"
 local fails, says = cluster.fails, cluster.says
 
 describe("a launcher", function()
@@ -14,7 +13,10 @@ describe("a launcher", function()
       tarn.sleep(0.01) -- it may wait
       for _ = 1, job.n do job:spawn { argv = { "/usr/bin/env", "SPEC_LAUNCHED=mine", unpack(job:command()) }, label = "mine" } end
     end
-    function mine.stop(process_) stopped[#stopped + 1] = process_ core.kill(process_.number) end
+    function mine.stop(started)
+      stopped[#stopped + 1] = started
+      started:kill()
+    end
     local ids = tarn.addprocs(2, { launcher = mine, colour = "green", env = { SPEC_MORE = "more" } })
     for _, id in ipairs(ids) do
       assert.equal("mine more", tarn.remotecall_fetch(id, function() return os.getenv "SPEC_LAUNCHED" .. " " .. os.getenv "SPEC_MORE" end))
@@ -26,7 +28,7 @@ describe("a launcher", function()
   end)
 
   it("that fails, or starts what is no worker, makes addprocs fail with its words; what it had started is ended", function()
-    local mine = { stop = function(p) core.kill(p.number) end }
+    local mine = { stop = function(started) started:kill() end }
     function mine.start(job)
       job:spawn { argv = job:command() }
       error("no more", 0)
@@ -51,7 +53,7 @@ describe("a launcher", function()
   end)
 
   it("may have some that fail, with partial: the others come, and what is missing is told", function()
-    local mine = { stop = function(p) core.kill(p.number) end }
+    local mine = { stop = function(started) started:kill() end }
     function mine.start(job)
       job:spawn { argv = job:command(), label = "good" }
       job:spawn { argv = { "/bin/sh", "-c", "echo broken >&2; exit 1" }, label = "bad" }

@@ -4,7 +4,6 @@
 --              anywhere for the same as one text for a shell, "{host}" for the host, "{n}" for the number of workers
 --   together   true: the command is run once for all workers of a host (it gives each the same standard input), not once for each
 --   address    the address by which they see this machine; default: that on the way to the host, or without hosts loopback
-local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
 
@@ -57,6 +56,6 @@ function launcher.start(job)
   end
 end
 
-function launcher.stop(process) core.kill(process.number) end
+function launcher.stop(process) process:kill() end
 
 return launcher

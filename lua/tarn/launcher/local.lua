@@ -1,5 +1,4 @@
 -- Starts workers on this machine, as children of the driver.
-local core = require "tarn.core"
 
 local launcher = {}
 
@@ -31,6 +30,6 @@ function launcher.start(job)
   for _ = 1, job.n do job:spawn { argv = argv } end
 end
 
-function launcher.stop(process) core.kill(process.number) end
+function launcher.stop(process) process:kill() end
 
 return launcher

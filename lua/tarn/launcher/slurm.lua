@@ -6,7 +6,6 @@
 --
 -- One srun carries all workers of an addprocs. It must not decide about life and death: a task that ends leaves the others running, and so
 -- does a node that fails.
-local core = require "tarn.core"
 local errors = require "tarn.errors"
 local subprocess = require "tarn.subprocess"
 
@@ -71,6 +70,6 @@ function launcher.start(job)
   job:spawn { argv = srun(job), label = "srun", address = address, workers = job.n }
 end
 
-function launcher.stop(process) core.kill(process.number) end
+function launcher.stop(process) process:kill() end
 
 return launcher

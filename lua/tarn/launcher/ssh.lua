@@ -153,6 +153,6 @@ function launcher.start(job)
   end
 end
 
-function launcher.stop(process) core.kill(process.number) end
+function launcher.stop(process) process:kill() end
 
 return launcher
