@@ -11,7 +11,7 @@ local SIZES = { MiB, 16 * MiB, 256 * MiB, GiB }
 
 -- A new array each time: what a process holds already it would not map again.
 local function with_new(id, n, fn)
-  local ref = tarn.remotecall_fetch(id, ramp.store, n)
+  local ref = ramp.settled(id, n)
   local start = peer.now()
   local array = tarn.poolget(ref)
   local first, last = array[1], array[n]

@@ -135,7 +135,7 @@ local function mapping(c)
   local id = tarn.addprocs(1, { memory = 1.25 * GiB })[1]
   local times = {}
   for _ = 1, 6 do
-    local ref = tarn.remotecall_fetch(id, ramp.store, DOUBLES)
+    local ref = ramp.settled(id, DOUBLES)
     local start = peer.now()
     local a = tarn.poolget(ref)
     times[#times + 1] = since(start) * 1e3

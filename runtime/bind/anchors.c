@@ -1,22 +1,17 @@
-/* Live values of pool objects, kept from the collector, by the object's id. They lie in the array part of one Lua table, in slots that are used
- * again: ids only count up, and a table that had them for keys would be laid out anew again and again. Lua thread only. */
+/* Live values of pool objects, kept from the collector. They lie in the array part of one Lua table, in slots that are used again; the pool has
+ * an object's slot as its tag, so that finding the object is finding its value. Lua thread only. */
 #include <lauxlib.h>
 #include "base/alloc.h"
-#include "base/err.h"
 #include "bind.h"
 
 enum { KEPT_SLOTS = 4096 };
 
 void tarn__anchors_open(lua_State *L) {
   tarn__anchors_t *a = &tarn_bind_of(L)->anchors;
-  tarn_map_init(&a->slots);
   a->table = tarn__new_table(L, NULL);
 }
 
-void tarn__anchors_close(tarn__anchors_t *a) {
-  tarn_map_clear(&a->slots);
-  tarn_free(a->free);
-}
+void tarn__anchors_close(tarn__anchors_t *a) { tarn_free(a->free); }
 
 /* All are gone: let go of a table that has grown large. */
 static void shrink(lua_State *L, tarn__anchors_t *a) {
@@ -56,31 +51,25 @@ static void set_slot(lua_State *L, const tarn__anchors_t *a, uint32_t slot, int 
   lua_pop(L, 1);
 }
 
-int tarn__anchor_set(lua_State *L, tarn__anchors_t *a, uint64_t id, int index) {
-  if (a->slots.count == 0 && a->used > KEPT_SLOTS) { shrink(L, a); }
+uint32_t tarn__anchor_add(lua_State *L, tarn__anchors_t *a, int index) {
+  if (a->free_count == a->used && a->used > KEPT_SLOTS) { shrink(L, a); }
   uint32_t slot;
-  if (!take_slot(a, &slot)) { return TARN_ENOMEM; }
+  if (!take_slot(a, &slot)) { return 0; }
   set_slot(L, a, slot, index);
-  int rc = tarn_map_set(&a->slots, id, (void *)(uintptr_t)slot);
-  if (rc != 0) {
-    set_slot(L, a, slot, 0);
-    a->free[a->free_count++] = slot;
-  }
-  return rc;
+  return slot;
 }
 
-bool tarn__anchor_push(lua_State *L, const tarn__anchors_t *a, uint64_t id) {
-  uint32_t slot = (uint32_t)(uintptr_t)tarn_map_get(&a->slots, id);
-  if (slot == 0) { return false; }
+void tarn__anchor_push(lua_State *L, const tarn__anchors_t *a, uint32_t slot) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, a->table);
   lua_rawgeti(L, -1, (int)slot);
   lua_remove(L, -2);
-  return true;
 }
 
-void tarn__anchor_drop(lua_State *L, tarn__anchors_t *a, uint64_t id) {
-  uint32_t slot = (uint32_t)(uintptr_t)tarn_map_remove(&a->slots, id);
-  if (slot == 0) { return; }
+void tarn__anchor_empty(lua_State *L, const tarn__anchors_t *a, uint32_t slot) {
+  set_slot(L, a, slot, 0);
+}
+
+void tarn__anchor_drop(lua_State *L, tarn__anchors_t *a, uint32_t slot) {
   set_slot(L, a, slot, 0);
   a->free[a->free_count++] = slot;
 }

@@ -22,9 +22,8 @@ typedef struct tarn_bind_host {
   void *user;
 } tarn_bind_host_t;
 
-/* Live values by the ids of their objects (anchors.c). */
+/* Values of live objects; a slot is the object's tag in the pool (anchors.c). */
 typedef struct tarn__anchors {
-  tarn_map_t slots;    /* id -> slot, from 1 on */
   int table;           /* registry: slot -> value */
   uint32_t *free;      /* owned: slots to be used again */
   uint32_t free_count; /* in free */
@@ -60,7 +59,7 @@ void tarn_bind_close(tarn_bind_t *b);
 /* [any] For tarn_pool_config_t.on_drop_live; user is what tarn_drops_create gave (it must exist before the pool does). */
 struct tarn_drops *tarn_drops_create(void);
 void tarn_drops_destroy(struct tarn_drops *d);
-void tarn_drops_add(void *drops, uint64_t id);
+void tarn_drops_add(void *drops, uint64_t tag);
 /* [any] The same for on_deleted. */
 void tarn_drops_add_deleted(void *drops, uint64_t id);
 
@@ -125,10 +124,12 @@ void tarn_ref_open(lua_State *L);
 /* ---- live values (anchors.c) ---- */
 void tarn__anchors_open(lua_State *L);
 void tarn__anchors_close(tarn__anchors_t *a);
-int tarn__anchor_set(lua_State *L, tarn__anchors_t *a, uint64_t id, int index); /* 0, TARN_ENOMEM */
-/* Push the value; false and nothing pushed when there is none. */
-bool tarn__anchor_push(lua_State *L, const tarn__anchors_t *a, uint64_t id);
-void tarn__anchor_drop(lua_State *L, tarn__anchors_t *a, uint64_t id);
+/* Anchor the value at index: its slot, from 1 on; 0: no memory. */
+uint32_t tarn__anchor_add(lua_State *L, tarn__anchors_t *a, int index);
+void tarn__anchor_push(lua_State *L, const tarn__anchors_t *a, uint32_t slot);
+/* Let go of the value, and keep the slot: until the pool says that its object is gone. */
+void tarn__anchor_empty(lua_State *L, const tarn__anchors_t *a, uint32_t slot);
+void tarn__anchor_drop(lua_State *L, tarn__anchors_t *a, uint32_t slot);
 
 /* ---- objects (objects.c) ---- */
 void tarn_objects_open(lua_State *L);

@@ -19,7 +19,8 @@
 #define TARN__TCDATA 10                      /* lua_type of a cdata in LuaJIT */
 #define TARN__INTEGER_MAX 9007199254740992.0 /* 2^53: up to here a double is an exact integer */
 #define TARN__BLOOM_BITS 4096u
-#define TARN__RECENT 512u
+#define TARN__RECENT_SETS 128u
+#define TARN__RECENT_WAYS 4
 
 /* ---- the codec of one Lua state (codec.c) ---- */
 
@@ -50,7 +51,9 @@ typedef struct tarn__codec {
   bool names_changed;             /* package.loaded has had a new entry */
   uint64_t loaded_signature;      /* of package.loaded when the names were brought up to date */
   uint64_t bloom[TARN__BLOOM_BITS / 64]; /* over the addresses in module_names */
-  uint64_t recent[TARN__RECENT]; /* strings met a moment ago, and by which walk (codec_size.c) */
+  uint64_t
+      recent[TARN__RECENT_SETS]
+            [TARN__RECENT_WAYS]; /* strings met a moment ago, and by which walk (codec_size.c) */
   uint32_t walks;
 } tarn__codec_t;
 
@@ -191,6 +194,8 @@ typedef struct tarn__encoder {
 
 #define TARN__ENCODER_METATABLE "tarn.encoder"
 tarn__encoder_t *tarn__encoder_begin(lua_State *L); /* pushes it */
+/* Before a name is looked up: once a call. */
+void tarn__encoder_check_names(tarn__encoder_t *e, lua_State *L);
 void tarn__encoder_end(lua_State *L, tarn__encoder_t *e,
                        int index); /* empty it, keep it for the next call */
 void tarn__encoder_release(tarn__encoder_t *e);

@@ -222,10 +222,7 @@ int tarn__encode_name(tarn__encoder_t *e, lua_State *L) {
 
 static int encode_any_function(tarn__encoder_t *e, lua_State *L, int index) {
   if (!lua_checkstack(L, SLOTS_A_LEVEL)) { return tarn__encode_out_of_memory(e, TARN_ETOOBIG); }
-  if (!e->names_checked) {
-    tarn__codec_refresh_names(L, e->codec, false);
-    e->names_checked = true;
-  }
+  tarn__encoder_check_names(e, L);
   bool named = tarn__codec_lookup(L, e->codec->function_names, index);
   if (!named && lua_iscfunction(L, index)) {
     tarn__codec_refresh_names(L, e->codec, true);

@@ -46,6 +46,12 @@ tarn__encoder_t *tarn__encoder_begin(lua_State *L) {
   return e;
 }
 
+void tarn__encoder_check_names(tarn__encoder_t *e, lua_State *L) {
+  if (e->names_checked) { return; }
+  tarn__codec_refresh_names(L, e->codec, false);
+  e->names_checked = true;
+}
+
 static void release_blocks(tarn__encoder_t *e) {
   for (uint32_t i = 0; i < e->block_count; i++) { tarn__block_give(e->blocks[i]); }
   e->block_count = 0;

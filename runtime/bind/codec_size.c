@@ -25,14 +25,24 @@ typedef struct walk {
   uint64_t mark; /* of this walk, in the codec's recent strings */
 } walk_t;
 
+/* Has this walk met the string a moment ago? Of those whose addresses fall together the latest few are known, the last one first: were it only one, two
+ * keys of every record might drive each other out. */
+static bool met_string(walk_t *w, const char *s) {
+  uint64_t key = (uintptr_t)s ^ w->mark, moved = key;
+  uint64_t *set = w->state->codec->recent[((uintptr_t)s >> 4) % TARN__RECENT_SETS];
+  for (int i = 0; i < TARN__RECENT_WAYS; i++) {
+    uint64_t was = set[i];
+    set[i] = moved;
+    if (was == key) { return true; }
+    moved = was;
+  }
+  return false;
+}
+
 static void add_string(walk_t *w, lua_State *L, int index) {
   size_t length;
   const char *s = lua_tolstring(L, index, &length);
-  uint64_t key = (uintptr_t)s ^ w->mark;
-  uint64_t *slot = &w->state->codec->recent[((uintptr_t)s >> 4) % TARN__RECENT];
-  if (*slot == key) { return; }
-  *slot = key;
-  w->bytes += STRING_BYTES + ((length + 4) & ~(size_t)3);
+  if (!met_string(w, s)) { w->bytes += STRING_BYTES + ((length + 4) & ~(size_t)3); }
 }
 
 /* Addresses of user space have 47 bits: the rest of a recent string's key tells the walk that met it. */
@@ -141,6 +151,7 @@ static void add_table(walk_t *w, lua_State *L, int index, uint32_t depth) {
       met_table(w, L, lua_topointer(L, index))) {
     return;
   }
+  tarn__encoder_check_names(w->state, L);
   if (tarn__codec_maybe_module(w->state->codec, lua_topointer(L, index)) &&
       tarn__codec_lookup(L, w->state->codec->module_names, index)) {
     lua_pop(L, 1);
@@ -185,6 +196,7 @@ static void add_function(walk_t *w, lua_State *L, int index, uint32_t depth) {
       met(w, L, lua_topointer(L, index))) {
     return;
   }
+  tarn__encoder_check_names(w->state, L);
   if (tarn__codec_lookup(L, w->state->codec->function_names, index)) {
     lua_pop(L, 1);
     return;

@@ -330,10 +330,7 @@ int tarn__encode_table(tarn__encoder_t *e, lua_State *L, int index) {
                              TARN_IMAGE_MAX_DEPTH);
   }
   const void *address = lua_topointer(L, index);
-  if (!e->names_checked) {
-    tarn__codec_refresh_names(L, e->codec, false);
-    e->names_checked = true;
-  }
+  tarn__encoder_check_names(e, L);
   if (tarn__codec_maybe_module(e->codec, address) &&
       tarn__codec_lookup(L, e->codec->module_names, index)) {
     return tarn__encode_name(e, L);

@@ -14,7 +14,7 @@
 
 enum { MAX_ROUNDS = 10000, DROPS_KEPT = 1000, SCRUBBED_SLOTS = 200 };
 
-/* ---- objects that are gone: ids that any thread puts here ---- */
+/* ---- objects that are gone: ids and tags that any thread puts here ---- */
 
 typedef struct ids {
   uint64_t *ids; /* owned */
@@ -23,7 +23,7 @@ typedef struct ids {
 
 struct tarn_drops {
   pthread_mutex_t mutex;
-  ids_t anchors;         /* of live objects, to be dropped */
+  ids_t anchors;         /* to be dropped: the tags of live objects */
   ids_t deleted;         /* watched objects */
   atomic_size_t waiting; /* anchors */
 };
@@ -58,9 +58,9 @@ static void add(struct tarn_drops *d, ids_t *list, uint64_t id) {
   pthread_mutex_unlock(&d->mutex);
 }
 
-void tarn_drops_add(void *user, uint64_t id) {
+void tarn_drops_add(void *user, uint64_t tag) {
   struct tarn_drops *d = user;
-  add(d, &d->anchors, id);
+  add(d, &d->anchors, tag);
   atomic_fetch_add_explicit(&d->waiting, 1, memory_order_relaxed);
 }
 
@@ -90,8 +90,15 @@ static bool any_deleted(struct tarn_drops *d) {
   return any;
 }
 
+/* Push the value of object id, if it is live. touch: it is being used. */
+static bool push_live(lua_State *L, const tarn_bind_t *b, uint64_t id, bool touch) {
+  uint32_t slot = tarn_pool_live_tag(b->pool, id, touch);
+  if (slot != 0) { tarn__anchor_push(L, &b->anchors, slot); }
+  return slot != 0;
+}
+
 bool tarn__object_push_live(lua_State *L, uint64_t id) {
-  return tarn__anchor_push(L, &tarn_bind_of(L)->anchors, id);
+  return push_live(L, tarn_bind_of(L), id, false);
 }
 
 static bool push_cached(lua_State *L, const tarn_bind_t *b, uint64_t id) {
@@ -132,10 +139,10 @@ static void drop_anchors(lua_State *L, tarn_bind_t *b) {
   struct tarn_drops *d = b->drops;
   if (d == NULL) { return; }
   size_t count = 0;
-  uint64_t *ids = take(d, &d->anchors, &count);
+  uint64_t *slots = take(d, &d->anchors, &count);
   atomic_store_explicit(&d->waiting, 0, memory_order_relaxed);
-  for (size_t i = 0; i < count; i++) { tarn__anchor_drop(L, &b->anchors, ids[i]); }
-  tarn_free(ids);
+  for (size_t i = 0; i < count; i++) { tarn__anchor_drop(L, &b->anchors, (uint32_t)slots[i]); }
+  tarn_free(slots);
 }
 
 /* A task that stores and drops without a pause has no boundary at which it would be done. */
@@ -165,26 +172,20 @@ static int value_of(tarn_bind_t *b, tarn_encoded_t *e, tarn_value_t **v, tarn_er
   return rc;
 }
 
-static void forget_live(lua_State *L, uint64_t id) {
-  tarn_bind_t *b = tarn_bind_of(L);
-  if (tarn__anchor_push(L, &b->anchors, id)) {
-    tarn__object_cache(L, id, -1);
-    lua_pop(L, 1);
-    tarn__anchor_drop(L, &b->anchors, id);
-  }
-}
-
 /* Encode the live object id into *v and tell the pool. Raises what encoding raises. */
 static int encode_live(lua_State *L, uint64_t id, tarn_value_t **v, tarn_error_t *err) {
   tarn_bind_t *b = tarn_bind_of(L);
-  if (!tarn__anchor_push(L, &b->anchors, id)) {
+  uint32_t slot = tarn_pool_live_tag(b->pool, id, false);
+  if (slot == 0) {
     return tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
   }
+  tarn__anchor_push(L, &b->anchors, slot);
   tarn_encoded_t *e = tarn_codec_encode(L, -1);
   int rc = value_of(b, e, v, err);
   if (rc == 0) { rc = tarn_pool_encoded(b->pool, id, *v, err); }
   if (rc == 0) {
-    forget_live(L, id);
+    tarn__object_cache(L, id, -2);
+    tarn__anchor_drop(L, &b->anchors, slot);
   } else if (*v != NULL) {
     tarn_value_release(*v);
     *v = NULL;
@@ -361,14 +362,14 @@ static uint64_t set_live(lua_State *L, uint32_t flags, uint64_t size) {
   tarn_bind_t *b = tarn_bind_of(L);
   tarn_error_t err = {0};
   uint64_t id = 0;
-  int rc = 0;
-  do {
-    rc = tarn_pool_set_live(b->pool, size, flags, &id, &err);
-  } while (rc == TARN_ENEEDLUA && tarn_bind_make_room(L));
-  if (rc == TARN_EPOOLFULL || rc == TARN_ENEEDLUA) { return 0; }
-  if (rc == 0 && (rc = tarn__anchor_set(L, &b->anchors, id, 1)) != 0) {
-    (void)tarn_pool_delete(b->pool, id);
+  uint32_t slot = tarn__anchor_add(L, &b->anchors, 1);
+  int rc = TARN_ENOMEM;
+  while (slot != 0) {
+    rc = tarn_pool_set_live(b->pool, size, flags, slot, &id, &err);
+    if (rc != TARN_ENEEDLUA || !tarn_bind_make_room(L)) { break; }
   }
+  if (rc != 0 && slot != 0) { tarn__anchor_drop(L, &b->anchors, slot); }
+  if (rc == TARN_EPOOLFULL || rc == TARN_ENEEDLUA) { return 0; }
   tarn__object_check(L, rc, &err, 0);
   return id;
 }
@@ -392,7 +393,8 @@ static int pool_set(lua_State *L) {
 
 /* Push the value of object id, which is ours. */
 static int push_own_value(lua_State *L, tarn_bind_t *b, uint64_t id) {
-  if (tarn__anchor_push(L, &b->anchors, id) || push_cached(L, b, id)) {
+  if (push_live(L, b, id, true)) { return 1; }
+  if (push_cached(L, b, id)) {
     tarn_error_t err; /* not cleared as a whole: it is hardly ever looked at */
     err.code = 0;
     int rc = tarn_pool_touch(b->pool, id, &err);
@@ -439,8 +441,9 @@ static int pool_delete(lua_State *L) {
   bool ours = r != NULL && r->held != NULL && tarn_ref_owner(r) == tarn_service_id(b->service);
   if (ours && tarn_ref_local(L, r) == 0) { return 0; } /* it has no value */
   uint64_t id = tarn__object_own_id(L);
+  uint32_t slot = tarn_pool_live_tag(b->pool, id, false);
   (void)tarn_pool_delete(b->pool, id);
-  tarn__anchor_drop(L, &b->anchors, id);
+  if (slot != 0) { tarn__anchor_empty(L, &b->anchors, slot); }
   lua_pushnil(L);
   set_cached(L, b, id);
   return 0;

@@ -67,7 +67,7 @@ bool tarn__lua_destroy(tarn_host_t *h);
 /* host.c; any thread */
 void tarn__host_on_room(void *user);
 void tarn__host_on_lend(void *user);
-void tarn__host_on_drop_live(void *user, uint64_t id);
+void tarn__host_on_drop_live(void *user, uint64_t tag);
 void tarn__host_on_deleted(void *user, uint64_t id);
 void tarn__host_on_unguard(void *user, tarn_guard_t *guard);
 void tarn__host_on_pressure(void *user);

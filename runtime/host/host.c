@@ -236,8 +236,8 @@ static void tell_room_to(tarn_host_t *h, tarn_service_t *s) {
   pthread_mutex_unlock(&h->room_mutex);
 }
 
-void tarn__host_on_drop_live(void *user, uint64_t id) {
-  tarn_drops_add(((tarn_host_t *)user)->drops, id);
+void tarn__host_on_drop_live(void *user, uint64_t tag) {
+  tarn_drops_add(((tarn_host_t *)user)->drops, tag);
 }
 
 /* Lua's destructors are to run soon, whichever thread it was. */

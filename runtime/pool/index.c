@@ -6,7 +6,8 @@
 #include "base/alloc.h"
 #include "pool/pool-private.h"
 
-enum { CAPACITY_MIN = 16, SHARD_BITS = 8, RUN_BITS = 2, TAG_SHIFT = 48 };
+enum { CAPACITY_MIN = 16, SHARD_BITS = 8, RUN_BITS = 2, TAG_BITS = 16 };
+#define TAG_SHIFT (64 - TAG_BITS)
 #define CURSOR_SLOT_BITS 40 /* of a cursor: the slot, below the shard */
 
 /* Ids are sequential: a multiplication by the golden ratio spreads them over shards and slots alike, in runs: objects that were
@@ -16,8 +17,9 @@ static uint64_t mix(uint64_t id) {
   return run ^ run >> 32;
 }
 
-static uint32_t home_of(uint64_t id, uint32_t mask) {
-  return (uint32_t)(mix(id) >> SHARD_BITS << RUN_BITS | (id & ((1 << RUN_BITS) - 1))) & mask;
+/* The slot where an id would like to be, in a table without an end. */
+static uint64_t place_of(uint64_t id) {
+  return mix(id) >> SHARD_BITS << RUN_BITS | (id & ((1 << RUN_BITS) - 1));
 }
 
 static struct tarn__index_shard *shard_of(tarn__index_t *x, uint64_t id) {
@@ -28,13 +30,22 @@ static tarn__object_t *object_at(uint64_t slot) {
   return (tarn__object_t *)(uintptr_t)(slot & (((uint64_t)1 << TAG_SHIFT) - 1));
 }
 
-static uint64_t slot_for(tarn__object_t *o) { return (uintptr_t)o | o->id << TAG_SHIFT; }
+/* The object, and above it the last bits of its place: whoever passes by need not look at the object. */
+static uint64_t slot_for(tarn__object_t *o) {
+  return (uintptr_t)o | place_of(o->id) << TAG_SHIFT;
+}
+
+static uint32_t home_of(uint64_t slot, uint32_t mask) {
+  uint64_t place = mask >> TAG_BITS == 0 ? slot >> TAG_SHIFT : place_of(object_at(slot)->id);
+  return (uint32_t)place & mask;
+}
 
 /* The slot that holds the id, or the empty one where it would go. */
 static uint32_t find(const uint64_t *slots, uint32_t mask, uint64_t id) {
-  uint32_t i = home_of(id, mask);
+  uint64_t place = place_of(id), tag = place << TAG_SHIFT;
+  uint32_t i = (uint32_t)place & mask;
   while (slots[i]) {
-    bool maybe = (slots[i] ^ id << TAG_SHIFT) >> TAG_SHIFT == 0;
+    bool maybe = (slots[i] ^ tag) >> TAG_SHIFT == 0;
     if (maybe && object_at(slots[i])->id == id) { break; }
     i = (i + 1) & mask;
   }
@@ -46,7 +57,9 @@ static int resize(tarn__index_t *x, struct tarn__index_shard *s, uint32_t capaci
   if (!slots) { return TARN_ENOMEM; }
   for (uint32_t i = 0; i < s->capacity; i++) {
     if (!s->slots[i]) { continue; }
-    slots[find(slots, capacity - 1, object_at(s->slots[i])->id)] = s->slots[i];
+    uint32_t to = home_of(s->slots[i], capacity - 1);
+    while (slots[to]) { to = (to + 1) & (capacity - 1); }
+    slots[to] = s->slots[i];
   }
   x->bytes = x->bytes + capacity * sizeof *slots - s->capacity * sizeof *slots;
   tarn_free(s->slots);
@@ -85,7 +98,7 @@ void tarn__index_remove(tarn__index_t *x, const tarn__object_t *o) {
   uint32_t hole = find(s->slots, mask, o->id);
   for (uint32_t i = (hole + 1) & mask; s->slots[i]; i = (i + 1) & mask) {
     /* Move i into the hole unless its home lies behind the hole on the way to i. */
-    if (((i - home_of(object_at(s->slots[i])->id, mask)) & mask) >= ((i - hole) & mask)) {
+    if (((i - home_of(s->slots[i], mask)) & mask) >= ((i - hole) & mask)) {
       s->slots[hole] = s->slots[i];
       hole = i;
     }

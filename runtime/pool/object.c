@@ -94,7 +94,7 @@ void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o) {
   tarn__index_shrink(&pool->objects, id);
 }
 
-int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id,
+int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint32_t tag, uint64_t *id,
                        tarn_error_t *err) {
   uint64_t need = size > UINT64_MAX / 4 ? UINT64_MAX / 4 : size + sizeof(tarn__object_t);
   tarn__pool_lock(pool);
@@ -104,6 +104,7 @@ int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_
     tarn__object_t *o = tarn__object_new_locked(pool, flags);
     if (o) {
       o->live_size = size;
+      o->tag = tag;
       rc = tarn__object_enter_locked(pool, o, err);
       if (rc != 0) { tarn__slab_give(&pool->slab, o); }
     } else {
@@ -197,6 +198,7 @@ int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_erro
     rc = tarn__object_become_locked(o, v, err);
     if (rc == 0) {
       pool->live -= live_size;
+      o->size = 0;
       o->pinned = false;
     }
     if (victim) {
@@ -285,6 +287,18 @@ int tarn_pool_get(tarn_pool_t *pool, uint64_t id, uint32_t flags, tarn_value_t *
   }
   tarn__pool_unlock(pool);
   return rc;
+}
+
+uint32_t tarn_pool_live_tag(tarn_pool_t *pool, uint64_t id, bool touch) {
+  uint32_t tag = 0;
+  tarn__pool_lock(pool);
+  tarn__object_t *o = tarn__object_find_locked(pool, id);
+  if (o && o->form == TARN__LIVE) {
+    tag = o->tag;
+    if (touch) { touch_locked(pool, o); }
+  }
+  tarn__pool_unlock(pool);
+  return tag;
 }
 
 int tarn_pool_touch(tarn_pool_t *pool, uint64_t id, tarn_error_t *err) {

@@ -144,7 +144,10 @@ struct tarn__object {
   };
   /* SMALL: its record's pack (0: in none) and place in it, and its bytes. VALUE: the same while it is a small object that is read. */
   uint32_t pack, offset;
-  uint32_t size;
+  union {
+    uint32_t size;
+    uint32_t tag; /* LIVE: its owner's */
+  };
   tarn__form_t form : 2;
   tarn__place_t place : 3;
   bool many : 1;    /* SMALL: of several pieces */
@@ -217,7 +220,7 @@ struct tarn_pool {
   bool owed; /* some call returned TARN_EAGAIN or TARN_ENEEDLUA */
   bool fire_room, fire_pressure;
   tarn_guard_t *unguarded; /* guards whose values are gone */
-  tarn_list_t dropped;     /* live objects whose anchors must go */
+  tarn_list_t dropped;     /* live objects that are gone: their anchors must go */
   tarn_list_t deleted;     /* watched objects that are gone (watch.c) */
   void *trash;             /* heap memory to free, linked through its first bytes */
 

@@ -140,6 +140,19 @@ int tarn__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
 
 void tarn__pool_lock(tarn_pool_t *pool) { pthread_mutex_lock(&pool->mutex); }
 
+static void drop_live(tarn_pool_t *pool, const tarn_pool_config_t *call, tarn_list_t *dropped) {
+  for (tarn_list_t *l = dropped->next; l != dropped && call->on_drop_live; l = l->next) {
+    call->on_drop_live(call->user, TARN_CONTAINER(l, tarn__object_t, link)->tag);
+  }
+  pthread_mutex_lock(&pool->mutex);
+  while (!tarn_list_empty(dropped)) {
+    tarn__object_t *o = TARN_CONTAINER(dropped->next, tarn__object_t, link);
+    tarn_list_remove(&o->link);
+    tarn__slab_give(&pool->slab, o);
+  }
+  pthread_mutex_unlock(&pool->mutex);
+}
+
 void tarn__pool_unlock(tarn_pool_t *pool) {
   tarn_list_t dropped;
   tarn_list_init(&dropped);
@@ -162,14 +175,7 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
     tarn_free(trash);
     trash = next;
   }
-  while (!tarn_list_empty(&dropped)) {
-    tarn__object_t *o = TARN_CONTAINER(dropped.next, tarn__object_t, link);
-    tarn_list_remove(&o->link);
-    if (call.on_drop_live) { call.on_drop_live(call.user, o->id); }
-    pthread_mutex_lock(&pool->mutex);
-    tarn__slab_give(&pool->slab, o);
-    pthread_mutex_unlock(&pool->mutex);
-  }
+  if (!tarn_list_empty(&dropped)) { drop_live(pool, &call, &dropped); }
   while (!tarn_list_empty(&deleted)) {
     tarn__watch_t *w = TARN_CONTAINER(deleted.next, tarn__watch_t, link);
     tarn_list_remove(&w->link);

@@ -5,7 +5,7 @@
  * budget is built in the spill file. What backs a block may change (memory -> spill file) while its address stays
  * valid for whoever has it mapped.
  *
- * An *object* is what poolset made: a live Lua value (which bind/ keeps anchored under the object's id, and only whose size is
+ * An *object* is what poolset made: a live Lua value (which bind/ keeps anchored, and of which only its size and bind/'s tag are
  * known here), or a *value*: the front of an image plus its blocks.
  *
  * Budget: live sizes + heap blocks + resident segments (cached free ones too) + fronts <= max_memsize, checked before memory is
@@ -49,9 +49,9 @@ typedef struct tarn_pool_config {
   /* Room came back or an eviction ended, after some call had returned TARN_EAGAIN or TARN_ENEEDLUA. From the spill thread or from
    * whoever freed: must only wake somebody. */
   void (*on_room)(void *user);
-  /* A live object was deleted or evicted: drop its anchor. The pool mutex is not held; called on the thread that caused
-   * it, so bind/ queues it where that is not the Lua thread. */
-  void (*on_drop_live)(void *user, uint64_t id);
+  /* The live object with this tag was deleted or dropped: so must be its anchor. The pool mutex is not held; called on the thread that
+   * caused it, so bind/ queues it where that is not the Lua thread. */
+  void (*on_drop_live)(void *user, uint64_t tag);
   /* There is something to be told to another process: call tarn_pool_lend_next until it says no. From any thread, the mutex is not
    * held; must only wake somebody. Null: this pool neither lends nor borrows. */
   void (*on_lend)(void *user);
@@ -125,9 +125,12 @@ uint64_t tarn_value_size(const tarn_value_t *v); /* front + distinct blocks, byt
 
 enum { TARN_OBJECT_DESTROY_ON_EVICT = 1 };
 
-/* A live value of about size bytes; TARN_EPOOLFULL at once when that is more than max_memsize (encode it: a value of any size can be stored). The same errors as tarn_block_create when there is no room (flags: TARN_BLOCK_WAIT | object flags << 8). */
-int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id,
+/* A live value of about size bytes; TARN_EPOOLFULL at once when that is more than max_memsize (encode it: a value of any size can be stored). The same errors as tarn_block_create when there is no room (flags: TARN_BLOCK_WAIT | object flags << 8).
+ * tag, not 0: by which the caller finds the value. */
+int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint32_t tag, uint64_t *id,
                        tarn_error_t *err);
+/* The tag of a live object; 0: it is not live (any more), or not there. touch: its value is being used. */
+uint32_t tarn_pool_live_tag(tarn_pool_t *pool, uint64_t id, bool touch);
 /* Stores v (takes a reference of its own). The same errors. Ids start at 1, are never used again. */
 int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id,
                         tarn_error_t *err);

@@ -14,7 +14,7 @@ for _, declaration in ipairs({
       uint64_t max_memsize, max_disksize;
       const char *spill_dir;
       void (*on_room)(void *user);
-      void (*on_drop_live)(void *user, uint64_t id);
+      void (*on_drop_live)(void *user, uint64_t tag);
       void (*on_lend)(void *user);
       void (*on_deleted)(void *user, uint64_t id);
       void (*on_unguard)(void *user, void *guard);
@@ -46,7 +46,8 @@ for _, declaration in ipairs({
     uint32_t tarn_value_block_count(const tarn_value_t *v);
     tarn_block_t *tarn_value_block(const tarn_value_t *v, uint32_t index);
     uint64_t tarn_value_size(const tarn_value_t *v);]],
-  [[int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint64_t *id, tarn_error_t *err);
+  [[int tarn_pool_set_live(tarn_pool_t *pool, uint64_t size, uint32_t flags, uint32_t tag, uint64_t *id, tarn_error_t *err);
+    uint32_t tarn_pool_live_tag(tarn_pool_t *pool, uint64_t id, bool touch);
     int tarn_pool_set_value(tarn_pool_t *pool, tarn_value_t *v, uint32_t flags, uint64_t *id, tarn_error_t *err);
     int tarn_pool_encoded(tarn_pool_t *pool, uint64_t id, tarn_value_t *v, tarn_error_t *err);
     int tarn_pool_next_live(tarn_pool_t *pool, uint64_t *id);
@@ -118,7 +119,7 @@ function M.posted(semaphore)
   return false
 end
 
---- opts: disk, dir, patience (of lending, ns), semaphore (see above), user (a tarn_buf_t: on_drop_live reserves id bytes in it; only
+--- opts: disk, dir, patience (of lending, ns), semaphore (see above), user (a tarn_buf_t: on_drop_live reserves tag bytes in it; only
 -- where this thread alone drops).
 function M.new(memory, opts)
   opts = opts or {}
@@ -285,9 +286,11 @@ function Pool:set(what, flags)
   return id[0]
 end
 
+--- Tags are 1, 2, 3...
 function Pool:set_live(size, flags)
   local id = ffi.new("uint64_t[1]")
-  local rc = self:with_lua(function() return C.tarn_pool_set_live(self.pool, size, flags or 0, id, self.err) end)
+  self.tags = (self.tags or 0) + 1
+  local rc = self:with_lua(function() return C.tarn_pool_set_live(self.pool, size, flags or 0, self.tags, id, self.err) end)
   if rc ~= 0 then return nil, rc end
   return id[0]
 end
