@@ -29,7 +29,7 @@ host='
   mount --move /media "$conf"
   read -r _ # the address is there
   ip link set lo up
-  exec /usr/sbin/sshd -D -f "$conf/sshd_config" -E "$conf/log-$name"
+  exec setpriv --pdeathsig KILL /usr/sbin/sshd -D -f "$conf/sshd_config" -E "$conf/log-$name"
 '
 pids="" names="" i=0
 for name in "$@"; do
