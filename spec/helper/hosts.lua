@@ -82,12 +82,14 @@ function Hosts:start(args, opts)
   return process.start(self:at(nil, { process.tarn_path, unpack(args) }), { cwd = opts.cwd, env = env })
 end
 
---- The same for driver source. opts.arguments: the script's.
+--- The same for driver source. opts.args: tarn's options; opts.arguments: the script's.
 function Hosts:start_driver(source, opts)
   opts = opts or {}
   local cwd = process.tmpdir()
   local script = process.write_file(cwd .. "/driver.lua", "io.stdout:setvbuf('no') " .. source)
-  return self:start({ script, unpack(opts.arguments or {}) }, { cwd = cwd, env = opts.env })
+  local args = { unpack(opts.args or {}) }
+  for _, word in ipairs { script, unpack(opts.arguments or {}) } do args[#args + 1] = word end
+  return self:start(args, { cwd = cwd, env = opts.env })
 end
 
 --- A program like this one, but of another version.

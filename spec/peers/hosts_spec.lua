@@ -193,6 +193,25 @@ describe("workers on other hosts", function()
     assert.is_nil(driver.err:find(secret:sub(1, 16), 1, true))
   end)
 
+  it("may come by another command; who listens everywhere is known by an address", function()
+    local lines = run([[
+      local here = tarn.addprocs(1)[1]
+      local command = { "ssh", "-T", "{host}", "{command}" }
+      local a = tarn.addprocs({ "10.77.0.11" }, { launcher = "command", command = command })[1] -- the way there tells the address
+      local b = tarn.addprocs({ "beta" }, { launcher = "command", command = command, address = "10.77.0.1" })[1]
+      for _, id in ipairs { 1, here, a, b } do
+        print((tarn.remotecall_fetch(id, function() return tarn.address() end):gsub("%d+$", "")))
+      end
+      print(tarn.remotecall_fetch(a, function(id) return tarn.remotecall_fetch(id, tarn.myid) end, here) == here)
+      print(pcall(tarn.addprocs, { "alpha" }, { launcher = "command", command = command })) -- a name that only ssh knows
+      tarn.rmprocs(a, b)
+      print(tarn.nworkers())
+    ]], { args = { "--listen", "0.0.0.0:0" } })
+    assert.same({ "10.77.0.1:", "10.77.0.1:", "10.77.0.11:", "10.77.0.12:", "true" }, { unpack(lines, 1, 5) })
+    says(lines[6], "tarn.addprocs: alpha: host 'alpha'")
+    assert.equal("1", lines[7])
+  end)
+
   it("go with their driver, and so does what carried them, when that is killed", function()
     local driver = hosts:start_driver [[
       print(#tarn.addprocs({ "alpha", "beta" }))
