@@ -60,7 +60,8 @@ function M.start()
   local base = 26000 + posix.getpid() % 3000 * 3
   local words = { HOST = output("hostname"), USER = output("id -un"), DIR = dir, PORT1 = base, PORT2 = base + 1, PORT3 = base + 2 }
   process.write_file(dir .. "/slurm.conf", (CONFIG:gsub("%u+%d?", words)))
-  local self = setmetatable({ dir = dir, env = { SLURM_CONF = dir .. "/slurm.conf", TARN_SPEC_RUN = "slurm" }, daemons = {} }, Slurm)
+  local self = setmetatable({ dir = dir, env = { SLURM_CONF = dir .. "/slurm.conf", TARN_SPEC_RUN = "slurm" },
+    user_env = { SLURM_CONF = dir .. "/slurm.conf" }, daemons = {} }, Slurm)
   local slurmd = "/usr/sbin/slurmd"
   for _, argv in ipairs { { "/usr/sbin/slurmctld", "-D", "-c" }, { slurmd, "-D", "-N", "n1" }, { slurmd, "-D", "-N", "n2" } } do
     local daemon = process.start(argv, { cwd = dir, env = self.env })
@@ -76,7 +77,7 @@ end
 --- Run a program to its end, as a user of it.
 function Slurm:run(argv, opts)
   opts = opts or {}
-  return process.run(argv, { cwd = opts.cwd, env = { SLURM_CONF = self.env.SLURM_CONF }, timeout_s = opts.timeout_s or 60 })
+  return process.run(argv, { cwd = opts.cwd, env = self.user_env, timeout_s = opts.timeout_s or 60 })
 end
 
 --- Jobs that are queued or run, one a line.

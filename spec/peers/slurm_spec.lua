@@ -1,4 +1,5 @@
 -- Workers by Slurm: a controller and two nodes on this machine.
+local posix = require "spec.helper.posix"
 local process = require "spec.helper.process"
 local says = require("spec.helper.cluster").says
 local slurm_helper = require "spec.helper.slurm"
@@ -76,6 +77,28 @@ describe("workers by Slurm", function()
     assert.equal("true\tthere\t2", lines[1])
     assert.equal("true\t0", lines[2])
     says(run.out, "Slurm has no node in partition 'nowhere'", "tarn.addprocs: srun: exited with status", "/nowhere/tarn")
+  end)
+
+  it("are replaced by a step that overlaps, and go with a driver that is killed", function()
+    local path, cwd = script [[
+      io.stdout:setvbuf("no")
+      local ids = tarn.addprocs(2, { launcher = "slurm", respawn = true })
+      local new = tarn.promise(1)
+      tarn.on("joined", function(id) new:put(id) end)
+      local uv = require "luv"
+      uv.kill(tarn.remotecall_fetch(ids[1], uv.os_getpid), "sigkill")
+      print(new:fetch(20) > ids[2], tarn.nworkers(), tarn.remotecall_fetch(new:fetch(), function() return "there" end))
+      io.read()
+    ]]
+    local argv = { "/usr/bin/env", "salloc", "-Q", "-N1", "-n2", process.tarn_path, path }
+    local driver = process.start(argv, { cwd = cwd, env = slurm.user_env })
+    assert.equal("true\t2\tthere", driver:line(60))
+    for _, pid in ipairs(process.marked(driver.mark)) do
+      local words = (process.read_file("/proc/" .. pid .. "/cmdline") or ""):gsub("%z", " ")
+      if words:find("driver.lua", 1, true) and not words:find("salloc", 1, true) then posix.kill(pid) end
+    end
+    driver:wait(30)
+    assert.is_true(process.gone(driver.mark, 10 * process.patience), "something of it lives on")
   end)
 
   it("are removed one by one", function()
