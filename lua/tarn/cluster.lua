@@ -223,7 +223,9 @@ local function start_batch(batch, n, hosts)
       table.insert(batch, record)
     end
   end
-  local function failed(label, workers, message) batch_misses(batch, label, workers, message) end
+  local function failed(label, workers, message)
+    if not batch.job.closed then batch_misses(batch, label, workers, message) end
+  end
   batch.job = job.new(spec, n, hosts, { spawned = spawned, failed = failed })
   batch.starting = future.run(false, spec.launcher.start, batch.job)
   future.watch(batch.starting, function(f)
@@ -274,6 +276,7 @@ end
 local function set_up(batch, pids)
   local spec = batch.spec
   await_batch(batch, spec.timeout_s)
+  close_batch(batch)
   drop_late(batch)
   list_ready(batch, pids)
   if #pids == 0 then error(errors.new("WorkerLost", "tarn.addprocs: " .. batch.missing[1].message), 0) end

@@ -23,10 +23,11 @@ local launcher = {
 local MAX_PARALLEL = 16
 local SESSIONS = 8 -- workers that share a connection; sshd's default is at most 10 sessions
 
--- The ssh command up to the host; more: further options.
+-- The ssh command up to the host; more: further options. ssh gives up before addprocs does, and says why.
 local function ssh(job, more)
-  local argv = { "ssh", "-T", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
-    "-o", ("ConnectTimeout=%d"):format(math.max(math.ceil(job.timeout_s), 1)), "-o", "ServerAliveInterval=15" }
+  local seconds = math.max(math.ceil(job.timeout_s * 2 / 3), 1)
+  local argv = { "ssh", "-T", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", ("ConnectTimeout=%d"):format(seconds),
+    "-o", "ServerAliveInterval=15" }
   local function add(...)
     for _, text in ipairs { ... } do argv[#argv + 1] = text end
   end
@@ -38,11 +39,11 @@ end
 
 ---------------------------------------------------------------------------------------------------- connections
 
-local HELLO = "echo tarn $SSH_CONNECTION"
+local HELLO = "echo tarn-sees $SSH_CONNECTION"
 
 -- What HELLO has printed: this machine's address as that host sees it.
 local function seen_as(process)
-  local words = process:match("tarn ?([^\r\n]*)\r?\n")
+  local words = process:match("tarn%-sees ?([^\r\n]*)\r?\n")
   if not words then errors.raise("IOError", subprocess.complaint(process)) end
   return words:match("^([%x.:]+) %d+ [%x.:]+ %d+$")
 end
@@ -71,7 +72,7 @@ local function connect_shared(job, host)
   local master = subprocess.start(argv)
   local ok, seen = pcall(seen_as, master)
   if not ok then
-    master:kill()
+    master:kill("sigterm")
     error(seen, 0)
   end
   return { path = path, seen_as = seen, master = master, more = { "-S", path, "-o", "ControlMaster=no" } }
@@ -143,7 +144,7 @@ function launcher.start(job)
     end
   end
   local hands = {}
-  for i = 1, math.min(job.options.max_parallel or MAX_PARALLEL, #parts) do hands[i] = future.run(false, work) end
+  for i = 1, math.min(math.max(job.options.max_parallel or MAX_PARALLEL, 1), #parts) do hands[i] = future.run(false, work) end
   local ok, e = pcall(function()
     for _, hand in ipairs(hands) do hand:fetch() end
   end)
