@@ -199,17 +199,18 @@ describe("workers on other hosts", function()
       local command = { "ssh", "-T", "{host}", "{command}" }
       local a = tarn.addprocs({ "10.77.0.11" }, { launcher = "command", command = command })[1] -- the way there tells the address
       local b = tarn.addprocs({ "beta" }, { launcher = "command", command = command, address = "10.77.0.1" })[1]
-      for _, id in ipairs { 1, here, a, b } do
+      local g = tarn.addprocs({ "gamma" }, { multiplex = false })[1] -- by ssh, but a connection of its own
+      for _, id in ipairs { 1, here, a, b, g } do
         print((tarn.remotecall_fetch(id, function() return tarn.address() end):gsub("%d+$", "")))
       end
       print(tarn.remotecall_fetch(a, function(id) return tarn.remotecall_fetch(id, tarn.myid) end, here) == here)
       print(pcall(tarn.addprocs, { "alpha" }, { launcher = "command", command = command })) -- a name that only ssh knows
-      tarn.rmprocs(a, b)
+      tarn.rmprocs(a, b, g)
       print(tarn.nworkers())
     ]], { args = { "--listen", "0.0.0.0:0" } })
-    assert.same({ "10.77.0.1:", "10.77.0.1:", "10.77.0.11:", "10.77.0.12:", "true" }, { unpack(lines, 1, 5) })
-    says(lines[6], "tarn.addprocs: alpha: host 'alpha'")
-    assert.equal("1", lines[7])
+    assert.same({ "10.77.0.1:", "10.77.0.1:", "10.77.0.11:", "10.77.0.12:", "10.77.0.13:", "true" }, { unpack(lines, 1, 6) })
+    says(lines[7], "tarn.addprocs: alpha: host 'alpha'")
+    assert.equal("1", lines[8])
   end)
 
   it("go with their driver, and so does what carried them, when that is killed", function()
