@@ -66,7 +66,9 @@ static int core_os_pid(lua_State *L) {
 }
 
 static int core_address(lua_State *L) {
-  lua_pushstring(L, tarn_service_address(tarn_bind_of(L)->service));
+  char address[TARN_NET_ADDRESS_BYTES];
+  tarn_service_address(tarn_bind_of(L)->service, address);
+  lua_pushstring(L, address);
   return 1;
 }
 

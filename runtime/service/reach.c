@@ -60,6 +60,12 @@ static bool same_host(const char *a, const char *b) {
          strcmp(x, y) == 0;
 }
 
+void tarn_service_address(tarn_service_t *s, char *out) {
+  pthread_mutex_lock(&s->out_mutex);
+  memcpy(out, s->address, TARN_NET_ADDRESS_BYTES);
+  pthread_mutex_unlock(&s->out_mutex);
+}
+
 bool tarn__reach_own(tarn_service_t *s, char *out) {
   pthread_mutex_lock(&s->out_mutex);
   const char *address = s->outward[0][0] != '\0' ? s->outward[0] : s->address;
@@ -141,7 +147,9 @@ void tarn__reach_notice(tarn_service_t *s, tarn_mp_reader_t *r) {
   if (tarn_net_listen(s->net, where, address, sizeof(address), &err) != 0) {
     tarn_log(TARN_LOG_WARN, "processes elsewhere cannot reach this one: %s", err.message);
   } else if ((tarn_mp_write_array(&b, 1) | tarn_mp_write_cstr(&b, address)) == 0) {
+    pthread_mutex_lock(&s->out_mutex); /* Lua may be reading it */
     memcpy(s->address, address, sizeof(s->address));
+    pthread_mutex_unlock(&s->out_mutex);
     memcpy(self->address, address, sizeof(self->address));
     tarn__send_notice(s, driver->conn, "member.moved", &b);
   }

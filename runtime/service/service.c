@@ -280,4 +280,3 @@ void tarn_service_set_lua_bytes(tarn_service_t *s, const uint64_t *counter) {
   atomic_store(&s->lua_bytes, counter);
 }
 uint32_t tarn_service_id(const tarn_service_t *s) { return s->id; }
-const char *tarn_service_address(const tarn_service_t *s) { return s->address; }

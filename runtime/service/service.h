@@ -106,8 +106,8 @@ void tarn_service_lend(tarn_service_t *s);
 void tarn_service_room(tarn_service_t *s);
 
 uint32_t tarn_service_id(const tarn_service_t *s); /* 0 before joining */
-const char *tarn_service_address(
-    const tarn_service_t *s); /* HOST:PORT, by which others reach us; "" before joining */
+/* [any] HOST:PORT by which others reach us; "" before joining. out: TARN_NET_ADDRESS_BYTES. */
+void tarn_service_address(tarn_service_t *s, char *out);
 /* [loop] The address by which processes elsewhere reach this one, whose machine has local_host as its own address on the way to them ("HOST:0"). One that listens on
  * loopback only listens there too from now on, and has the workers that it has started on this machine do so. out: TARN_NET_ADDRESS_BYTES. */
 int tarn_service_reach(tarn_service_t *s, const char *local_host, char *out, tarn_error_t *err);
