@@ -210,6 +210,12 @@ local function await_batch(batch, timeout_s)
   check_batch(batch)
 end
 
+-- What a launcher has raised says in which call that was.
+local function with_context(e)
+  if not errors.iserror(e) or e.message:find("^tarn%.addprocs: ") then return e end
+  return errors.new(e.kind, "tarn.addprocs: " .. e.message, e)
+end
+
 -- Has the launcher start n workers, in a task of its own.
 local function start_batch(batch, n, hosts)
   local spec = batch.spec
@@ -230,7 +236,7 @@ local function start_batch(batch, n, hosts)
   batch.starting = future.run(false, spec.launcher.start, batch.job)
   future.watch(batch.starting, function(f)
     batch.starting = nil
-    if f.state == "failed" then batch.failed = batch.failed or f.err end
+    if f.state == "failed" then batch.failed = batch.failed or with_context(f.err) end
     wake_batch(batch)
   end)
 end

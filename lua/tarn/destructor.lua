@@ -49,11 +49,8 @@ function destructor.get(ref)
   return d and d.fn
 end
 
--- The function that is to be called for the object of ref, which is ours and moves away: taken out. May be nil.
-function destructor.take(ref)
-  local d = take(core.ref_local(ref))
-  return d and d.fn
-end
+-- Our object of that number has moved away: nothing is to be called here.
+function destructor.leave(id) kept[id] = nil end
 
 -- Some watched objects are gone. Called by the host between tasks.
 function destructor.deleted()

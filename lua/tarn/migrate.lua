@@ -16,7 +16,8 @@ local WHAT = "tarn.migrate"
 -- about: of an object with a record, see protect.lua; fn: another's destructor.
 local function adopt_payload()
   local ref, copy, about, fn, from, moves = core.payload()
-  moving.await_told(ref) -- it has been here before, and somebody still thinks so
+  moving.await_end(ref:key()) -- of handing it over from here, when it comes back before we have looked at the answer
+  moving.await_told(ref)      -- it has been here before, and somebody still thinks so
   if protect.refuses(ref, from) then errors.raise("WorkerLost", ("process %d is lost"):format(from), { pid = from }) end
   local id = core.ref_adopt(ref, copy, from, moves)
   core.ref_release(copy)
@@ -31,23 +32,25 @@ rpc.on_notify["migrate.undo"] = function(from)
   local ref = core.payload()
   if ref.owner ~= core.myid() then return end
   protect.disown(ref)
-  destructor.take(ref)
+  destructor.leave(core.ref_local(ref))
   core.ref_disown(ref, from)
 end
 
 ---------------------------------------------------------------------------------------------------- the owner
 
 local function send(ref, to)
+  local id = core.ref_local(ref)
   local copy = rpc.await(WHAT, core.pool_copy_at(ref, to))
   local ok, e = pcall(rpc.call, WHAT, to, "migrate.adopt", ref, copy, protect.get(ref), destructor.get(ref),
     core.myid(), core.ref_moves(ref) + 1)
   core.ref_release(copy)
-  if not ok then
+  local ours = ref.owner == core.myid() -- else we have heard already that it has gone on from there
+  if not ok and ours then
     pcall(core.notify, to, "migrate.undo", ref)
     error(e, 0)
   end
-  local there = pcall(core.pool_size, ref) -- else it was deleted meanwhile
-  destructor.take(ref)
+  local there = not ours or pcall(core.pool_size, ref) -- else it was deleted meanwhile
+  destructor.leave(id)
   protect.disown(ref)
   core.ref_leave(ref, to)
   if not there then rpc.delete(WHAT, ref, core.pool_delete) end

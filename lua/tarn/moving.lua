@@ -8,9 +8,14 @@ local moving = {}
 local busy = {}    -- key of an object of ours that is being moved or deleted -> Future, ready when that is over
 local telling = {} -- key of one that has left, whose holders are being told -> Future, ready when all have understood
 
+-- Wait until nobody moves or deletes the object of that key.
+function moving.await_end(key)
+  while busy[key] do busy[key]:wait() end
+end
+
 -- Run fn(...) while nobody else moves or deletes the object of that key; an error is raised after it.
 function moving.alone(key, fn, ...)
-  while busy[key] do busy[key]:wait() end
+  moving.await_end(key)
   local f = future.new()
   busy[key] = f
   local ok, e = pcall(fn, ...)

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static atomic_uint_fast64_t bytes_taken;
 /* What is to fail: 0: nothing. */
@@ -74,6 +75,27 @@ void tarn_free(void *p) {
     atomic_fetch_sub_explicit(&bytes_taken, malloc_usable_size(p), memory_order_relaxed);
     free(p);
   }
+}
+
+void *tarn_pages(size_t alignment, size_t size_bytes) {
+  if (refuse(size_bytes)) { return NULL; }
+  size_t mapped = size_bytes + alignment;
+  uint8_t *all = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (all == MAP_FAILED) { return NULL; }
+  size_t before = -(uintptr_t)all & (alignment - 1), after = alignment - before;
+  if (before > 0) { (void)munmap(all, before); }
+  if (after > 0) { (void)munmap(all + before + size_bytes, after); }
+  return all + before;
+}
+
+void tarn_pages_used(size_t bytes) {
+  atomic_fetch_add_explicit(&bytes_taken, bytes, memory_order_relaxed);
+}
+
+void tarn_pages_free(void *p, size_t size_bytes, size_t used_bytes) {
+  if (!p) { return; }
+  atomic_fetch_sub_explicit(&bytes_taken, used_bytes, memory_order_relaxed);
+  (void)munmap(p, size_bytes);
 }
 
 char *tarn_strdup(const char *s) {

@@ -14,7 +14,13 @@ void *tarn_aligned(size_t alignment,
 void tarn_free(void *p);               /* null allowed */
 char *tarn_strdup(const char *s);
 
-/* Bytes taken and not yet given back (as malloc_usable_size has it). */
+/* Whole pages, apart from the C heap, which they leave without holes; zeroed. size_bytes: a multiple of the page; alignment: a power of two of at
+ * least a page. They count as taken when the caller says that they are used. */
+void *tarn_pages(size_t alignment, size_t size_bytes);
+void tarn_pages_used(size_t bytes);
+void tarn_pages_free(void *p, size_t size_bytes, size_t used_bytes); /* null allowed */
+
+/* Bytes taken and not yet given back (of malloc's, as malloc_usable_size has it). */
 uint64_t tarn_alloc_bytes(void);
 
 /* For specs: the countdown-th allocation from now, in any thread, fails, once; 0: none. */

@@ -9,3 +9,9 @@ uint64_t tarn_clock_ns(void) {
   clock_gettime(CLOCK_MONOTONIC, &t); /* cannot fail for this clock and a valid pointer */
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
+
+uint64_t tarn_clock_boot_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_BOOTTIME, &t);
+  return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,3 +173,15 @@ int tarn_sys_rename(const char *from, const char *to) {
 }
 
 int tarn_sys_unlink(const char *path) { return fails(TARN_FAULT_NAME) ? -1 : unlink(path); }
+
+int tarn_sys_thread(pthread_t *thread, void *(*run)(void *), void *arg) {
+  if (fails(TARN_FAULT_THREAD)) { return errno; }
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t started;
+  int rc = pthread_create(&started, NULL, run, arg);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (rc == 0) { *thread = started; }
+  return rc;
+}

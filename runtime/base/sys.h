@@ -3,6 +3,7 @@
 #ifndef TARN_BASE_SYS_H
 #define TARN_BASE_SYS_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -36,6 +37,8 @@ int tarn_sys_fsync(int fd);
 int tarn_sys_link(const char *from, const char *to, int flags); /* AT_SYMLINK_FOLLOW, or 0 */
 int tarn_sys_rename(const char *from, const char *to);
 int tarn_sys_unlink(const char *path);
+/* Start a thread that takes no signals: they are for the one that asks. 0 or an errno; *thread is unchanged on failure. */
+int tarn_sys_thread(pthread_t *thread, void *(*run)(void *), void *arg);
 
 /* ---- for specs ---- */
 
@@ -50,7 +53,8 @@ enum {
   TARN_FAULT_TRUNCATE = 128,
   TARN_FAULT_SYNC = 256,
   TARN_FAULT_NAME = 512, /* link, rename, unlink, mkdir */
-  TARN_FAULT_STAT = 1024
+  TARN_FAULT_STAT = 1024,
+  TARN_FAULT_THREAD = 2048
 };
 /* The countdown-th call (from 1) of one of kinds, in any thread, and the times - 1 after it fail with sys_errno; 0: a read or write does about
  * half of what was asked, the others work. kinds 0: stop. */

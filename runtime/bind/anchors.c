@@ -40,22 +40,14 @@ static bool take_slot(tarn__anchors_t *a, uint32_t *slot) {
   return true;
 }
 
-static void set_slot(lua_State *L, const tarn__anchors_t *a, uint32_t slot, int index) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, a->table);
-  if (index != 0) {
-    lua_pushvalue(L, index);
-  } else {
-    lua_pushnil(L);
-  }
-  lua_rawseti(L, -2, (int)slot);
-  lua_pop(L, 1);
-}
-
 uint32_t tarn__anchor_add(lua_State *L, tarn__anchors_t *a, int index) {
   if (a->free_count == a->used && a->used > KEPT_SLOTS) { shrink(L, a); }
   uint32_t slot;
   if (!take_slot(a, &slot)) { return 0; }
-  set_slot(L, a, slot, index);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, a->table);
+  lua_pushvalue(L, index);
+  lua_rawseti(L, -2, (int)slot);
+  lua_pop(L, 1);
   return slot;
 }
 
@@ -66,10 +58,18 @@ void tarn__anchor_push(lua_State *L, const tarn__anchors_t *a, uint32_t slot) {
 }
 
 void tarn__anchor_empty(lua_State *L, const tarn__anchors_t *a, uint32_t slot) {
-  set_slot(L, a, slot, 0);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, a->table);
+  lua_pushnil(L);
+  lua_rawseti(L, -2, (int)slot);
+  lua_pop(L, 1);
 }
 
-void tarn__anchor_drop(lua_State *L, tarn__anchors_t *a, uint32_t slot) {
-  set_slot(L, a, slot, 0);
-  a->free[a->free_count++] = slot;
+void tarn__anchors_drop(lua_State *L, tarn__anchors_t *a, const uint64_t *slots, size_t count) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, a->table);
+  for (size_t i = 0; i < count; i++) {
+    lua_pushnil(L);
+    lua_rawseti(L, -2, (int)slots[i]);
+    a->free[a->free_count++] = (uint32_t)slots[i];
+  }
+  lua_pop(L, 1);
 }

@@ -31,6 +31,8 @@ typedef struct tarn__anchors {
   uint32_t capacity;   /* of free */
 } tarn__anchors_t;
 
+enum { TARN__UNUSED = 128 };
+
 /* The context of one Lua state, kept in its registry. */
 typedef struct tarn_bind {
   lua_State *L;                 /* the main state */
@@ -45,6 +47,10 @@ typedef struct tarn_bind {
   const void *ref_metatable_at; /* its address */
   struct tarn_block *handed;    /* mapped, on its way to a view (block.c); owned */
   bool making_room;             /* live values are being encoded */
+  uint64_t unused
+      [TARN__UNUSED]; /* objects of ours whose only ref has been collected, to be deleted (ref.c) */
+  size_t unused_count;
+  uint64_t unused_bytes; /* what they take, about */
 } tarn_bind_t;
 
 tarn_bind_t *tarn_bind_of(lua_State *L);
@@ -118,6 +124,10 @@ uint64_t tarn_ref_local(lua_State *L, const tarn_ref_t *ref);
 /* Let go of what the ref at index holds, before it is collected: it must not be used any more. */
 void tarn_ref_release(lua_State *L, int index);
 
+/* Delete what the collector has found to be unused: it finds much at a time, so that is done for many at once. Before anybody looks at the pool's
+ * figures, and when nothing may come for long. */
+void tarn_ref_delete_unused(tarn_bind_t *b);
+
 /* Adds core.ref_methods and the metatable. Core table at the top of the stack. */
 void tarn_ref_open(lua_State *L);
 
@@ -129,7 +139,7 @@ uint32_t tarn__anchor_add(lua_State *L, tarn__anchors_t *a, int index);
 void tarn__anchor_push(lua_State *L, const tarn__anchors_t *a, uint32_t slot);
 /* Let go of the value, and keep the slot: until the pool says that its object is gone. */
 void tarn__anchor_empty(lua_State *L, const tarn__anchors_t *a, uint32_t slot);
-void tarn__anchor_drop(lua_State *L, tarn__anchors_t *a, uint32_t slot);
+void tarn__anchors_drop(lua_State *L, tarn__anchors_t *a, const uint64_t *slots, size_t count);
 
 /* ---- objects (objects.c) ---- */
 void tarn_objects_open(lua_State *L);

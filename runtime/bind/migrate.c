@@ -62,8 +62,6 @@ static int ref_disown(lua_State *L) {
 static int ref_leave(lua_State *L) {
   tarn_ref_t *r = check_ref(L, 1);
   uint32_t to = (uint32_t)luaL_checknumber(L, 2);
-  bool ours = tarn_ref_owner(r) == tarn_service_id(tarn_bind_of(L)->service);
-  if (!ours) { (void)tarn__object_own_id(L); } /* raises where it is; ours may be without a value */
   if (r->held == NULL) { return luaL_error(L, "core.ref_leave: nobody knows of the object"); }
   lua_pushboolean(L, tarn_service_ref_leave(tarn_bind_of(L)->service, r->held, to));
   return 1;

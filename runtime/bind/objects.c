@@ -141,7 +141,7 @@ static void drop_anchors(lua_State *L, tarn_bind_t *b) {
   size_t count = 0;
   uint64_t *slots = take(d, &d->anchors, &count);
   atomic_store_explicit(&d->waiting, 0, memory_order_relaxed);
-  for (size_t i = 0; i < count; i++) { tarn__anchor_drop(L, &b->anchors, (uint32_t)slots[i]); }
+  tarn__anchors_drop(L, &b->anchors, slots, count);
   tarn_free(slots);
 }
 
@@ -175,17 +175,17 @@ static int value_of(tarn_bind_t *b, tarn_encoded_t *e, tarn_value_t **v, tarn_er
 /* Encode the live object id into *v and tell the pool. Raises what encoding raises. */
 static int encode_live(lua_State *L, uint64_t id, tarn_value_t **v, tarn_error_t *err) {
   tarn_bind_t *b = tarn_bind_of(L);
-  uint32_t slot = tarn_pool_live_tag(b->pool, id, false);
+  uint64_t slot = tarn_pool_live_tag(b->pool, id, false);
   if (slot == 0) {
     return tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
   }
-  tarn__anchor_push(L, &b->anchors, slot);
+  tarn__anchor_push(L, &b->anchors, (uint32_t)slot);
   tarn_encoded_t *e = tarn_codec_encode(L, -1);
   int rc = value_of(b, e, v, err);
   if (rc == 0) { rc = tarn_pool_encoded(b->pool, id, *v, err); }
   if (rc == 0) {
     tarn__object_cache(L, id, -2);
-    tarn__anchor_drop(L, &b->anchors, slot);
+    tarn__anchors_drop(L, &b->anchors, &slot, 1);
   } else if (*v != NULL) {
     tarn_value_release(*v);
     *v = NULL;
@@ -227,6 +227,7 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
   if (for_room && !t->collected) { /* dead views hold blocks */
     t->collected = true;
     lua_gc(L, LUA_GCCOLLECT, 0);
+    tarn_ref_delete_unused(tarn_bind_of(L));
     tarn_pool_boundary(tarn_bind_of(L)->pool);
     if (tarn_bind_of(L)->service != NULL) { tarn_service_settle_refs(tarn_bind_of(L)->service); }
     return true;
@@ -249,6 +250,7 @@ static void scrub(lua_State *L) {
 
 void tarn_bind_boundary(tarn_bind_t *b) {
   scrub(b->L);
+  tarn_ref_delete_unused(b);
   tarn_pool_boundary(b->pool);
   drop_anchors(b->L, b);
   if (any_deleted(b->drops)) { (void)tarn_bind_boot(b, "deleted"); }
@@ -362,13 +364,13 @@ static uint64_t set_live(lua_State *L, uint32_t flags, uint64_t size) {
   tarn_bind_t *b = tarn_bind_of(L);
   tarn_error_t err = {0};
   uint64_t id = 0;
-  uint32_t slot = tarn__anchor_add(L, &b->anchors, 1);
+  uint64_t slot = tarn__anchor_add(L, &b->anchors, 1);
   int rc = TARN_ENOMEM;
   while (slot != 0) {
-    rc = tarn_pool_set_live(b->pool, size, flags, slot, &id, &err);
+    rc = tarn_pool_set_live(b->pool, size, flags, (uint32_t)slot, &id, &err);
     if (rc != TARN_ENEEDLUA || !tarn_bind_make_room(L)) { break; }
   }
-  if (rc != 0 && slot != 0) { tarn__anchor_drop(L, &b->anchors, slot); }
+  if (rc != 0 && slot != 0) { tarn__anchors_drop(L, &b->anchors, &slot, 1); }
   if (rc == TARN_EPOOLFULL || rc == TARN_ENEEDLUA) { return 0; }
   tarn__object_check(L, rc, &err, 0);
   return id;
@@ -485,6 +487,7 @@ static void push_figure(lua_State *L, uint64_t v) {
 
 static int pool_limits(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
+  tarn_ref_delete_unused(b);
   uint64_t limit[2];
   const uint64_t *set[2] = {NULL, NULL};
   for (int i = 0; i < 2; i++) {
@@ -506,6 +509,7 @@ static int pool_limits(lua_State *L) {
 
 static int pool_stats(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
+  tarn_ref_delete_unused(b);
   uint64_t lua_bytes =
       (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 + (uint64_t)lua_gc(L, LUA_GCCOUNTB, 0);
   tarn_figure_t figures[TARN_FIGURES];

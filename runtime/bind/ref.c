@@ -11,6 +11,9 @@
 #include "file-private.h"
 #include "service/service.h"
 
+/* What the objects may hold that nobody refers to, until they are deleted together. */
+#define UNUSED_BYTES ((uint64_t)1 << 20)
+
 static tarn_ref_t *check_ref(lua_State *L, int index) {
   tarn_ref_t *r = tarn_ref_test(L, index);
   if (r == NULL) { luaL_typerror(L, index, "DRef"); }
@@ -101,10 +104,20 @@ static void let_go(tarn_bind_t *b, tarn_ref_t *r) {
   if (r->held != NULL) {
     tarn_service_ref_close(b->service, r->held);
   } else if (r->private_here) {
-    (void)tarn_pool_delete(b->pool, r->id);
+    b->unused[b->unused_count++] = r->id;
+    b->unused_bytes += r->size;
+    if (b->unused_count == TARN__UNUSED || b->unused_bytes > UNUSED_BYTES) {
+      tarn_ref_delete_unused(b);
+    }
   }
   r->held = NULL;
   r->private_here = false;
+}
+
+void tarn_ref_delete_unused(tarn_bind_t *b) {
+  tarn_pool_delete_many(b->pool, b->unused, b->unused_count);
+  b->unused_count = 0;
+  b->unused_bytes = 0;
 }
 
 void tarn_ref_release(lua_State *L, int index) {
@@ -114,6 +127,7 @@ void tarn_ref_release(lua_State *L, int index) {
   lua_rawset(L, -3);
   lua_pop(L, 1);
   let_go(tarn_bind_of(L), r);
+  tarn_ref_delete_unused(tarn_bind_of(L));
 }
 
 static int core_ref_release(lua_State *L) {

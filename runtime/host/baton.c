@@ -4,12 +4,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/sys.h"
 #include "base/alloc.h"
 
 #define TICK_NS 1000000L
@@ -111,11 +111,7 @@ int tarn_baton_create(uv_loop_t *loop, void (*on_takeover)(void *user), void (*f
   atomic_store(&b->owner, OWNER_LUA);
   uv_async_init(loop, &b->async, on_async);
   b->async.data = b;
-  sigset_t all, old; /* signals are for the Lua thread */
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  int rc = pthread_create(&b->thread, NULL, run, b);
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  int rc = tarn_sys_thread(&b->thread, run, b);
   if (rc != 0) {
     uv_close((uv_handle_t *)&b->async, NULL);
     uv_run(loop, UV_RUN_NOWAIT);

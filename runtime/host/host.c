@@ -314,7 +314,8 @@ static void stop(tarn_host_t *h, int code) {
   }
   if (h->baton != NULL) {
     tarn_baton_acquire(h->baton);
-    tarn_service_flush(h->service); /* the last replies of a worker, before its connections close */
+    /* The last replies of a worker, before its connections close. */
+    tarn_service_flush_all(h->service);
     tarn_service_stop_children(h->service, CHILD_GRACE_MS);
   }
   if (h->L != NULL) {

@@ -202,6 +202,12 @@ bool tarn__lane_acc_buffer(tarn__lane_t *lane, uint64_t need, uv_buf_t *out) {
 
 static void ended(tarn__lane_t *lane, int status) {
   bool silent = lane->greeting && lane->greeting->have == 0;
+  if (silent && lane->connector) {
+    tarn__lane_fail(lane, TARN_ELOST,
+                    "%s has closed the connection without a word: it may have no descriptors left",
+                    lane->remote);
+    return;
+  }
   int code = lane->state == TARN__LANE_PROVEN || lane->peer || silent ? TARN_ELOST : TARN_EPROTO;
   tarn__lane_fail(lane, code, "%s",
                   status == UV_EOF ? "closed by the other end" : uv_strerror(status));
@@ -406,7 +412,9 @@ int tarn__lane_connect(tarn_net_t *net, tarn_peer_t *peer, uint8_t role, const c
            : resolve(lane, &where);
   if (rc) {
     tarn__lane_close(lane);
-    return tarn_error_set(err, TARN_EIO, "cannot connect to %s: %s", address, uv_strerror(rc));
+    bool ours = rc == UV_EMFILE || rc == UV_ENFILE || rc == UV_ENOBUFS || rc == UV_ENOMEM;
+    return tarn_error_set(err, ours ? TARN_EIO : TARN_ELOST, "cannot connect to %s: %s", address,
+                          uv_strerror(rc));
   }
   lane->peer = peer;
   peer->lane_count++;

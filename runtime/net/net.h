@@ -105,7 +105,8 @@ int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t ad
                     tarn_error_t *err);
 
 /* Start connecting to "HOST:PORT" (HOST may be a name: it is looked up without blocking). want_id, want_incarnation: whom to expect there (0: anybody). The peer can be sent to at once; frames wait for the
- * proof. On error nothing is called. user_data: tarn_peer_set_data. */
+ * proof. On error nothing is called: TARN_EIO and TARN_ENOMEM are this
+ * process's own want (of descriptors, say), TARN_ELOST is the way there. user_data: tarn_peer_set_data. */
 int tarn_net_connect(tarn_net_t *net, const char *address, uint32_t want_id,
                      uint64_t want_incarnation, tarn_peer_t **out, tarn_error_t *err);
 

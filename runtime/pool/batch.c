@@ -11,9 +11,7 @@
 
 #define BATCH_BYTES ((uint64_t)16 << 20)
 enum {
-  STAGE_BYTES = 2 << 20,
-  RECORDS_BYTES = 2 << 20, /* of a pack of records */
-  COPY_BYTES = 128 << 10,  /* under the mutex at a time */
+  COPY_BYTES = 128 << 10, /* under the mutex at a time */
   PIECE_ALIGN = 16
 };
 
@@ -24,7 +22,7 @@ typedef struct batch {
       small; /* pieces to write; large: heap pieces with an extent of their own; small: in a pack */
   uint64_t segment_bytes, large_bytes, small_bytes;
   uint64_t packing_bytes; /* of records to be made */
-  uint8_t *records;       /* owned */
+  uint8_t *records;       /* the spill's */
   uint64_t record_bytes;  /* of those that were, in whole pages */
   uint64_t offset;        /* of the extent */
   bool taken;
@@ -61,7 +59,7 @@ static void add_piece(batch_t *t, tarn__block_t *b) {
 static bool add_record(batch_t *t, tarn__object_t *o, bool *full) {
   if (o->pack != 0 || (o->form == TARN__VALUE && !tarn__small_measure_locked(o))) { return false; }
   uint64_t size = tarn__record_size(o->size);
-  *full = t->packing_bytes + size > RECORDS_BYTES;
+  *full = t->packing_bytes + size > TARN__SPILL_BUFFER;
   if (*full) { return false; }
   t->packing_bytes += size;
   o->packing = true;
@@ -141,7 +139,7 @@ static int stream_flush(stream_t *s, tarn_error_t *err) {
 static int stream_put(stream_t *s, uint64_t offset, const uint8_t *bytes, uint64_t size,
                       tarn_error_t *err) {
   uint64_t gap = offset - (s->at + s->fill); /* less than a page: padding */
-  if (s->fill + gap > STAGE_BYTES) {
+  if (s->fill + gap > TARN__SPILL_BUFFER) {
     int rc = stream_flush(s, err);
     if (rc != 0) { return rc; }
     gap = offset - s->at;
@@ -149,12 +147,12 @@ static int stream_put(stream_t *s, uint64_t offset, const uint8_t *bytes, uint64
   memset(s->stage + s->fill, 0, gap);
   s->fill += gap;
   for (uint64_t done = 0; done < size;) {
-    size_t part =
-        STAGE_BYTES - s->fill < size - done ? STAGE_BYTES - s->fill : (size_t)(size - done);
+    size_t part = TARN__SPILL_BUFFER - s->fill < size - done ? TARN__SPILL_BUFFER - s->fill
+                                                             : (size_t)(size - done);
     memcpy(s->stage + s->fill, bytes + done, part);
     s->fill += part;
     done += part;
-    if (s->fill == STAGE_BYTES) {
+    if (s->fill == TARN__SPILL_BUFFER) {
       int rc = stream_flush(s, err);
       if (rc != 0) { return rc; }
     }
@@ -175,15 +173,13 @@ static int stream_pieces(stream_t *s, tarn_list_t *pieces, tarn_error_t *err) {
 static int write_heap(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
   if (t->large_bytes + t->small_bytes == 0) { return 0; }
   stream_t s = {.spill = &pool->spill, .at = t->offset + t->segment_bytes};
-  s.stage = tarn_aligned(TARN__PAGE, STAGE_BYTES);
+  s.stage = tarn__spill_buffer(&pool->spill.stage);
   if (!s.stage) {
     return tarn_error_set(err, TARN_ENOMEM, "no memory for writing to the spill file");
   }
   int rc = stream_pieces(&s, &t->large, err);
   if (rc == 0) { rc = stream_pieces(&s, &t->small, err); }
-  if (rc == 0) { rc = stream_flush(&s, err); }
-  tarn_free(s.stage);
-  return rc;
+  return rc != 0 ? rc : stream_flush(&s, err);
 }
 
 static int write_records(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
@@ -193,12 +189,12 @@ static int write_records(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
 }
 
 /* What the batch needs of its own. */
-static int equip(batch_t *t, tarn_error_t *err) {
+static int equip(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
   bool ok = true;
   if (!tarn_list_empty(&t->small)) { ok = (t->pack = tarn_calloc(1, sizeof *t->pack)) != NULL; }
   if (ok && t->packing_bytes > 0) {
     t->record_pack = tarn_calloc(1, sizeof *t->record_pack);
-    t->records = tarn_aligned(TARN__PAGE, tarn__page_round(t->packing_bytes));
+    t->records = tarn__spill_buffer(&pool->spill.records);
     ok = t->record_pack && t->records;
   }
   return ok ? 0 : tarn_error_set(err, TARN_ENOMEM, "no memory for writing to the spill file");
@@ -207,7 +203,7 @@ static int equip(batch_t *t, tarn_error_t *err) {
 /* The mutex is not held. */
 static int write_batch(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
   int rc = tarn__spill_open(&pool->spill, bytes_of(t), err);
-  if (rc == 0) { rc = equip(t, err); }
+  if (rc == 0) { rc = equip(pool, t, err); }
   if (rc != 0) { return rc; }
   tarn__pool_lock(pool);
   if (t->records) { copy_records_locked(pool, t); }
@@ -323,7 +319,7 @@ void tarn__batch_finish_locked(tarn_pool_t *pool, tarn__object_t *o, bool writte
   }
 }
 
-static void note_failure_locked(tarn_pool_t *pool, const tarn_error_t *err) {
+void tarn__failure_note_locked(tarn_pool_t *pool, const tarn_error_t *err) {
   pool->failures++;
   pool->failure = *err;
   pool->failure_ns = tarn_clock_ns();
@@ -342,7 +338,6 @@ static void halve_locked(tarn_pool_t *pool, batch_t *t) {
 }
 
 static void release(batch_t *t) {
-  tarn_free(t->records);
   tarn_free(t->pack);
   tarn_free(t->record_pack);
 }
@@ -366,7 +361,7 @@ void tarn__batch_run_locked(tarn_pool_t *pool) {
     halve_locked(pool, &t);
     return;
   }
-  if (rc != 0) { note_failure_locked(pool, &err); }
+  if (rc != 0) { tarn__failure_note_locked(pool, &err); }
   pool->halved_left -= t.count < pool->halved_left ? t.count : pool->halved_left;
   while (!tarn_list_empty(&t.objects)) {
     tarn__object_t *o = TARN_CONTAINER(t.objects.next, tarn__object_t, link);

@@ -165,12 +165,8 @@ static int create_in_file(tarn_pool_t *pool, tarn__block_t *b, tarn_error_t *err
   int rc = tarn__spill_open(&pool->spill, size, err);
   if (rc != 0) { return rc; }
   tarn__pool_lock(pool);
-  rc = tarn__spiller_start_locked(pool); /* it punches, when idle, what was given back */
-  if (rc != 0) {
-    tarn_error_set(err, rc, "cannot start the spill thread");
-  } else {
-    rc = tarn__extent_take_locked(pool, size, true, &offset, err);
-  }
+  rc = tarn__spiller_start_locked(pool, err); /* it punches, when idle, what was given back */
+  if (rc == 0) { rc = tarn__extent_take_locked(pool, size, true, &offset, err); }
   tarn__pool_unlock(pool);
   if (rc != 0) { return rc; }
   rc = tarn__spill_map(&pool->spill, offset, size, true, &b->fmap, err);

@@ -93,7 +93,8 @@ tarn_borrow_t *tarn_pool_borrow_begin(tarn_pool_t *pool, uint64_t lender, uint64
     tarn_list_init(&w->blocks[i].note.link);
   }
   tarn__pool_lock(pool);
-  bool ok = tarn_map_get(&pool->borrows, w->key) == NULL && tarn__spiller_start_locked(pool) == 0 &&
+  bool ok = tarn_map_get(&pool->borrows, w->key) == NULL &&
+            tarn__spiller_start_locked(pool, NULL) == 0 &&
             tarn_map_set(&pool->borrows, w->key, w) == 0;
   if (ok) { pool->records += borrow_size(block_count); }
   tarn__pool_unlock(pool);

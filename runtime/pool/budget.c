@@ -95,6 +95,7 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
   if (tarn__room_for(pool, need) || pool->memory.cached > cached) {
     return 0;
   } /* some of it was freed at once */
+  if (room->failures != pool->failures) { return report_failure(pool, err); }
   shortage = tarn__budget_used(pool) + need - pool->max_memsize;
   uint64_t coming = pool->pending + pool->leaving + pool->punching;
   if (coming < shortage && !tarn_list_empty(&pool->wanted)) {

@@ -32,9 +32,8 @@ static uint64_t plan_gain(tarn__object_t *o) {
 }
 
 int tarn__evict_start_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t *err) {
-  if (tarn__spiller_start_locked(pool) != 0) {
-    return tarn_error_set(err, TARN_ENOMEM, "cannot start the spill thread");
-  }
+  int rc = tarn__spiller_start_locked(pool, err);
+  if (rc != 0) { return rc; }
   tarn__lru_remove(pool, o);
   o->evicting = true;
   o->touched = false;
@@ -50,6 +49,14 @@ static void take_small(tarn_pool_t *pool, tarn__object_t *o) {
     tarn__small_free_mem_locked(pool, o);
     pool->evictions++;
   }
+}
+
+/* Who waits for room is told why there will be none. */
+static bool start(tarn_pool_t *pool, tarn__object_t *o) {
+  tarn_error_t err = {0};
+  if (tarn__evict_start_locked(pool, o, &err) == 0) { return true; }
+  tarn__failure_note_locked(pool, &err);
+  return false;
 }
 
 /* One victim, out of the list. False: evicting cannot go on. */
@@ -68,10 +75,10 @@ static bool take_victim(tarn_pool_t *pool, tarn__object_t *o) {
     take_small(pool, o); /* nothing to write */
     return true;
   }
-  if (o->form == TARN__SMALL) { return tarn__evict_start_locked(pool, o, NULL) == 0; }
+  if (o->form == TARN__SMALL) { return start(pool, o); }
   uint64_t heap = pool->heap;
   free_clean(o);
-  if (value_gain(o) > 0) { return tarn__evict_start_locked(pool, o, NULL) == 0; }
+  if (value_gain(o) > 0) { return start(pool, o); }
   tarn__lru_park(pool, o);
   if (pool->heap < heap) { pool->evictions++; }
   return true;

@@ -5,6 +5,7 @@
 #ifndef TARN_POOL_INDEX_PRIVATE_H
 #define TARN_POOL_INDEX_PRIVATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,7 +15,8 @@ typedef struct tarn__object tarn__object_t;
 
 typedef struct tarn__index {
   struct tarn__index_shard {
-    uint64_t *slots; /* owned, null while empty: an object's address, above it its id's last bits */
+    uint64_t *
+        slots; /* owned, null while empty: an object's address, above it the last bits of its place */
     uint32_t count, capacity;
   } shards[TARN__INDEX_SHARDS];
   size_t count;   /* objects */
@@ -24,6 +26,8 @@ typedef struct tarn__index {
 void tarn__index_init(tarn__index_t *x);
 void tarn__index_clear(tarn__index_t *x); /* frees the slots, not the objects */
 tarn__object_t *tarn__index_get(const tarn__index_t *x, uint64_t id); /* null when absent */
+/* Have the id's slot brought near; or, when that has been done, the object. */
+void tarn__index_prefetch(const tarn__index_t *x, uint64_t id, bool object);
 int tarn__index_add(tarn__index_t *x,
                     tarn__object_t *o); /* its id is new. TARN_ENOMEM leaves x as it was */
 void tarn__index_remove(tarn__index_t *x, const tarn__object_t *o); /* it is there */

@@ -31,9 +31,7 @@ static tarn__object_t *object_at(uint64_t slot) {
 }
 
 /* The object, and above it the last bits of its place: whoever passes by need not look at the object. */
-static uint64_t slot_for(tarn__object_t *o) {
-  return (uintptr_t)o | place_of(o->id) << TAG_SHIFT;
-}
+static uint64_t slot_for(tarn__object_t *o) { return (uintptr_t)o | place_of(o->id) << TAG_SHIFT; }
 
 static uint32_t home_of(uint64_t slot, uint32_t mask) {
   uint64_t place = mask >> TAG_BITS == 0 ? slot >> TAG_SHIFT : place_of(object_at(slot)->id);
@@ -78,6 +76,13 @@ void tarn__index_clear(tarn__index_t *x) {
 tarn__object_t *tarn__index_get(const tarn__index_t *x, uint64_t id) {
   const struct tarn__index_shard *s = &x->shards[mix(id) & (TARN__INDEX_SHARDS - 1)];
   return s->count ? object_at(s->slots[find(s->slots, s->capacity - 1, id)]) : NULL;
+}
+
+void tarn__index_prefetch(const tarn__index_t *x, uint64_t id, bool object) {
+  const struct tarn__index_shard *s = &x->shards[mix(id) & (TARN__INDEX_SHARDS - 1)];
+  if (s->capacity == 0) { return; }
+  const uint64_t *slot = &s->slots[(uint32_t)place_of(id) & (s->capacity - 1)];
+  __builtin_prefetch(object ? (const void *)object_at(*slot) : slot);
 }
 
 int tarn__index_add(tarn__index_t *x, tarn__object_t *o) {

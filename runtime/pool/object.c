@@ -328,11 +328,13 @@ int tarn_pool_delete(tarn_pool_t *pool, uint64_t id) {
 }
 
 void tarn_pool_delete_many(tarn_pool_t *pool, const uint64_t *ids, size_t count) {
-  enum { AT_ONCE = 256 }; /* others want the mutex too */
+  enum { AT_ONCE = 256, AHEAD = 8 }; /* others want the mutex too */
   for (size_t i = 0; i < count;) {
     size_t stop = count - i < AT_ONCE ? count : i + AT_ONCE;
     tarn__pool_lock(pool);
     for (; i < stop; i++) {
+      if (i + AHEAD < count) { tarn__index_prefetch(&pool->objects, ids[i + AHEAD], false); }
+      if (i + AHEAD / 2 < count) { tarn__index_prefetch(&pool->objects, ids[i + AHEAD / 2], true); }
       tarn__object_t *o = tarn__object_find_locked(pool, ids[i]);
       if (!o) { continue; }
       pool->deletes++;

@@ -11,7 +11,7 @@
 #include "image/file.h"
 
 #define SLACK_BYTES ((uint64_t)16 << 20)
-enum { MOVE_BYTES = 2 << 20, READ_BYTES = 256 << 10, HASH_BYTES = 8 };
+enum { READ_BYTES = 256 << 10, HASH_BYTES = 8 };
 
 /* ---- packs ---- */
 
@@ -135,7 +135,7 @@ typedef struct move {
 } move_t;
 
 typedef struct tidy {
-  uint8_t *out; /* owned: MOVE_BYTES, aligned for O_DIRECT */
+  uint8_t *out; /* the spill's, for records */
   uint32_t fill;
   uint8_t *in;   /* owned: READ_BYTES and the longest record */
   move_t *moves; /* owned */
@@ -179,7 +179,7 @@ static uint64_t sift_locked(tarn_pool_t *pool, tidy_t *t, const tarn__pack_t *pa
     tarn__object_t *o = owner_locked(pool, id, pack->number, offset + (uint32_t)at);
     /* What is not what was written stays where it is: its get will say so. */
     if (o && load(record, HASH_BYTES) == tarn_hash64(record + HASH_BYTES, whole - HASH_BYTES)) {
-      *end = whole > MOVE_BYTES - t->fill || !add_move(t, o, record, whole);
+      *end = whole > TARN__SPILL_BUFFER - t->fill || !add_move(t, o, record, whole);
       if (*end) { return at; }
     }
     at += whole;
@@ -219,7 +219,7 @@ static tarn__pack_t *emptiest_locked(tarn_pool_t *pool) {
 /* Fills t from the emptiest packs, which are held, and out of their classes. */
 static void collect_locked(tarn_pool_t *pool, tidy_t *t, tarn_list_t *from) {
   tarn__pack_t *pack;
-  while (t->fill < MOVE_BYTES / 2 && (pack = emptiest_locked(pool)) != NULL) {
+  while (t->fill < TARN__SPILL_BUFFER / 2 && (pack = emptiest_locked(pool)) != NULL) {
     tarn_list_remove(&pack->link);
     tarn_list_push_back(from, &pack->link);
     pack->live++;
@@ -271,7 +271,7 @@ static void let_go_locked(tarn_pool_t *pool, tarn_list_t *from, bool moved) {
 
 bool tarn__packs_tidy_locked(tarn_pool_t *pool) {
   if (!tarn__packs_due(pool) || !emptiest_locked(pool)) { return false; }
-  tidy_t t = {.out = tarn_aligned(TARN__PAGE, MOVE_BYTES),
+  tidy_t t = {.out = tarn__spill_buffer(&pool->spill.records),
               .in = tarn_malloc(READ_BYTES + TARN__RECORD_HEADER + TARN__SMALL_MAX)};
   tarn_list_t from;
   tarn_list_init(&from);
@@ -279,7 +279,6 @@ bool tarn__packs_tidy_locked(tarn_pool_t *pool) {
   if (rc == 0) { collect_locked(pool, &t, &from); }
   if (rc == 0 && t.count > 0) { rc = write_locked(pool, &t, NULL); }
   let_go_locked(pool, &from, rc == 0 && t.count > 0);
-  tarn_free(t.out);
   tarn_free(t.in);
   tarn_free(t.moves);
   return true;

@@ -165,6 +165,8 @@ static_assert(sizeof(struct tarn__object) == 48, "an object's record is not larg
 #define TARN__RUN_STEP 16u
 #define TARN__RUN_CLASSES 32u
 
+enum { TARN__OF_OBJECTS, TARN__OF_BLOCKS, TARN__OF_RUNS, TARN__SOURCES };
+
 struct tarn_pool {
   pthread_mutex_t mutex;
   pthread_cond_t changed; /* room, or the outcome of something waited for */
@@ -184,6 +186,8 @@ struct tarn_pool {
   tarn__slab_t block_slab;              /* of blocks' records */
   tarn__slab_t runs[TARN__RUN_CLASSES]; /* of small objects' bytes */
   tarn__slab_totals_t slabs;            /* of all these */
+  tarn__chunks_t chunks
+      [TARN__SOURCES]; /* theirs: bytes go to the disk, and leave no holes among records, which stay */
 
   tarn__memory_t memory;
   tarn__spill_t spill;
@@ -257,8 +261,6 @@ struct tarn_pool {
 static inline tarn__block_t *tarn__block(tarn_block_t *b) { return (tarn__block_t *)(void *)b; }
 
 /* ---- pool.c ---- */
-int tarn__thread_start(pthread_t *thread, void *(*run)(void *),
-                       void *arg); /* one that takes no signals. TARN_ENOMEM */
 void tarn__pool_lock(tarn_pool_t *pool);
 void tarn__pool_unlock(tarn_pool_t *pool); /* then runs callbacks and frees what was put off */
 void tarn__pool_wait_locked(
@@ -482,6 +484,8 @@ void tarn__watch_fire_locked(tarn_pool_t *pool, tarn__object_t *o); /* it is bei
 
 /* ---- batch.c: the spill thread's ---- */
 void tarn__batch_run_locked(tarn_pool_t *pool); /* writes what is queued first. Lets go */
+/* Evicting has failed: who waits for room is told. */
+void tarn__failure_note_locked(tarn_pool_t *pool, const tarn_error_t *err);
 void tarn__batch_finish_locked(tarn_pool_t *pool, tarn__object_t *o,
                                bool written); /* o's eviction has ended */
 
@@ -491,7 +495,8 @@ void tarn__batch_finish_locked(tarn_pool_t *pool, tarn__object_t *o,
 int tarn__extent_take_locked(tarn_pool_t *pool, uint64_t size, bool in_place, uint64_t *offset,
                              tarn_error_t *err);
 void tarn__extent_give_locked(tarn_pool_t *pool, uint64_t offset, uint64_t size);
-int tarn__spiller_start_locked(tarn_pool_t *pool); /* once; TARN_ENOMEM */
+int tarn__spiller_start_locked(tarn_pool_t *pool,
+                               tarn_error_t *err); /* once; TARN_EIO, with err (null allowed) */
 void tarn__spiller_stop(tarn_pool_t *pool);
 
 /* ---- mappings.c ---- */

@@ -3,7 +3,6 @@
  * go. */
 #include "pool/pool.h"
 
-#include <signal.h>
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -44,10 +43,14 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   tarn_map_init(&pool->borrows);
   tarn_map_init(&pool->watches);
   tarn_map_init(&pool->guards);
-  tarn__slab_init(&pool->slab, sizeof(tarn__object_t), &pool->slabs);
-  tarn__slab_init(&pool->block_slab, sizeof(tarn__block_t), &pool->slabs);
+  for (int i = 0; i < TARN__SOURCES; i++) { tarn__chunks_init(&pool->chunks[i]); }
+  tarn__slab_init(&pool->slab, sizeof(tarn__object_t), &pool->chunks[TARN__OF_OBJECTS],
+                  &pool->slabs);
+  tarn__slab_init(&pool->block_slab, sizeof(tarn__block_t), &pool->chunks[TARN__OF_BLOCKS],
+                  &pool->slabs);
   for (uint32_t i = 0; i < TARN__RUN_CLASSES; i++) {
-    tarn__slab_init(&pool->runs[i], (i + 1) * TARN__RUN_STEP, &pool->slabs);
+    tarn__slab_init(&pool->runs[i], (i + 1) * TARN__RUN_STEP, &pool->chunks[TARN__OF_RUNS],
+                    &pool->slabs);
   }
   tarn__packs_init(pool);
   tarn_list_t *lists[] = {&pool->lru,     &pool->wanted, &pool->parked,  &pool->limbo,
@@ -112,6 +115,7 @@ void tarn_pool_destroy(tarn_pool_t *pool) {
   tarn__spill_close(&pool->spill);
   tarn__index_clear(&pool->objects);
   tarn__packs_clear(pool);
+  for (int i = 0; i < TARN__SOURCES; i++) { tarn__chunks_clear(&pool->chunks[i]); }
   tarn_map_clear(&pool->watches);
   tarn_map_clear(&pool->guards);
   pthread_cond_destroy(&pool->look);
@@ -127,15 +131,6 @@ void tarn_pool_clear(tarn_pool_t *pool) {
   if (pool->objects.count == 0) { tarn__index_clear(&pool->objects); }
   tarn__budget_trim_locked(pool, UINT64_MAX);
   tarn__pool_unlock(pool);
-}
-
-int tarn__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
-  sigset_t all, before;
-  sigfillset(&all); /* signals are for the host's threads */
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  int rc = pthread_create(thread, NULL, run, arg);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return rc == 0 ? 0 : TARN_ENOMEM;
 }
 
 void tarn__pool_lock(tarn_pool_t *pool) { pthread_mutex_lock(&pool->mutex); }
@@ -233,7 +228,7 @@ void tarn_pool_set_limits(tarn_pool_t *pool, const uint64_t *max_memsize,
       tarn__budget_trim_locked(pool, tarn__budget_used(pool) - pool->max_memsize);
       tarn__evict_plan_locked(pool, 0);
       if (!tarn_list_empty(&pool->wanted)) { pool->fire_room = true; } /* Lua is asked to encode */
-      (void)tarn__spiller_start_locked(pool); /* it gives back what comes back later */
+      (void)tarn__spiller_start_locked(pool, NULL); /* it gives back what comes back later */
     }
   }
   tarn__pool_changed_locked(pool);

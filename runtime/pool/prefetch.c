@@ -214,7 +214,7 @@ bool tarn__look_at_locked(tarn__block_t *b) {
   tarn_pool_t *pool = b->pool;
   if (b->looking || !tarn_list_empty(&b->write_link)) { return true; }
   if (!pool->look_started) {
-    if (pool->look_stopping || tarn__thread_start(&pool->look_thread, look_main, pool) != 0) {
+    if (pool->look_stopping || tarn_sys_thread(&pool->look_thread, look_main, pool) != 0) {
       return false;
     }
     pool->look_started = true;

@@ -11,6 +11,8 @@
 #include "pool/range-private.h"
 #include "pool/segment-private.h"
 
+#define TARN__SPILL_BUFFER ((size_t)2 << 20)
+
 typedef struct tarn__spill {
   pthread_mutex_t open_lock; /* one thread opens */
   char *dir;                 /* owned */
@@ -25,10 +27,16 @@ typedef struct tarn__spill {
   tarn__ranges_t
       warm; /* free, space still allocated: overwriting is twice as fast as writing anew */
   tarn__ranges_t holes; /* free, punched */
+  /* The spill thread's, each TARN__SPILL_BUFFER; owned, null until needed, then kept. */
+  uint8_t *stage;   /* heap pieces on their way */
+  uint8_t *records; /* small objects' records on theirs */
 } tarn__spill_t;
 
 int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes);
 void tarn__spill_close(tarn__spill_t *s); /* the file is gone with its last descriptor */
+
+/* One of the two buffers, made if it is not there; null: no memory. Spill thread. */
+uint8_t *tarn__spill_buffer(uint8_t **kept);
 
 /* Makes the directory and the file if that has not been done. need: bytes that are to be written, for messages. Any thread. */
 int tarn__spill_open(tarn__spill_t *s, uint64_t need, tarn_error_t *err);

@@ -25,6 +25,8 @@
 #include "base/sys.h"
 #include "pool/segment-private.h"
 
+#define OPEN_ATTEMPTS 100 /* each fails only if somebody has removed the directory meanwhile */
+
 /* Which spill file it is about, and when the disk is full how much there is. Returns err's code, or rc. */
 static int explain(const tarn__spill_t *s, int rc, int sys_errno, uint64_t size,
                    tarn_error_t *err) {
@@ -66,7 +68,17 @@ void tarn__spill_close(tarn__spill_t *s) {
   tarn__ranges_clear(&s->warm);
   tarn__ranges_clear(&s->holes);
   tarn_free(s->dir);
+  tarn_pages_free(s->stage, TARN__SPILL_BUFFER, TARN__SPILL_BUFFER);
+  tarn_pages_free(s->records, TARN__SPILL_BUFFER, TARN__SPILL_BUFFER);
   pthread_mutex_destroy(&s->open_lock);
+}
+
+uint8_t *tarn__spill_buffer(uint8_t **kept) {
+  if (!*kept) {
+    *kept = tarn_pages(TARN__PAGE, TARN__SPILL_BUFFER);
+    if (*kept) { tarn_pages_used(TARN__SPILL_BUFFER); }
+  }
+  return *kept;
 }
 
 /* A symbolic link of another user, who would choose where our bytes go? One of root's, or our own, is followed. */
@@ -128,20 +140,30 @@ static void mind(void *at, uint64_t size) {
   (void)madvise(at, size, MADV_DONTDUMP);
 }
 
+/* The directory goes while we are about to use it: another process, whose it was alone, has removed it. ENOENT, or on ext4, of a directory that
+ * has been looked up already, EPERM. */
+static bool may_have_gone(int why) { return why == ENOENT || why == EPERM; }
+
 static int open_file(tarn__spill_t *s, uint64_t need, tarn_error_t *err) {
   bool made;
-  int why = make_dirs(s->dir, &made);
-  if (why != 0) {
-    int rc = tarn_error_errno(err, why, "cannot make the spill directory %s", s->dir);
-    return explain(s, rc, why, need, err);
-  }
-  int fd = tarn_sys_open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT)) {
-    fd = open_unlinked(s->dir);
+  int fd = -1, why = 0;
+  const char *what = NULL;
+  for (int attempt = 0; attempt < OPEN_ATTEMPTS && fd < 0; attempt++) {
+    what = "make the spill directory";
+    why = make_dirs(s->dir, &made);
+    if (why == 0) {
+      what = "create a spill file in";
+      fd = tarn_sys_open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+      why = errno;
+      if (fd < 0 && (why == EOPNOTSUPP || why == EISDIR || why == EINVAL || why == ENOENT)) {
+        fd = open_unlinked(s->dir);
+        why = errno;
+      }
+    }
+    if (fd < 0 && !may_have_gone(why)) { break; }
   }
   if (fd < 0) {
-    why = errno;
-    int rc = tarn_error_errno(err, why, "cannot create a spill file in %s", s->dir);
+    int rc = tarn_error_errno(err, why, "cannot %s %s", what, s->dir);
     return explain(s, rc, why, need, err);
   }
   char self[64];

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <time.h>
+#include "base/sys.h"
 #include "pool/pool-private.h"
 
 /* Bytes of the file that are free and not punched, while there is work. */
@@ -132,9 +133,10 @@ static void *spiller_main(void *arg) {
   return NULL;
 }
 
-int tarn__spiller_start_locked(tarn_pool_t *pool) {
+int tarn__spiller_start_locked(tarn_pool_t *pool, tarn_error_t *err) {
   if (pool->started) { return 0; }
-  if (tarn__thread_start(&pool->thread, spiller_main, pool) != 0) { return TARN_ENOMEM; }
+  int rc = tarn_sys_thread(&pool->thread, spiller_main, pool);
+  if (rc != 0) { return tarn_error_errno(err, rc, "cannot start the spill thread"); }
   pool->started = true;
   return 0;
 }

@@ -3,6 +3,7 @@
  * writes a new file a fifth faster than one thread that hashes nothing (bench/pool.lua). The second hand is started with the first
  * batch of more than one part; where it cannot be, the spill thread does all. */
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "pool/pool-private.h"
 
 #define PART_BYTES ((uint64_t)8 << 20) /* whole slices */
@@ -127,7 +128,7 @@ static tarn__hand_t *hand_of(tarn_pool_t *pool) {
   pthread_mutex_init(&h->mutex, NULL); /* Linux' need no memory, and do not fail */
   pthread_cond_init(&h->wake, NULL);
   pthread_cond_init(&h->idle, NULL);
-  if (tarn__thread_start(&h->thread, hand_main, h) != 0) {
+  if (tarn_sys_thread(&h->thread, hand_main, h) != 0) {
     hand_free(h);
     return NULL;
   }

@@ -339,14 +339,18 @@ static void on_exit_seen(uv_poll_t *watch, int status, int events) {
   siginfo_t info = {0};
   (void)status;
   (void)events;
-  if (waitid(P_PID, (id_t)c->os_pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0) {
-    return;
-  }
-  /* What it left behind: its group goes with it. Before it is waited for, while the number is still its own. */
-  kill((pid_t)-c->os_pid, SIGKILL);
-  waitpid((pid_t)c->os_pid, &how, 0);
+  int waited = waitid(P_PID, (id_t)c->os_pid, &info, WEXITED | WNOHANG | WNOWAIT);
+  if (waited == 0 && info.si_pid == 0) { return; }
   c->exited = true;
-  describe(c, how);
+  if (waited == 0) {
+    /* What it left behind: its group goes with it. Before it is waited for, while the number is still its own. */
+    kill((pid_t)-c->os_pid, SIGKILL);
+    waitpid((pid_t)c->os_pid, &how, 0);
+    describe(c, how);
+  } else { /* the number may be another's by now */
+    snprintf(c->reason, sizeof(c->reason),
+             "ended; how is not known, since this program has waited for it itself");
+  }
   uv_poll_stop(watch);
   uv_close((uv_handle_t *)watch, on_handle_closed);
   close_fd(&c->pidfd);
@@ -411,8 +415,9 @@ static void on_kill_time(uv_timer_t *t) { tarn__child_kill(t->data); }
 void tarn__child_kill(tarn_child_t *c) {
   if (c->exited) { return; }
   c->killed = true;
+  /* By the pidfd first: if it has been waited for, by whomever, the number may be another's. */
+  if (syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0) != 0) { return; }
   kill((pid_t)-c->os_pid, SIGKILL);
-  kill((pid_t)c->os_pid, SIGKILL);
 }
 
 void tarn__child_expect_end(tarn_child_t *c, uint32_t grace_ms) {

@@ -1,5 +1,6 @@
 /* What comes in: frames and bulk messages, taken apart and handed to C's methods, to who waits for a response, or to Lua. */
 #include <string.h>
+#include "base/clock.h"
 #include "service-private.h"
 
 #define FLAGS_BYTES 8 /* an array's header and a small integer */
@@ -497,6 +498,7 @@ static void on_up(void *user, tarn_peer_t *peer) {
     return;
   }
   c->up = true;
+  c->up_ms = tarn_clock_boot_ms();
   c->foreign = who->foreign;
   c->pid = who->id;
   if (who->foreign) { return; }
@@ -520,8 +522,12 @@ static void on_up(void *user, tarn_peer_t *peer) {
              tarn_mp_write_uint(&b, s->config.silence_ms) |
              tarn_mp_write_uint(&b, s->config.launch);
     if (rc == 0) { tarn__send_notice(s, c, "member.joined", &b); }
-    tarn__heartbeat_say(s);
+    tarn__heartbeat_start(s, s->config.silence_ms);
     return;
+  }
+  if (s->id != TARN_DRIVER) {
+    c->silence_ms = s->config.silence_ms;
+    tarn__heartbeat_say(s, c); /* at once, since it says how often it will be said */
   }
   tarn_member_t *m = tarn__member_get(s, who->id);
   if (m == NULL && s->id == TARN_DRIVER) {
@@ -530,6 +536,7 @@ static void on_up(void *user, tarn_peer_t *peer) {
   if (m != NULL && m->incarnation == who->incarnation) {
     if (m->conn == NULL) { m->conn = c; }
     if (m->address[0] != '\0') { tarn_peer_set_address(peer, m->address); }
+    tarn__heartbeat_parted(s, m->id, false);
   }
   tarn__lend_conn_up(s, c);
 }
@@ -551,6 +558,8 @@ static void on_down(void *user, tarn_peer_t *peer, const tarn_error_t *reason) {
   tarn__refs_conn_down(s, c);
   tarn__refs_foreign_down(s, c);
   tarn_member_t *m = c->pid != 0 ? tarn__member_get(s, c->pid) : NULL;
+  /* One that could not be opened in time; one that was there has been judged by what was heard on it. */
+  tarn__heartbeat_parted(s, c->pid, !c->up && reason->code == TARN_ETIMEDOUT);
   if (s->id == 0 && c->pid == TARN_DRIVER && !s->stopping) {
     s->config.on_orphan(s->config.user, reason->message);
   }

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -18,6 +19,7 @@
 #define SMALL_MAX (1u << 20) /* bytes of small blocks that go along in the frame */
 #define BLOCKS_MAX 4096u     /* more of them are better sent */
 #define NOTICE_LIMIT (1u << 20)
+#define STAT_STARTED 22 /* the field of /proc/PID/stat, from 1 */
 
 /* A process that we have lent to. */
 typedef struct holder {
@@ -86,6 +88,29 @@ static void on_holder_gone(uv_poll_t *watch, int status, int events) {
   uv_close((uv_handle_t *)watch, on_holder_closed);
 }
 
+/* When that process was started, by tarn_clock_boot_ms; UINT64_MAX: not to be known. */
+static uint64_t started_ms(int64_t os_pid) {
+  char path[64], text[1024];
+  snprintf(path, sizeof(path), "/proc/%lld/stat", (long long)os_pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+  if (fd >= 0) { close(fd); }
+  text[n > 0 ? n : 0] = '\0';
+  const char *at = strrchr(text, ')'); /* after its name, which may have anything in it */
+  for (int field = 2; at != NULL && field < STAT_STARTED; field++) { at = strchr(at + 1, ' '); }
+  long hz = sysconf(_SC_CLK_TCK);
+  return at != NULL && hz > 0 ? strtoull(at, NULL, 10) * 1000 / (uint64_t)hz : UINT64_MAX;
+}
+
+/* A descriptor of the process at the other end; -1: it is not to be had, or that number is another's by now, who has come after the connection. */
+static int open_pidfd(const tarn_conn_t *c) {
+  int64_t os_pid = tarn_peer_identity(c->peer)->os_pid;
+  int fd = (int)syscall(SYS_pidfd_open, (pid_t)os_pid, 0);
+  if (fd < 0 || started_ms(os_pid) <= c->up_ms) { return fd; }
+  close(fd);
+  return -1;
+}
+
 /* Null: its end could not be seen, so nothing can be lent to it. */
 static holder_t *holder_of(tarn_service_t *s, const tarn_conn_t *c) {
   holder_t *h = tarn_map_get(&s->holders, c->pid);
@@ -94,7 +119,7 @@ static holder_t *holder_of(tarn_service_t *s, const tarn_conn_t *c) {
   if (h == NULL) { return NULL; }
   h->service = s;
   h->pid = c->pid;
-  h->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)tarn_peer_identity(c->peer)->os_pid, 0);
+  h->pidfd = open_pidfd(c);
   if (h->pidfd < 0 || tarn_map_set(&s->holders, h->pid, h) != 0) {
     if (h->pidfd >= 0) { close(h->pidfd); }
     tarn_free(h);

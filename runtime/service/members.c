@@ -94,6 +94,7 @@ static void close_all(tarn_service_t *s, uint32_t id, const char *reason) {
 void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
   tarn_member_t *m = tarn_map_remove(&s->members, id);
   close_all(s, id, reason);
+  tarn__parted_forget(s, id);
   tarn__refs_lost(s, id);
   if (m == NULL) { return; }
   tarn_log(TARN_LOG_DEBUG, "process %u is lost: %s", id, reason);
@@ -182,7 +183,7 @@ tarn_conn_t *tarn__member_conn(tarn_service_t *s, uint32_t id, tarn_error_t *err
       tarn_net_connect(s->net, m->address, id, m->incarnation, &c->peer, err) != 0) {
     tarn_map_remove(&s->conns, c->token);
     tarn_free(c);
-    if (err->code != TARN_ELOST) { err->code = TARN_ELOST; }
+    if (err->code == TARN_EINVAL) { err->code = TARN_ELOST; } /* an address that is none */
     return NULL;
   }
   tarn_peer_set_data(c->peer, c);
@@ -297,7 +298,8 @@ static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r
   }
   m->child = child;
   if (child != NULL) { tarn__child_joined(child, m->id); }
-  tarn__heartbeat_watch(s, m, silence_ms);
+  c->silence_ms = silence_ms;
+  tarn__heartbeat_start(s, silence_ms);
   welcome(s, c, m);
   post_member(s, TARN_EVENT_JOINED, m, NULL);
   tarn__reach_widen(s, m);
@@ -313,7 +315,14 @@ int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
     member_moved(s, c, r);
     return 1;
   }
-  if (strcmp(method, "member.alive") == 0) { return 1; } /* that it has come is all it says */
+  if (strcmp(method, "member.alive") == 0) {
+    tarn__heartbeat_heard(s, c, r);
+    return 1;
+  }
+  if (strcmp(method, "member.parted") == 0) {
+    tarn__parted_said(s, c->pid, r);
+    return 1;
+  }
   if (c->pid != TARN_DRIVER || s->id == TARN_DRIVER) { return 1; } /* only the driver decides */
   if (strcmp(method, "member.listen") == 0) {
     tarn__reach_notice(s, r);
@@ -345,4 +354,5 @@ void tarn__members_free(tarn_service_t *s) {
     tarn_free(m);
   }
   tarn_map_clear(&s->members);
+  tarn__partings_free(s);
 }

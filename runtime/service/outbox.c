@@ -2,8 +2,11 @@
  * their own; whoever runs the loop works them off. */
 #include <stdio.h>
 #include <string.h>
+#include "base/clock.h"
 #include "service-private.h"
 
+#define SLICE_NS                                                                                   \
+  UINT64_C(5000000) /* of working off, before the loop has its turn: heartbeats, and what arrives */
 #define STOP_GRACE_MS 2000 /* between telling a worker to stop and killing it */
 
 void tarn__tell_stop(tarn_service_t *s, tarn_member_t *m, uint32_t grace_ms) {
@@ -130,17 +133,33 @@ static void do_one(tarn_service_t *s, tarn_out_t *o) {
   }
 }
 
-void tarn_service_flush(tarn_service_t *s) {
+/* What is left of the items that were taken goes before those that have come since. */
+static void put_back(tarn_service_t *s, tarn_out_t *first, tarn_out_t **last) {
   pthread_mutex_lock(&s->out_mutex);
-  tarn_out_t *first = s->out_first;
+  *last = s->out_first;
+  if (s->out_first == NULL) { s->out_last = last; }
+  s->out_first = first;
+  pthread_mutex_unlock(&s->out_mutex);
+}
+
+bool tarn_service_flush(tarn_service_t *s) {
+  pthread_mutex_lock(&s->out_mutex);
+  tarn_out_t *o = s->out_first, **last = s->out_last;
   s->out_first = NULL;
   s->out_last = &s->out_first;
   pthread_mutex_unlock(&s->out_mutex);
-  for (tarn_out_t *o = first, *next; o != NULL; o = next) {
+  uint64_t began = o != NULL && o->next != NULL ? tarn_clock_ns() : 0;
+  for (tarn_out_t *next; o != NULL; o = next) {
     next = o->next;
     do_one(s, o);
     free_out(s, o);
+    if (next != NULL && tarn_clock_ns() - began > SLICE_NS) {
+      put_back(s, next, last);
+      uv_async_send(&s->more);
+      break;
+    }
   }
+  bool more = o != NULL;
   if (atomic_load(&s->unsaid_count) > 0) { tarn__unsaid_say(s, false); }
   tarn__refs_flush(s);
   if (s->net != NULL) {
@@ -150,6 +169,11 @@ void tarn_service_flush(tarn_service_t *s) {
     atomic_store_explicit(&s->in_bytes, n.in_bytes, memory_order_relaxed);
     atomic_store_explicit(&s->out_bytes, n.out_bytes, memory_order_relaxed);
   }
+  return more;
+}
+
+void tarn_service_flush_all(tarn_service_t *s) {
+  while (tarn_service_flush(s)) {}
 }
 
 void tarn__outbox_clear(tarn_service_t *s) {

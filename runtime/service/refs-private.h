@@ -42,11 +42,12 @@ typedef struct tarn_held {
   uint32_t
       left;     /* another's that was ours: by which move it left here, of which holders are told */
   uint32_t uds; /* userdata in Lua */
-  uint32_t pins;  /* guards, and foreign clients */
-  uint64_t local; /* ours: its number in our pool; else 0, or ours and it has no value */
+  uint32_t pins; /* guards, and foreign clients */
+  /* Ours: its number in our pool; 0: it has no value. Another's: 0, but for one that we have handed over without having seen the answer. */
+  uint64_t local;
   uint64_t
       asked; /* another's: 0: registered; the number of the refs.hold that does it; or TO_ASK */
-  union {    /* Ours: who holds it. Another's that was ours: who must be told */
+  union { /* Ours: who holds it. Another's that was ours: who has been told where it is, and has not answered; once for each time */
     uint32_t holder;   /* while the capacity is 0, and so the count at most 1 */
     uint32_t *holders; /* owned */
   };
@@ -132,6 +133,10 @@ typedef struct tarn_refs {
   tarn_list_t fences;   /* of others */
   uint64_t fence_round; /* of ours */
   bool fencing;
+  bool
+      succeeding; /* we have made ourselves the owner of objects of a lost process: a fence is to be sent */
+  tarn__numbers_t
+      kept; /* the entries (tarn__held_t) of these: each has a pin until it is answered */
   tarn__numbers_t doomed; /* objects of ours that nobody holds any more */
   tarn__numbers_t ended;  /* of those, the ones that are recorded: origin, id */
   atomic_bool dirty;      /* there is something for tarn__refs_flush */
@@ -166,13 +171,16 @@ void tarn__held_queue(struct tarn_service *s,
 tarn__party_t *tarn__held_registrar(struct tarn_service *s, const tarn__held_t *h);
 void tarn__held_free(struct tarn_service *s, tarn__held_t *h); /* [locked] out of the table */
 int tarn__holder_add(tarn__held_t *h, uint32_t pid);           /* [locked] TARN_ENOMEM */
-bool tarn__holder_remove(tarn__held_t *h, uint32_t pid);       /* [locked] was it in? */
+/* [locked] Once more: of one that is elsewhere now, for each time that pid is told where. TARN_ENOMEM */
+int tarn__holder_again(tarn__held_t *h, uint32_t pid);
+bool tarn__holder_remove(tarn__held_t *h, uint32_t pid); /* [locked] once. Was it in? */
 /* [locked] All of them, until one is added. */
 const uint32_t *tarn__holders(const tarn__held_t *h);
 bool tarn__holder_is(const tarn__held_t *h, uint32_t pid);
 void tarn__guard_unpin(struct tarn_service *s, tarn__guard_t *g); /* [locked] and free */
 int tarn__numbers_add(tarn__numbers_t *n, uint64_t v);
 void tarn__numbers_clear(tarn__numbers_t *n);
+void tarn__refs_mark(struct tarn_service *s); /* [any] there is something for tarn__refs_flush */
 void tarn__party_busy(struct tarn_service *s,
                       tarn__party_t *p);        /* [locked] there is something to send */
 void tarn__refs_settle(struct tarn_service *s); /* [any] delete what is doomed */
@@ -213,6 +221,9 @@ void tarn__transfer_end(struct tarn_service *s, tarn__transfer_t *t); /* [locked
 void tarn__refs_later(
     struct tarn_service *s,
     tarn__party_t *p); /* [locked, loop] there is something to send, but not now */
+
+/* ---- refs_in.c ---- */
+void tarn__refs_fence(struct tarn_service *s); /* [locked, loop] a new round of fences */
 
 /* ---- refs_move.c ---- */
 /* [locked, loop] p, which has owned an object, says that it is at another process now. */

@@ -42,7 +42,7 @@ tarn__party_t *tarn__party(tarn_service_t *s, uint32_t pid) {
   return p;
 }
 
-static void mark_dirty(tarn_service_t *s) {
+void tarn__refs_mark(tarn_service_t *s) {
   if (!atomic_exchange(&s->refs.dirty, true)) { s->config.wake(s->config.user); }
 }
 
@@ -51,7 +51,7 @@ void tarn__party_busy(tarn_service_t *s, tarn__party_t *p) {
     p->busy = true;
     tarn_list_push_back(&s->refs.busy, &p->link);
   }
-  mark_dirty(s);
+  tarn__refs_mark(s);
 }
 
 /* ---- entries ---- */
@@ -109,7 +109,7 @@ void tarn__object_doom(tarn_service_t *s, uint64_t local) {
     tarn_log(TARN_LOG_ERROR, "out of memory: object %u:%llu, which nobody holds, stays", s->id,
              (unsigned long long)local);
   }
-  mark_dirty(s);
+  tarn__refs_mark(s);
 }
 
 void tarn__soles_doom(tarn_service_t *s) {
@@ -117,7 +117,7 @@ void tarn__soles_doom(tarn_service_t *s) {
     tarn__sole_replace(&s->refs.soles, TARN__SOLE_NOBODY, TARN__SOLE_ALL);
     tarn_log(TARN_LOG_ERROR, "out of memory: objects that nobody holds stay");
   }
-  mark_dirty(s);
+  tarn__refs_mark(s);
 }
 
 tarn__party_t *tarn__held_registrar(tarn_service_t *s, const tarn__held_t *h) {
@@ -163,7 +163,7 @@ void tarn__held_check(tarn_service_t *s, tarn__held_t *h) {
     return;
   }
   if (h->uds > 0) {
-    if (h->local != 0 && !atomic_exchange(&s->refs.suspect, true)) { mark_dirty(s); }
+    if (h->local != 0 && !atomic_exchange(&s->refs.suspect, true)) { tarn__refs_mark(s); }
     return;
   }
   if (atomic_load(&h->at) != s->id) {
@@ -176,7 +176,7 @@ void tarn__held_check(tarn_service_t *s, tarn__held_t *h) {
     tarn_log(TARN_LOG_ERROR, "out of memory: the record of object %u:%llu stays", h->origin,
              (unsigned long long)h->id);
   }
-  if (h->recorded) { mark_dirty(s); }
+  if (h->recorded) { tarn__refs_mark(s); }
   tarn__held_free(s, h);
 }
 
@@ -207,7 +207,10 @@ static int holders_grow(tarn__held_t *h) {
 }
 
 int tarn__holder_add(tarn__held_t *h, uint32_t pid) {
-  if (tarn__holder_is(h, pid)) { return 0; }
+  return tarn__holder_is(h, pid) ? 0 : tarn__holder_again(h, pid);
+}
+
+int tarn__holder_again(tarn__held_t *h, uint32_t pid) {
   bool full = h->holder_count == (h->holder_capacity == 0 ? 1 : h->holder_capacity);
   if (full && holders_grow(h) != 0) { return TARN_ENOMEM; }
   holders_of(h)[h->holder_count++] = pid;
@@ -267,12 +270,14 @@ static int ask_for(tarn_service_t *s, tarn__held_t *h) {
 
 static int pin_ref(void *user, const tarn_image_ref_t *ref) {
   fill_t *f = user;
+  tarn_place_t place = tarn__place_told(ref->owner, ref->id, f->moved);
   tarn__held_t *h = tarn__held_find(f->s, ref->owner, ref->id);
   if (h == NULL) {
-    tarn_place_t place = tarn__place_told(ref->owner, ref->id, f->moved);
     h = tarn__held_get(f->s, ref->owner, ref->id, place.owner);
     if (h == NULL) { return TARN_ENOMEM; }
     h->moves = place.moves;
+  } else if (atomic_load(&h->at) != f->s->id) { /* else we could only have handed it over */
+    (void)tarn__held_moved(f->s, h, place);     /* what is registered there must be dropped there */
   }
   h->pins++;
   f->guard->held[f->guard->count++] = h;
@@ -375,7 +380,7 @@ uint32_t tarn_service_ref_owner(const tarn_held_t *h) {
 
 uint64_t tarn_service_ref_local(tarn_service_t *s, const tarn_held_t *h) {
   tarn__refs_lock(s);
-  uint64_t local = h->local;
+  uint64_t local = atomic_load(&((tarn_held_t *)(uintptr_t)h)->at) == s->id ? h->local : 0;
   tarn__refs_unlock(s);
   return local;
 }
@@ -445,5 +450,6 @@ void tarn__refs_free(tarn_service_t *s) {
   }
   tarn__numbers_clear(&r->doomed);
   tarn__numbers_clear(&r->ended);
+  tarn__numbers_clear(&r->kept);
   pthread_mutex_destroy(&r->mutex);
 }

@@ -49,7 +49,7 @@ static void cannot_note(const tarn__party_t *p, tarn__held_t *h) {
 
 /* [locked] h was ours, and p may think that it still is: it is told where it is, and h stays until it has understood. */
 static void tell_moved(tarn_service_t *s, tarn__party_t *p, tarn__held_t *h) {
-  if (tarn__holder_add(h, p->pid) != 0) { cannot_note(p, h); }
+  if (tarn__holder_again(h, p->pid) != 0) { cannot_note(p, h); }
   tarn__refs_tell_place(s, p, h);
 }
 
@@ -160,9 +160,9 @@ static void strike(tarn_service_t *s, uint32_t pid, bool those_too, tarn__number
     size_t inner = 0;
     for (tarn__held_t *h; (h = tarn_map_next(&o->made, &inner, &key)) != NULL;) {
       bool ours = atomic_load(&h->at) == s->id;
-      if ((!ours && !those_too) || !tarn__holder_remove(h, pid) || h->holder_count > 0) {
-        continue;
-      }
+      if ((!ours && !those_too) || !tarn__holder_remove(h, pid)) { continue; }
+      while (tarn__holder_remove(h, pid)) {}
+      if (h->holder_count > 0) { continue; }
       if (!ours) { tarn__refs_tell_lua(s, TARN__REFS_TOLD, h->origin, h->id); }
       if (tarn__numbers_add(dead, (uint64_t)(uintptr_t)h) != 0) {
         tarn_log(TARN_LOG_ERROR, "out of memory: an object that process %u held stays", pid);
@@ -247,6 +247,18 @@ static void strike_lost(tarn_service_t *s) {
   tarn__numbers_clear(&lost);
 }
 
+/* All have heard that we own them now. */
+static void let_go_of_kept(tarn_service_t *s) {
+  tarn__numbers_t kept = s->refs.kept;
+  s->refs.kept = (tarn__numbers_t){0};
+  for (size_t i = 0; i < kept.count; i++) {
+    tarn__held_t *h = (tarn__held_t *)(uintptr_t)kept.at[i];
+    h->pins--;
+    tarn__held_check(s, h);
+  }
+  tarn__numbers_clear(&kept);
+}
+
 static void check_fence(tarn_service_t *s) {
   size_t cursor = 0;
   uint64_t key = 0;
@@ -256,10 +268,11 @@ static void check_fence(tarn_service_t *s) {
   }
   s->refs.fencing = false;
   strike_lost(s);
+  if (!s->refs.succeeding) { let_go_of_kept(s); }
 }
 
-/* A new round: every member is asked. */
-static void begin_fence(tarn_service_t *s) {
+/* Every member is asked. */
+void tarn__refs_fence(tarn_service_t *s) {
   size_t cursor = 0;
   uint64_t id = 0;
   bool all = true;
@@ -330,7 +343,7 @@ void tarn__refs_lost(tarn_service_t *s, uint32_t pid) {
     on_held(s, p, UINT64_MAX);
     tarn__party_busy(s, p); /* what waits to be said to it goes */
     if (waits_for_fence(s, p) || s->refs.fencing) {
-      begin_fence(s);
+      tarn__refs_fence(s);
     } else {
       p->struck = true;
     }

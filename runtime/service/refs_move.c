@@ -21,14 +21,26 @@ static int wait_for_transfers(tarn_service_t *s, tarn__say_t *say, const tarn__h
   return rc;
 }
 
+static void tell_all_holders(tarn_service_t *s, const tarn__held_t *h) {
+  for (uint32_t i = 0; i < h->holder_count; i++) {
+    tarn__party_t *p = tarn__party(s, tarn__holders(h)[i]);
+    if (p != NULL) { tarn__refs_tell_place(s, p, h); }
+  }
+}
+
 bool tarn__held_moved(tarn_service_t *s, tarn__held_t *h, tarn_place_t to) {
-  if (to.moves <= h->moves || h->local != 0) { return false; }
+  if (to.moves <= h->moves) { return false; }
+  bool ours = atomic_load(&h->at) == s->id;
   tarn_list_remove(&h->link);
   h->queued = false;
   atomic_store(&h->at, to.owner);
   h->moves = to.moves;
   h->asked = TARN__TO_ASK;
   tarn__held_queue(s, h);
+  if (ours) { /* it has gone on from where we have handed it to, and Lua has yet to look at the answer of that one: ref_leave is still to come */
+    h->left = to.moves;
+    tell_all_holders(s, h);
+  }
   return true;
 }
 
@@ -58,6 +70,9 @@ void tarn__refs_moved(tarn_service_t *s, tarn__party_t *p, tarn_place_t to, uint
   if (rc == 0) {
     say->origin = origin;
     say->moves = to.moves;
+  }
+  if (h != NULL && atomic_load(&h->at) == s->id && to.moves > h->moves) {
+    rc |= tarn__holder_add(h, p->pid); /* we have handed it to p: as ref_leave does */
   }
   if (h != NULL) { (void)tarn__held_moved(s, h, to); }
   if (rc == 0 && h != NULL) { rc = wait_for_transfers(s, say, h) | tarn__say_wait_held(s, say, h); }
@@ -89,21 +104,21 @@ void tarn__refs_tell_place(tarn_service_t *s, tarn__party_t *p, const tarn__held
   tarn__party_busy(s, p);
 }
 
-static void tell_all_holders(tarn_service_t *s, const tarn__held_t *h) {
-  for (uint32_t i = 0; i < h->holder_count; i++) {
-    tarn__party_t *p = tarn__party(s, tarn__holders(h)[i]);
-    if (p != NULL) { tarn__refs_tell_place(s, p, h); }
-  }
-}
-
 /* ---- the two ends, for Lua ---- */
+
+/* Is it nobody, or lost and struck from all sets? It is not to come into another, which it would never leave. */
+static bool is_struck(tarn_service_t *s, uint32_t pid) {
+  const tarn__party_t *p = tarn_map_get(&s->refs.parties, pid);
+  return pid == 0 || (p != NULL && p->struck);
+}
 
 int tarn_service_ref_adopt(tarn_service_t *s, uint32_t origin, uint64_t id, uint64_t local,
                            uint32_t from, uint32_t moves) {
   tarn__refs_lock(s);
   tarn__held_t *h = tarn__held_get(s, origin, id, s->id);
-  int rc = h == NULL ? TARN_ENOMEM : from != 0 ? tarn__holder_add(h, from) : 0;
+  int rc = h == NULL ? TARN_ENOMEM : is_struck(s, from) ? 0 : tarn__holder_add(h, from);
   if (rc == 0) {
+    if (h->local != 0 && h->local != local) { (void)tarn__numbers_add(&s->refs.doomed, h->local); }
     tarn_list_remove(&h->link);
     h->queued = false;
     atomic_store(&h->at, s->id);
@@ -136,13 +151,17 @@ bool tarn_service_ref_leave(tarn_service_t *s, tarn_held_t *h, uint32_t to) {
   if (h->local != 0) { (void)tarn__numbers_add(&s->refs.doomed, h->local); }
   h->local = 0;
   h->recorded = false;
-  h->asked = 0; /* it has been told that we hold it */
-  h->left = ++h->moves;
-  atomic_store(&h->at, to);
-  (void)tarn__holder_remove(h, to);
-  tell_all_holders(s, h);
+  if (atomic_load(&h->at) ==
+      s->id) {    /* else we have heard already that it has gone on from there */
+    h->asked = 0; /* it has been told that we hold it */
+    h->left = ++h->moves;
+    atomic_store(&h->at, to);
+    /* The new owner too may have passed on references that say that it is here. */
+    if (!is_struck(s, to)) { (void)tarn__holder_add(h, to); }
+    tell_all_holders(s, h);
+  }
   bool telling = h->holder_count > 0;
-  if (!atomic_exchange(&s->refs.dirty, true)) { s->config.wake(s->config.user); }
+  tarn__refs_mark(s);
   tarn__refs_unlock(s);
   return telling;
 }
@@ -184,6 +203,12 @@ int tarn_service_ref_succeed(tarn_service_t *s, tarn_held_t *h, tarn_place_t at,
     }
   }
   tell_all_holders(s, h);
+  /* A drop that is on its way ends what we take a process for, and that one may yet read what the lost has sent it. */
+  if (at.owner == s->id && tarn__numbers_add(&s->refs.kept, (uint64_t)(uintptr_t)h) == 0) {
+    h->pins++;
+    s->refs.succeeding = true;
+    tarn__refs_mark(s);
+  }
   tarn__refs_unlock(s);
   return rc;
 }
@@ -220,7 +245,7 @@ int tarn_service_ref_find(tarn_service_t *s, uint32_t origin, uint64_t id, uint6
   if (h == NULL) {
     *local = id;
     rc = origin == s->id ? 0 : TARN_ENOENT;
-  } else if (h->local != 0) {
+  } else if (h->local != 0 && atomic_load(&((tarn__held_t *)(uintptr_t)h)->at) == s->id) {
     *local = h->local;
   } else {
     *at = (tarn_place_t){tarn_service_ref_owner(h), h->moves};

@@ -101,8 +101,9 @@ static void send_runs(tarn_service_t *s, tarn_conn_t *c, const char *method, uin
 }
 
 static void send_batch(tarn_service_t *s, tarn_conn_t *c, batch_t *t) {
-  send_numbers(s, c, "refs.got", &t->got);
+  /* First what makes this connection our channel: what comes before it is passed over there. */
   if (t->syncs) { send_runs(s, c, "refs.sync", t->hold_number, &t->holds); }
+  send_numbers(s, c, "refs.got", &t->got);
   if (t->asks && !t->syncs) { send_runs(s, c, "refs.hold", t->hold_number, &t->holds); }
   if (t->held != 0) {
     tarn__numbers_t held = {&t->held, 1, 1};
@@ -358,6 +359,12 @@ void tarn__refs_flush(tarn_service_t *s) {
   }
   tarn__refs_settle(s);
   tell_ended(s);
+  tarn__refs_lock(s);
+  if (r->succeeding) { /* all are told of it in the same batch, before they are asked */
+    r->succeeding = false;
+    tarn__refs_fence(s);
+  }
+  tarn__refs_unlock(s);
   tarn_list_t busy;
   tarn_list_init(&busy);
   tarn__refs_lock(s);

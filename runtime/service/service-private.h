@@ -23,8 +23,7 @@ typedef struct tarn_member {
   struct tarn_conn *conn;   /* the connection to send on; null: none yet */
   struct tarn_child *child; /* driver: when it was spawned here */
   bool stopping;            /* asked to stop: its end is expected */
-  uint64_t silence_ms;      /* driver: unheard for so long is lost; 0: not watched */
-  uint64_t silent_ms;       /* driver: how long it has been unheard */
+  bool parted;              /* worker: process 1 has been told that we do not hear each other */
   uv_timer_t *
       grace; /* driver: between the closed connection and the child's exit status; null: not armed */
 } tarn_member_t;
@@ -35,7 +34,13 @@ typedef struct tarn_conn {
   uint32_t pid; /* 0: a foreign client, or not proven yet */
   bool foreign, up;
   bool bulk_waiting;      /* a bulk message waits for room */
-  uint64_t heard;         /* bytes received, when the driver last looked */
+  uint64_t up_ms;         /* tarn_clock_boot_ms when it was proven */
+  uint64_t silence_ms;    /* unheard for so long is too long; 0: it is not judged */
+  uint64_t heard;         /* bytes received, at the last look */
+  uint64_t silent_ms;     /* how long nothing has come from it */
+  uint64_t arrived;       /* bytes of ours that it has received, as it said last */
+  uint64_t unsaid_ms;     /* how long ago */
+  uint64_t deaf_ms;       /* for how long that has been no more than before */
   bool paused;            /* too much of it waits for Lua: not read from */
   uint64_t taken_at;      /* s->takes when `waiting_bytes` was last reset */
   uint64_t waiting_bytes; /* of its requests and notifications that Lua has not taken yet */
@@ -130,10 +135,13 @@ struct tarn_service {
   uint8_t *secret;   /* guarded memory */
   char *secret_path; /* owned; null: not asked for yet */
   uv_async_t room;
-  uv_poll_t life; /* worker: its standard input */
+  uv_async_t more; /* the outbox is not empty yet */
+  uv_poll_t life;  /* worker: its standard input */
   uv_timer_t overdue;
-  uv_timer_t heartbeat; /* driver: to look who is silent; worker: to say that we are there */
-  uint64_t looked_ms;   /* driver: the loop's time then */
+  uv_timer_t heartbeat; /* to look who is silent, and to say that we are there */
+  uint64_t looked_ms;   /* the loop's time at the last look */
+  bool beat;            /* we have said so at the last look */
+  tarn_list_t partings; /* driver: parted.c */
   bool has_life, stopping, net_closed, stop_told;
   bool wants_lua;         /* Lua shall look after the pool at its next turn */
   bool wants_collection;  /* and collect its garbage */
@@ -314,9 +322,18 @@ void tarn__reach_widen(tarn_service_t *s,
 void tarn__reach_notice(tarn_service_t *s, tarn_mp_reader_t *params); /* a worker: told so */
 
 /* ---- heartbeat.c ---- */
-void tarn__heartbeat_say(tarn_service_t *s); /* a worker: from now on, to process 1 */
-/* Process 1: m is lost when it has been silent for so long. */
-void tarn__heartbeat_watch(tarn_service_t *s, tarn_member_t *m, uint64_t silence_ms);
+void tarn__heartbeat_start(tarn_service_t *s, uint64_t silence_ms); /* often enough for that */
+void tarn__heartbeat_say(tarn_service_t *s, tarn_conn_t *c);
+void tarn__heartbeat_heard(tarn_service_t *s, tarn_conn_t *c,
+                           tarn_mp_reader_t *r); /* member.alive */
+/* A worker: it does not hear that other one, or is not heard by it; or does again. */
+void tarn__heartbeat_parted(tarn_service_t *s, uint32_t pid, bool parted);
+
+/* ---- parted.c: process 1 ---- */
+void tarn__parted_said(tarn_service_t *s, uint32_t by, tarn_mp_reader_t *r); /* member.parted */
+void tarn__parted_forget(tarn_service_t *s, uint32_t id);                    /* it is lost */
+void tarn__parted_decide(tarn_service_t *s, uint64_t passed_ms);
+void tarn__partings_free(tarn_service_t *s);
 
 /* children.c */
 int tarn__child_spawn(tarn_service_t *s, const tarn_spawn_t *what, tarn_child_t **out,

@@ -30,6 +30,8 @@ static void room_later(uv_async_t *a) {
   uv_stop(s->loop);
 }
 
+static void on_more(uv_async_t *a) { uv_stop(a->loop); }
+
 bool tarn_service_wants_lua(tarn_service_t *s) { return s->wants_lua || s->event_first != NULL; }
 
 bool tarn_service_wants_collection(tarn_service_t *s) {
@@ -127,6 +129,7 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   atomic_store(&s->next_msgid, 1);
   atomic_store(&s->next_launch, 1);
   tarn_list_init(&s->children);
+  tarn_list_init(&s->partings);
   tarn_map_init(&s->members);
   tarn_map_init(&s->conns);
   tarn_map_init(&s->pending);
@@ -139,11 +142,13 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   s->incarnation &= INT64_MAX; /* travels as a MessagePack integer that every reader can hold */
   uv_async_init(s->loop, &s->room, room_later);
   s->room.data = s;
+  uv_async_init(s->loop, &s->more, on_more);
+  s->more.data = s;
   uv_timer_init(s->loop, &s->overdue);
   s->overdue.data = s;
   uv_timer_init(s->loop, &s->heartbeat);
   s->heartbeat.data = s;
-  s->handles = 3;
+  s->handles = 4;
   tarn_map_init(&s->lenders);
   tarn_map_init(&s->fetches);
   tarn__lend_open(s);
@@ -183,6 +188,7 @@ void tarn_service_destroy(tarn_service_t *s) {
   }
   tarn__members_free(s);
   uv_close((uv_handle_t *)&s->room, on_own_closed);
+  uv_close((uv_handle_t *)&s->more, on_own_closed);
   uv_close((uv_handle_t *)&s->overdue, on_own_closed);
   uv_close((uv_handle_t *)&s->heartbeat, on_own_closed);
   tarn__lend_close(s);
@@ -243,7 +249,7 @@ const char *tarn_service_secret_file(tarn_service_t *s, tarn_error_t *err) {
 
 void tarn_service_stop_children(tarn_service_t *s, uint32_t grace_ms) {
   s->stopping = true;
-  tarn_service_flush(s);
+  tarn_service_flush_all(s);
   for (tarn_list_t *l = s->children.next; l != &s->children; l = l->next) {
     tarn_child_t *c = TARN_CONTAINER(l, tarn_child_t, link);
     if (grace_ms == 0 || c->exited || tarn__child_member(c, true) == NULL) {

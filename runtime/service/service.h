@@ -89,8 +89,9 @@ void tarn_service_stop_children(tarn_service_t *s, uint32_t grace_ms);
 /* [loop] Close all; runs the loop until every handle of the service is closed, then frees. */
 void tarn_service_destroy(tarn_service_t *s);
 
-/* [loop] Work off the outbox. */
-void tarn_service_flush(tarn_service_t *s);
+/* [loop] Work off the outbox, for some milliseconds. True: there is more, and the loop's next turn will not block. */
+bool tarn_service_flush(tarn_service_t *s);
+void tarn_service_flush_all(tarn_service_t *s);
 /* [loop] The queued events, oldest first; the caller owns them. */
 tarn_event_t *tarn_service_take_events(tarn_service_t *s);
 /* [loop] Is there something for Lua to do: events, or the pool to be looked after? */

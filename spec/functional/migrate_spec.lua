@@ -1,6 +1,7 @@
 -- tarn.migrate: an object changes its owner, and nobody who holds it notices but by ref.owner.
 local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
+local process = require "spec.helper.process"
 local refs = require "spec.helper.refs"
 pcall(ffi.cdef, "int kill(int pid, int sig);")
 
@@ -16,7 +17,27 @@ local function with(n, fn)
     for _, pid in ipairs(tarn.procs()) do
       refs.at(pid, function() _G.kept = nil end)
     end
-  end)
+  end, { silence_s = 120 }) -- stopped is not lost here
+end
+
+-- In a worker: compute until there is that file.
+local function compute_until(path)
+  local file
+  repeat file = io.open(path) until file
+  file:close()
+end
+
+-- In a worker: call fn once, in a task of its own, when an object has been sent off to its new owner and Lua waits for the answer.
+local function when_sent(fn)
+  local rpc = require "tarn.rpc"
+  local call = rpc.call
+  rpc.call = function(what, pid, method, ...)
+    if method == "migrate.adopt" then
+      rpc.call = call
+      tarn.async(fn)
+    end
+    return call(what, pid, method, ...)
+  end
 end
 
 describe("an object that is migrated", function()
@@ -58,7 +79,7 @@ describe("an object that is migrated", function()
       tarn.migrate(ref, ids[1])
       tarn.pooldelete(ref)
       cluster.fails("KeyError", tarn.poolget, ref)
-      for _, id in ipairs { 1, unpack(ids) } do assert.equal(0, refs.objects(id)) end
+      for _, id in ipairs { 1, unpack(ids) } do assert.is_true(refs.becomes(id, 0)) end
       cluster.fails("KeyError", tarn.migrate, ref, 1)
     end)
   end)
@@ -76,7 +97,7 @@ describe("an object that is migrated", function()
       local x = ref:get()
       assert.equal("inner", x[1]:get())
       assert.equal(200000, x[2][200000])
-      assert.equal(1, refs.objects(ids[1]))
+      assert.is_true(refs.becomes(ids[1], 1))
     end)
   end)
 
@@ -147,11 +168,13 @@ describe("an object that is migrated", function()
         for _, job in ipairs(jobs) do job:fetch(10) end
         assert.equal("wanted", ref:get()[1])
       end
-      refs.collect()
-      refs.collect()
-      local objects = 0
-      for _, id in ipairs(ids) do objects = objects + refs.objects(id) end
-      assert.equal(1, objects)
+      local objects
+      assert.is_true(cluster.becomes(function()
+        refs.collect()
+        objects = 0
+        for _, id in ipairs(ids) do objects = objects + refs.objects(id) end
+        return objects == 1
+      end), objects)
     end)
   end)
 end)
@@ -214,6 +237,86 @@ describe("a migration that cannot be", function()
       move:fetch(10)
       assert.equal(ids[2], ref.owner)
       assert.equal("told", ref:get()[1])
+    end)
+  end)
+end)
+
+describe("while an object is being handed over", function()
+  it("its new owner may hand it on before the old one has looked at the answer", function()
+    with(3, function(ids)
+      local first, second, third = unpack(ids)
+      local path = process.tmpdir() .. "/on"
+      local ref = tarn.poolset({ "handed on" }, first)
+      tarn.remotecall_fetch(second, keep, "x", ref)
+      local on = tarn.remotecall(second, function(to, collect)
+        while _G.kept.x.owner ~= tarn.myid() do tarn.sleep(0) end
+        tarn.migrate(_G.kept.x, to)
+        _G.kept = nil
+        collect()
+      end, third, refs.collect_here)
+      local move = tarn.remotecall(first, function(r, to, when, compute, file)
+        when(function() compute(file) end)
+        tarn.migrate(r, to)
+      end, ref, second, when_sent, compute_until, path)
+      on:fetch(30)
+      for _ = 1, 3 do refs.collect { second, third } end
+      process.write_file(path, "")
+      move:fetch(30) -- sees that it has gone on, and gets it back to where it was told to
+      for _ = 1, 3 do refs.collect() end
+      for _, id in ipairs { 1, first } do
+        assert.same({ second, "handed on" }, { refs.at(id, function(r) return r.owner, r:get()[1] end, ref) })
+      end
+      for _, id in ipairs { first, third } do assert.is_true(refs.becomes(id, 0)) end
+    end)
+  end)
+
+  it("its old owner stays lost for a new one that looks at it only then", function()
+    with(2, function(ids)
+      local from, to = unpack(ids)
+      local path, from_pid = process.tmpdir() .. "/on", cluster.os_pid(from)
+      local busy = tarn.remotecall(to, compute_until, path)
+      tarn.remotecall_fetch(from, function(x, when)
+        _G.ref = tarn.poolset({ "orphan" })
+        when(function()
+          tarn.poolstats(x) -- what was sent to it before has arrived
+          _G.sent = true
+        end)
+        tarn.remote_do(tarn.myid(), tarn.migrate, _G.ref, x)
+      end, to, when_sent)
+      assert.is_true(cluster.becomes(function() return tarn.remotecall_fetch(from, function() return _G.sent end) end))
+      ffi.C.kill(from_pid, 9)
+      assert.is_true(cluster.becomes(function() return #tarn.workers() == 1 end))
+      tarn.poolstats(to) -- it has been told of the loss
+      process.write_file(path, "")
+      busy:fetch(30)
+      assert.is_true(refs.becomes(to, 0))
+    end)
+  end)
+
+  it("a reference that its new owner has passed on before comes late, and holds it", function()
+    with(3, function(ids)
+      local from, to, late = unpack(ids)
+      local late_pid = cluster.os_pid(late)
+      tarn.remotecall_fetch(to, function(id) tarn.remotecall_fetch(id, tarn.myid) end, late) -- they are connected
+      tarn.remotecall_fetch(from, function(id, k)
+        _G.kept = { x = tarn.poolset({ "late" }) }
+        tarn.remotecall_fetch(id, k, "x", _G.kept.x)
+      end, to, keep)
+      ffi.C.kill(late_pid, 19)
+      tarn.remotecall_fetch(to, function(id, k) tarn.remote_do(id, k, "x", _G.kept.x) end, late, keep)
+      local move = tarn.remotecall(from, function(id) tarn.migrate(_G.kept.x, id) end, to)
+      assert.is_true(cluster.becomes(function() return tarn.remotecall_fetch(to, look, "x") == to end))
+      local function let_go()
+        for _, id in ipairs { from, to } do tarn.remotecall_fetch(id, function() _G.kept = nil end) end
+        for _ = 1, 3 do refs.collect { from, to } end
+      end
+      let_go()
+      ffi.C.kill(late_pid, 18)
+      local function read() return tarn.remotecall_fetch(late, function() return _G.kept and _G.kept.x:get()[1] end) end
+      assert.is_true(cluster.becomes(function() return read() == "late" end))
+      move:fetch(30)
+      let_go()
+      assert.equal("late", read())
     end)
   end)
 end)

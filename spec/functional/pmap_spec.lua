@@ -33,11 +33,14 @@ describe("pmap", function()
 
   it("hands work out as workers come free", function()
     with(2, function()
-      -- One item is slow: the other worker must have done the rest meanwhile.
+      -- One item waits until most of the others are done: the other worker must do those meanwhile.
+      local go = tarn.event()
       local got = tarn.pmap(function(x)
-        tarn.sleep(x == 1 and 0.4 or 0.01)
+        if x == 1 then assert(go:wait(30)) else tarn.sleep(0.01) end
         return tarn.myid()
-      end, numbers(20))
+      end, numbers(20), { progress = function(done)
+        if done >= 16 then go:notify() end
+      end })
       local alone = 0
       for i = 2, 20 do
         if got[i] == got[1] then alone = alone + 1 end
@@ -56,17 +59,35 @@ describe("pmap", function()
   end)
 
   it("makes batches of items that take no time, and shares out what turns out to take long", function()
-    with(2, function()
+    with(2, function(ids)
+      -- On the driver: who does the slow ones, and whether one has done so many that it should wait for the other, which may get less of
+      -- the machine. (With all of them in one hand there is nothing for the other to do.)
+      _G.slow = { [ids[1]] = 0, [ids[2]] = 0 }
+      local function note(id, done)
+        _G.slow[id] = _G.slow[id] + done
+        local mine, all = _G.slow[id], 0
+        for _, n in pairs(_G.slow) do all = all + n end
+        return 2 * mine - all > 60
+      end
       local function work(i)
+        if i <= 4000 or i > 4200 then return tarn.myid() end
         local clock = require("tarn.core").clock
-        local till = clock() + (i > 4000 and i <= 4200 and 0.005 or 0)
+        local till = clock() + 0.005
         while clock() < till do end
+        local deadline = _G.deadline or clock() + 20 -- one for all
+        local ahead = tarn.remotecall_fetch(1, note, tarn.myid(), 1)
+        while ahead and clock() < deadline do
+          _G.deadline = deadline
+          tarn.sleep(0.01)
+          ahead = tarn.remotecall_fetch(1, note, tarn.myid(), 0)
+        end
         return tarn.myid()
       end
       local got, heavy = tarn.pmap(work, numbers(20000)), {}
       assert.equal(20000, got.n)
       for i = 4001, 4200 do heavy[got[i]] = (heavy[got[i]] or 0) + 1 end
       for id, count in pairs(heavy) do assert.is_true(count < 170, ("process %d has done %d of 200"):format(id, count)) end
+      _G.slow = nil
 
       local order = {}
       tarn.pmap(function(i) return i end, numbers(5000), { progress = function(done) order[#order + 1] = done end })
@@ -85,7 +106,7 @@ describe("pmap", function()
       assert.same({ n = 5, 1, 2, 3, 4, 5 }, got)
       pulled = 0
       fails("RemoteError", tarn.pmap, function(x)
-        tarn.sleep(0.02)
+        tarn.sleep(x > 4 and 1000 or 0.02)
         if x == 4 then error("enough") end
       end, function()
         pulled = pulled + 1

@@ -1,6 +1,7 @@
 -- Reference listing (docs/REFERENCES.md): an object lives while anybody anywhere holds a reference, and no longer.
 local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
+local process = require "spec.helper.process"
 local refs = require "spec.helper.refs"
 local with = refs.with
 pcall(ffi.cdef, "int kill(int pid, int sig);")
@@ -162,17 +163,21 @@ describe("a reference within something else", function()
       inner = nil -- luacheck: ignore
       refs.collect()
       refs.collect()
-      local function compute()
-        local stop = os.time() + 3
-        while os.time() < stop do end
-        return tarn.poolstats().objects
+      local function compute(begun, over) -- until there is that file
+        io.open(begun, "w"):close()
+        local file
+        repeat file = io.open(over) until file
+        file:close()
       end
-      local jobs = {}
-      for i, id in ipairs(ids) do jobs[i] = tarn.remotecall(id, compute) end
-      tarn.sleep(0.2)
+      local dir, jobs = process.tmpdir(), {}
+      for i, id in ipairs(ids) do jobs[i] = tarn.remotecall(id, compute, dir .. "/begun" .. i, dir .. "/over") end
+      for i in ipairs(ids) do
+        assert.is_true(cluster.becomes(function() return process.read_file(dir .. "/begun" .. i) ~= nil end))
+      end
       tarn.pooldelete(outer)
-      assert.is_true(cluster.becomes(function() return refs.objects(ids[1]) == 0 end, 2))
-      assert.is_false(jobs[1]:ready())
+      assert.is_true(cluster.becomes(function() return refs.objects(ids[1]) == 0 end))
+      for i in ipairs(ids) do assert.is_false(jobs[i]:ready()) end
+      process.write_file(dir .. "/over", "")
       for i in ipairs(ids) do jobs[i]:fetch() end
     end)
   end)
@@ -332,7 +337,7 @@ describe("when a process is lost", function()
       assert.equal("survives", tarn.remotecall_fetch(receiver, kept_value, "x"))
       tarn.remotecall_fetch(receiver, forget, "x")
       assert.is_true(refs.becomes(owner, 0))
-    end)
+    end, { silence_s = 120 }) -- stopped is not lost here
   end)
 
   it("one that is stopped while it should say what it has got keeps the object alive until it goes on", function()
@@ -355,7 +360,7 @@ describe("when a process is lost", function()
         end
         return refs.becomes(owner, 0, 0) == true
       end))
-    end)
+    end, { silence_s = 120 })
   end)
 end)
 

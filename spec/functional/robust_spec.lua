@@ -77,12 +77,14 @@ describe("a worker that dies", function()
         end
         while true do end
       end)
-      local kinds, stop = {}, require("tarn.core").clock() + 0.3
-      while require("tarn.core").clock() < stop do
+      local clock = require("tarn.core").clock
+      local kinds, stop = {}, nil
+      repeat -- until it is lost, and a while longer
         local ok, e = pcall(tarn.remotecall_fetch, ids[1], tarn.myid)
         if not ok then kinds[e.kind] = true end
+        if losses > 0 then stop = stop or clock() + 0.3 end
         tarn.sleep(0.001)
-      end
+      until stop and clock() > stop
       print(losses, next(kinds), next(kinds, (next(kinds))))
     ]]
     assert.matches("^2\tkilled by signal 9[^\n]*\n1\tWorkerLost\tnil\n$", out)
@@ -106,7 +108,7 @@ describe("a cluster of more than 64 numbers", function()
       local id = tarn.addprocs(1)[1]
       local other
       repeat
-        local ids = tarn.addprocs(16)
+        local ids = tarn.addprocs(16, { silence_s = 120 }) -- stopped is not lost here
         if ids[16] < id + 64 then
           tarn.rmprocs(unpack(ids))
         else
@@ -121,7 +123,7 @@ describe("a cluster of more than 64 numbers", function()
       for i = 1, 100 do sent[i] = tarn.async(tarn.remotecall_fetch, other, function(x) return #x end, text) end
       tarn.sleep(0.1)
       local quick = tarn.async(tarn.remotecall_fetch, id, tarn.myid)
-      print(quick:wait(5) and quick:fetch() == id)
+      print(quick:wait(30) and quick:fetch() == id)
       uv.kill(os_pid, "sigcont")
       for i = 1, 100 do assert(sent[i]:fetch(20) == 1e6) end
       print(quick:wait(5))
@@ -138,17 +140,13 @@ describe("a pool that is full", function()
       local kept = {}
       for i = 1, 300 do kept[i] = tarn.poolset({ ("x"):rep(1e5) .. i }) end -- live: only Lua can encode them
       local f = tarn.remotecall(id, function()
-        local clock = require("tarn.core").clock
         local a = require("tarn.array")("double", 1e6)
         a[1e6] = 3
-        local started = clock()
-        return tarn.poolset(a, 1), clock() - started
+        return tarn.poolset(a, 1)
       end)
       local stop = core.clock() + 0.5
       while core.clock() < stop do end
-      tarn.sleep(4)
-      local ref, seconds = f:fetch()
-      print(seconds < 2, ref:get()[1e6])
+      print(f:wait(20), f:fetch():get()[1e6]) -- nothing else wakes Lua meanwhile
     ]], { args = { "-m", "32MB" } })
     assert.equal("true\t3\n", out)
   end)
@@ -305,14 +303,15 @@ describe("a driver", function()
   it("keeps its timers while another task computes", function()
     local out = out_of [[
       local core = require "tarn.core"
-      local started = core.clock()
-      local slept = tarn.async(function() tarn.sleep(0.5) return core.clock() - started end)
+      local slept = tarn.async(function() tarn.sleep(0.5) print("due while it computed") end)
       tarn.sleep(0.1)
       local stop = core.clock() + 1.5
       while core.clock() < stop do end
-      print(slept:fetch() < 1.85)
+      tarn.sleep(0.25)
+      print("due a quarter of a second later")
+      slept:fetch()
     ]]
-    assert.equal("true\n", out)
+    assert.equal("due while it computed\ndue a quarter of a second later\n", out)
   end)
 
   it("ends although a request of luv's sits in a thread", function()
@@ -345,6 +344,7 @@ describe("workers", function()
       local function add() return tarn.addprocs(1, { memory = "64MB" })[1] end
       for _ = 1, 3 do add() end
       local stop, calls, moves = os.time() + 3, 0, 0
+      local function going_on() return os.time() < stop or calls == 0 or moves == 0 end
       local function any() local list = tarn.workers() return list[math.random(#list)] end
       local function guarded(fn)
         local ok, e = pcall(fn)
@@ -352,13 +352,13 @@ describe("workers", function()
         return ok
       end
       local function caller(i)
-        while os.time() < stop do
+        while going_on() do
           if guarded(function() assert(tarn.remotecall_fetch(any() or 1, function(x) return x end, i) == i) end) then calls = calls + 1 end
           tarn.sleep(0)
         end
       end
       local function mover(i)
-        while os.time() < stop do
+        while going_on() do
           local done = guarded(function()
             local ref = tarn.remotecall_fetch(any() or 1, function(x, n)
               local a = array("double", n)
@@ -376,7 +376,7 @@ describe("workers", function()
       local all = {}
       for i = 1, 20 do all[i] = tarn.async(caller, i) end
       for i = 1, 4 do all[20 + i] = tarn.async(mover, i) end
-      while os.time() < stop do
+      while going_on() do
         tarn.sleep(math.random() * 0.2)
         guarded(function()
           local os_pid = tarn.remotecall_fetch(any(), uv.os_getpid)

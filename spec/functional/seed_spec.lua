@@ -46,14 +46,23 @@ describe("poolset's options", function()
     local ref = tarn.poolset({ 1 }, nil, { destructor = note })
     local typed = tarn.poolset(numbers(10), nil, { destructor = note })
     local key, typed_key = ref:key(), typed:key()
+    local function gone_are(n)
+      return cluster.becomes(function()
+        collectgarbage()
+        return #gone >= n
+      end)
+    end
     tarn.pooldelete(ref)
     tarn.pooldelete(ref)
-    tarn.sleep(0.01)
+    assert.is_true(gone_are(1))
     assert.same({ key }, gone)
     typed = nil -- luacheck: ignore
     settle()
+    assert.is_true(gone_are(2))
     assert.same({ key, typed_key }, gone)
     local last = tarn.poolset({ 2 }, nil, { destructor = note }):key()
+    settle()
+    assert.is_true(gone_are(3))
     settle()
     assert.same({ key, typed_key, last }, gone)
   end)
@@ -116,8 +125,13 @@ describe("poolset's options", function()
         local opts = { destroyonevict = true, destructor = function() gone = gone + 1 end }
         _G["r" .. i] = tarn.poolset(tarn.array("double", 50000), nil, opts)
       end
-      collectgarbage() tarn.sleep(0.05)
-      local s = tarn.poolstats()
+      collectgarbage()
+      local s
+      for _ = 1, 1000 do
+        s = tarn.poolstats()
+        if gone == 20 - s.objects then break end
+        tarn.sleep(0.01)
+      end
       print(gone > 5, gone == 20 - s.objects, s.spill_written_bytes)
     ]], { args = { "-m", "4MB" } })
     assert.equal("true\ttrue\t0\n", result.out, result.err)

@@ -111,7 +111,9 @@ local requests = {
     .. notice("refs.told", int(1), int(1), int(1)),
   members = notice("member.welcome", int(3), int(5), int(77), address, int(4), int(6), int(78), str "")
     .. notice("member.up", int(5), int(5), int(5), str "[::1]:80") .. notice("member.listen", str "127.0.0.1:0")
-    .. notice("member.moved", str "[::1]:81") .. notice("member.lost", int(3), str "gone") .. notice("member.gone", int(9)),
+    .. notice("member.alive", int(100), pack.yes, int(5000)) .. notice("member.parted", int(3), pack.yes)
+    .. notice("member.parted", int(3), pack.no) .. notice("member.moved", str "[::1]:81")
+    .. notice("member.lost", int(3), str "gone") .. notice("member.gone", int(9)),
 }
 for name, bytes in pairs(requests) do
   write("request", name, TO_DRIVER .. joined .. bytes)

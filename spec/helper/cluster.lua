@@ -1,9 +1,11 @@
 -- Workers for one case: started before it, gone after it, whatever happens.
+local posix = require "spec.helper.posix"
+local process = require "spec.helper.process"
+
 local M = {}
 
--- Run fn(ids) with n new workers; those that are left are removed.
-function M.with(n, fn, opts)
-  local ids = tarn.addprocs(n, opts)
+-- Run fn(ids); of these workers those that are left are removed.
+function M.with_ids(ids, fn)
   local ok, e = pcall(fn, ids)
   local mine, left = {}, {}
   for _, id in ipairs(ids) do mine[id] = true end
@@ -13,6 +15,9 @@ function M.with(n, fn, opts)
   tarn.rmprocs(unpack(left))
   if not ok then error(e, 0) end
 end
+
+-- Run fn(ids) with n new workers; those that are left are removed.
+function M.with(n, fn, opts) M.with_ids(tarn.addprocs(n, opts), fn) end
 
 -- The system's number of process id.
 function M.os_pid(id)
@@ -34,11 +39,11 @@ function M.says(text, ...)
   end
 end
 
--- Wait until condition() is true; false when it is not within the seconds.
+-- Wait until condition() is true; false when it is not within the seconds, which are many: only what hangs takes them.
 function M.becomes(condition, seconds)
-  local deadline = os.time() + (seconds or 5)
+  local deadline = posix.now() + (seconds or 20) * process.patience
   while not condition() do
-    if os.time() > deadline then return false end
+    if posix.now() > deadline then return false end
     tarn.sleep(0.005)
   end
   return true

@@ -11,8 +11,8 @@ pcall(ffi.cdef, "uint64_t tarn_alloc_failed(void);")
 local M = {
   -- runtime/base/sys.h
   MMAP = 1, WRITE = 2, READ = 4, ALLOCATE = 8, PUNCH = 16, OPEN = 32, MUNMAP = 64, TRUNCATE = 128, SYNC = 256, NAME = 512, STAT = 1024,
-  ALL = 2047,
-  EIO = 5, EINTR = 4, ENOMEM = 12, EACCES = 13, EMFILE = 24, ENOSPC = 28, EOPNOTSUPP = 95, EDQUOT = 122,
+  THREAD = 2048, ALL = 4095,
+  EPERM = 1, ENOENT = 2, EIO = 5, EINTR = 4, EAGAIN = 11, ENOMEM = 12, EACCES = 13, EMFILE = 24, ENOSPC = 28, EOPNOTSUPP = 95, EDQUOT = 122,
   PART = 0, -- reads and writes do a part of what was asked
 }
 

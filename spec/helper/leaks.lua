@@ -55,23 +55,32 @@ function M.snapshot()
   return { descriptors = descriptors(), children = children(), shm = entries("/dev/shm"), dot_tarn = entries(".tarn") }
 end
 
-local function new_names(before, after)
-  local list = {}
+-- Names that are in after, and were not in before; with last, only those that are in that list too.
+local function new_names(before, after, last)
+  local wanted, list = {}, {}
+  for _, name in ipairs(last or {}) do wanted[name] = true end
   for name in pairs(after) do
-    if not before[name] then list[#list + 1] = tostring(name) end
+    if not before[name] and (not last or wanted[name]) then list[#list + 1] = tostring(name) end
   end
   table.sort(list)
   return list
 end
 
-local function check_processes(before, problems)
+-- Has a process this file of /dev/shm mapped? Ours have ended by then.
+local function is_used_by_others(name)
+  for pid in lfs.dir("/proc") do
+    local maps = tonumber(pid) and tonumber(pid) ~= posix.getpid() and process.read_file("/proc/" .. pid .. "/maps")
+    if maps and maps:find("/dev/shm/" .. name, 1, true) then return true end
+  end
+  return false
+end
+
+local function check_processes(problems)
   local ok, left = process.gone(nil, 2 * process.patience)
   if not ok then
     problems[#problems + 1] = "processes: " .. process.describe(left)
     for _, pid in ipairs(left) do posix.kill(pid) end
   end
-  local more = new_names(before.children, children())
-  if #more > 0 then problems[#problems + 1] = "children: " .. process.describe(more) end
 end
 
 local function check_descriptors(before, problems)
@@ -100,20 +109,45 @@ local function check_directory(path, before, problems)
   end
 end
 
--- A list of texts, empty when nothing was left. Removes the spec's temporary directories.
-function M.check(before)
+-- What is there that was not there before. Other programs have files in /dev/shm too: only those count that nobody maps, and that last has.
+local function look(before, tmpdirs, last)
   local problems = {}
-  collectgarbage()
-  collectgarbage()
-  check_processes(before, problems)
+  local more = new_names(before.children, children())
+  if #more > 0 then problems[#problems + 1] = "children: " .. process.describe(more) end
   check_descriptors(before, problems)
   check_directory(".tarn", before.dot_tarn, problems)
-  for _, path in ipairs(process.take_tmpdirs()) do
-    check_directory(path .. "/.tarn", {}, problems)
-    process.remove_tree(path)
+  for _, path in ipairs(tmpdirs) do check_directory(path .. "/.tarn", {}, problems) end
+  local shm = {}
+  for _, name in ipairs(new_names(before.shm, entries("/dev/shm"), last)) do
+    if not is_used_by_others(name) then shm[#shm + 1] = name end
   end
-  local shm = new_names(before.shm, entries("/dev/shm"))
   if #shm > 0 then problems[#problems + 1] = "shared memory: " .. table.concat(shm, ", ") end
+  return problems, shm
+end
+
+-- What is garbage goes, also what only a dead slot of the stack, or a trace, still has.
+local function collect()
+  select("#", unpack({}, 1, 200))
+  collectgarbage()
+  collectgarbage()
+end
+
+-- A list of texts, empty when nothing was left. What is on its way out (a connection whose other end has closed, what a thread has yet to
+-- put back) is given time for that. Removes the spec's temporary directories.
+function M.check(before)
+  local of_processes, problems, shm = {}
+  collect()
+  check_processes(of_processes)
+  local tmpdirs, deadline = process.take_tmpdirs(), posix.now() + 2 * process.patience
+  while true do
+    problems, shm = look(before, tmpdirs, shm)
+    if #problems == 0 or posix.now() >= deadline then break end
+    if rawget(_G, "tarn") then tarn.sleep(0.01) else posix.poll({}, posix.now() + 0.01) end
+    jit.flush()
+    collect()
+  end
+  for _, text in ipairs(of_processes) do table.insert(problems, 1, text) end
+  for _, path in ipairs(tmpdirs) do process.remove_tree(path) end
   return problems
 end
 

@@ -15,6 +15,7 @@ long spec_read(int, void *, size_t) asm("read");
 long spec_write(int, const void *, size_t) asm("write");
 int spec_kill(int, int) asm("kill");
 int spec_getpid(void) asm("getpid");
+unsigned spec_geteuid(void) asm("geteuid");
 int spec_waitpid(int, int *, int) asm("waitpid");
 long spec_syscall(long, ...) asm("syscall");
 int spec_clock_gettime(int, struct spec_timespec *) asm("clock_gettime");
@@ -44,7 +45,8 @@ local C = ffi.C
 local O_CLOEXEC, POLLIN = 0x80000, 1
 local SYS_PIDFD_OPEN, WNOHANG = 434, 1
 local SETSIGDEF, SETSIGMASK, SETSID = 0x04, 0x08, 0x80
-local SIGPIPE = 13
+-- What a shell (in the background), nohup or tarn itself may have set to be ignored, which programs inherit.
+local SIGNALS = { 1, 2, 3, 13, 15 } -- SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM
 
 local M = { SIGSTOP = 19, SIGCONT = 18, SIGTERM = 15, SIGKILL = 9, SIGINT = 2 }
 
@@ -58,6 +60,7 @@ function M.now()
 end
 
 function M.getpid() return C.spec_getpid() end
+function M.geteuid() return C.spec_geteuid() end
 function M.kill(pid, signal) return C.spec_kill(pid, signal or M.SIGKILL) == 0 end
 function M.close(fd) C.spec_close(fd) end
 function M.setenv(name, value) C.spec_setenv(name, value, 1) end
@@ -171,7 +174,7 @@ function M.spawn(argv, cwd, env)
   C.spec_attr_setflags(attr, bit.bor(SETSIGDEF, SETSIGMASK, SETSID))
   C.spec_sigemptyset(signals)
   C.spec_attr_setsigmask(attr, signals)
-  C.spec_sigaddset(signals, SIGPIPE)
+  for _, number in ipairs(SIGNALS) do C.spec_sigaddset(signals, number) end
   C.spec_attr_setsigdefault(attr, signals)
   C.spec_fa_dup2(actions, in_r, 0)
   C.spec_fa_dup2(actions, out_w, 1)

@@ -57,16 +57,20 @@ function M.empty(pids, seconds)
     end
     text = table.concat(left, "; ")
     return #left == 0
-  end, seconds or 10)
+  end, seconds)
   if ok then return true end
   return false, text
 end
 
--- Run fn(ids) with n new workers, after which nothing may be left. Other specs run in this process too, and may have left objects in its
--- pool (a file's value, for one).
-function M.with(n, fn, opts)
+-- Other specs run in this process too, and may have left objects in its pool (a file's value, for one).
+function M.clear()
   full_collection()
   tarn.cleanup()
+end
+
+-- Run fn(ids) with n new workers, after which nothing may be left.
+function M.with(n, fn, opts)
+  M.clear()
   cluster.with(n, function(ids)
     fn(ids)
     local live = {}

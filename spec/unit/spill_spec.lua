@@ -3,6 +3,7 @@ local C = require("spec.helper.c")
 local pool = require("spec.helper.pool")
 local faults = require("spec.helper.faults")
 local posix = require("spec.helper.posix")
+local process = require("spec.helper.process")
 local KiB, MiB = pool.KiB, pool.MiB
 local VERIFIED = 16 -- TARN_GET_VERIFIED
 
@@ -178,6 +179,40 @@ describe("spilling", function()
     local id = assert(p:set({ tag = 1, 500 * KiB }))
     assert.equal(0, p:evict(id))
     assert.is_nil(io.open(p.dir))
+  end)
+
+  -- Several processes have one spill directory; who has made it removes it, which another may be about to use.
+  for name, errno in pairs({ ENOENT = faults.ENOENT, EPERM = faults.EPERM }) do
+    it("makes the directory again when it has gone meanwhile: " .. name, function()
+      p = pool.new(1 * MiB)
+      local id = assert(p:set({ tag = 1, 500 * KiB }))
+      faults.at(faults.OPEN, 1, errno, 4) -- without a name, and with one
+      assert.equal(0, p:evict(id), p:message())
+      assert.equal(4, faults.stop())
+      assert(p:has(id, { tag = 1, 500 * KiB }))
+    end)
+  end
+
+  it("makes the directory again however often another process removes it", function()
+    local dir = pool.spill_dir()
+    local remover = process.start_tarn({ "-e", ([[
+      local ffi = require "ffi"
+      ffi.cdef "int rmdir(const char *path); int usleep(unsigned us);"
+      print "begun" io.stdout:flush()
+      while true do
+        ffi.C.rmdir(%q)
+        ffi.C.usleep(10)
+      end
+    ]]):format(dir) })
+    assert.equal("begun", remover:line())
+    for round = 1, 200 do
+      p = pool.new(1 * MiB, { dir = dir })
+      local id = assert(p:set({ tag = round, 70 * KiB }))
+      assert.equal(0, p:evict(id), p:message())
+      p:close()
+    end
+    remover:kill()
+    remover:wait()
   end)
 
   it("says Corrupt when the bytes of a small object have changed on disk", function()
