@@ -1,6 +1,7 @@
 /* The command line. The only file that exits. */
 #include <signal.h>
 #include <stdio.h>
+#include "base/version.h"
 #include "host/host.h"
 #include "host/options.h"
 
@@ -16,7 +17,7 @@ int main(int argc, char **argv) {
     return 0;
   }
   if (options.version) {
-    printf("tarn %s\n", TARN_VERSION);
+    printf("tarn %s\n", tarn_version);
     return 0;
   }
   signal(SIGPIPE, SIG_IGN);

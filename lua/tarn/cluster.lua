@@ -5,6 +5,7 @@ local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
 local future = require "tarn.future"
+local job = require "tarn.job"
 local launch = require "tarn.launch"
 local rpc = require "tarn.rpc"
 local task = require "tarn.task"
@@ -13,14 +14,15 @@ local cluster = {}
 
 local DRIVER = 1
 local STOP_TIMEOUT_S = 10
-local PROCS_MAX = 4096
 local STEADY_S = 10 -- one that has lived for so long is replaced at once
 local RESPAWN_MIN_S, RESPAWN_MAX_S = 0.1, 30
 
--- The driver's records of the workers it has started: os_pid, spec (what they were started with), and pid once joined; batch while
--- addprocs waits for them; gone: a Future, ready when the process has ended and is no member; removed: by rmprocs; delay: seconds
--- before it was respawned.
-local by_os_pid, by_pid = {}, {}
+-- The driver's records of the workers it has started: spec (what they were started with), host (of spec.hosts), process (what
+-- carries its standard streams), and pid once joined; batch while addprocs waits for it; ready; gone: a Future, ready when it has ended and
+-- is no member; removed: by rmprocs; delay: seconds before it was respawned.
+local by_pid = {}
+-- What launchers have started, by number: number, os_pid, label, records (of its workers), exited (why it has ended).
+local processes = {}
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
 
@@ -70,24 +72,53 @@ local function wake_batch(batch)
   if t then task.wake(t, true) end
 end
 
-local function batch_failed(record, reason)
-  local batch = record.batch
-  if not batch.failed then batch.failed = { record = record, reason = reason } end
+local function batch_failed(batch, message, pid)
+  batch.failed = batch.failed or errors.new("WorkerLost", "tarn.addprocs: " .. message, { pid = pid })
   wake_batch(batch)
 end
 
-local function check_gone(record)
-  if record.exited and (record.lost or not record.pid) then
-    by_os_pid[record.os_pid] = nil
-    future.succeed(record.gone)
+-- Some of the workers will not come. With partial that is noted, and the others are waited for.
+local function batch_misses(batch, label, workers, message)
+  message = message:sub(1, #label) == label and message or label .. ": " .. message
+  if not batch.spec.partial then return batch_failed(batch, message) end
+  table.insert(batch.missing, { host = label, workers = workers, message = message })
+  core.log("warn", "tarn.addprocs: " .. message)
+  batch.waiting = batch.waiting - workers
+  if batch.waiting == 0 then wake_batch(batch) end
+end
+
+-- One that was started for a batch has ended, before addprocs was done with it.
+local function record_failed(record, reason)
+  local batch, process = record.batch, record.process
+  if record.dropped then return end
+  reason = reason:gsub("\n", ": ", 1)
+  if record.ready or not process.label then
+    local what = process.label or ("a worker (process %d of this machine)"):format(process.os_pid)
+    if record.ready then return batch_failed(batch, ("%s has been lost again: %s"):format(what, reason), record.pid) end
+    if not batch.spec.partial then return batch_failed(batch, ("%s has ended before it was ready: %s"):format(what, reason), record.pid) end
   end
+  record.dropped = true
+  batch_misses(batch, process.label or "this machine", 1, reason)
+end
+
+local function check_gone(record)
+  local process = record.process
+  if not (process.exited or record.lost and #process.records > 1) or record.pid and not record.lost then return end
+  if process.exited then processes[process.number] = nil end
+  future.succeed(record.gone)
 end
 
 local respawn_if_asked
 
-rpc.watch("joined", function(pid, os_pid)
-  local record = by_os_pid[os_pid]
-  if record and not record.pid then
+local function take_record(process)
+  for _, record in ipairs(process and process.records or {}) do
+    if not record.pid then return record end
+  end
+end
+
+rpc.watch("joined", function(pid, number)
+  local record = take_record(processes[number])
+  if record then
     record.pid = pid
     by_pid[pid] = record
   else
@@ -110,36 +141,46 @@ rpc.watch("lost", function(pid, reason)
   if record then
     record.lost = reason
     check_gone(record)
-    if record.batch then return batch_failed(record, reason) end
+    if record.batch then return record_failed(record, reason) end
     respawn_if_asked(record)
   end
   tell("lost", pid, reason)
 end)
 
-rpc.watch("exited", function(os_pid, _, reason)
-  local record = by_os_pid[os_pid]
-  if not record then return end
-  record.exited = reason
-  check_gone(record)
-  if record.batch then batch_failed(record, reason) end
+rpc.watch("exited", function(number, reason)
+  local process = processes[number]
+  if not process then return end
+  process.exited = reason
+  if process.on_exit then process.on_exit(process) end
+  for _, record in ipairs(process.records) do
+    check_gone(record)
+    if record.batch then record_failed(record, reason) end
+  end
 end)
 
 ---------------------------------------------------------------------------------------------------- adding
 
-local function check_count(n)
-  if type(n) ~= "number" or n % 1 ~= 0 or n < 1 or n > PROCS_MAX then
-    argument_error("tarn.addprocs: the number of workers is a whole number from 1 to %d, not %s", PROCS_MAX, failure.describe(n))
+-- End what carries this worker, unless there are others behind it that go on.
+local function end_process(record)
+  local process = record.process
+  for _, other in ipairs(process.records) do
+    if other ~= record and not other.gone:ready() and not other.ending then return end
   end
+  record.spec.launcher.stop(process)
 end
 
-local function stop_batch(batch)
-  for _, record in ipairs(batch) do
-    if not record.exited then
-      if record.pid and not record.lost then core.stop(record.pid) else record.spec.launcher.stop(record.os_pid) end
+-- Workers that are not wanted after all: told to stop where they have joined, else ended; then waited for.
+local function stop_records(records)
+  for _, record in ipairs(records) do record.ending = true end
+  for _, record in ipairs(records) do
+    if record.pid and not record.lost then
+      core.stop(record.pid)
+    elseif not record.process.exited then
+      end_process(record)
     end
   end
-  for _, record in ipairs(batch) do
-    if not record.gone:wait(STOP_TIMEOUT_S) then record.spec.launcher.stop(record.os_pid) end
+  for _, record in ipairs(records) do
+    if not record.gone:wait(STOP_TIMEOUT_S) then end_process(record) end
   end
 end
 
@@ -154,39 +195,97 @@ local function batch_late(batch)
 end
 
 local function check_batch(batch)
-  if not batch.failed then return end
-  local record, reason = batch.failed.record, batch.failed.reason
-  local message = ("tarn.addprocs: a worker (process %d of this machine) has ended before it was ready: %s"):format(record.os_pid, reason)
-  error(errors.new("WorkerLost", message, { pid = record.pid }), 0)
+  if batch.failed then error(batch.failed, 0) end
 end
 
--- Wait until every worker of the batch is ready; raises what has gone wrong.
+-- Wait until every worker of the batch is ready that is to come; raises what has gone wrong.
 local function await_batch(batch, timeout_s)
   local timer = task.timer(timeout_s, batch_late, batch)
-  while batch.waiting > 0 and not batch.failed and not batch.late do
+  while (batch.waiting > 0 or batch.starting) and not batch.failed and not batch.late do
     batch.task = task.check("tarn.addprocs")
     local ok, e = task.wait(forget_batch, batch, timer)
     if not ok then error(e, 0) end
   end
   task.stop_timer(timer)
   check_batch(batch)
-  if batch.waiting > 0 then
-    error(errors.new("Timeout", ("tarn.addprocs: %d of %d workers not ready within %g s"):format(batch.waiting, #batch, timeout_s)), 0)
-  end
 end
 
-local function start_batch(batch, n, spec, delay)
-  for i = 1, n do
-    local os_pid = spec.launcher.start(spec)
-    local record = { os_pid = os_pid, spec = spec, batch = batch, gone = future.new(), started = core.clock(), delay = delay or 0 }
-    batch[i], by_os_pid[os_pid] = record, record
-  end
+-- What a launcher has raised says in which call that was.
+local function with_context(e)
+  if not errors.iserror(e) or e.message:find("^tarn%.addprocs: ") then return e end
+  return errors.new(e.kind, "tarn.addprocs: " .. e.message, e)
 end
 
-local function set_up(batch, pids, spec)
+-- Has the launcher start n workers, in a task of its own.
+local function start_batch(batch, n, hosts)
+  local spec = batch.spec
+  local function spawned(process, workers)
+    process.records = {}
+    processes[process.number] = process
+    for i = 1, workers do
+      local record = { process = process, spec = spec, host = process.label or "", batch = batch, gone = future.new(),
+        started = core.clock(), delay = batch.delay }
+      process.records[i] = record
+      table.insert(batch, record)
+    end
+  end
+  local function failed(label, workers, message)
+    if not batch.job.closed then batch_misses(batch, label, workers, message) end
+  end
+  batch.job = job.new(spec, n, hosts, { spawned = spawned, failed = failed })
+  batch.starting = future.run(false, spec.launcher.start, batch.job)
+  future.watch(batch.starting, function(f)
+    batch.starting = nil
+    if f.state == "failed" then batch.failed = batch.failed or with_context(f.err) end
+    wake_batch(batch)
+  end)
+end
+
+local function close_batch(batch)
+  batch.job.closed = true
+  if batch.starting then batch.starting:cancel() end
+end
+
+-- Those that are not ready within the time. With partial the others stay.
+local function drop_late(batch)
+  if batch.waiting == 0 then return end
+  local late, said = {}, ("%d of %d workers not ready within %g s"):format(batch.waiting, batch.n, batch.spec.timeout_s)
+  for _, record in ipairs(batch) do
+    if not record.ready and not record.dropped then late[#late + 1] = record end
+  end
+  for _, record in ipairs(late) do record.dropped = true end
+  stop_records(late)
+  for _, record in ipairs(late) do
+    local words = (record.process.exited or ""):match("\n(.*)")
+    if words then said = ("%s: %s: %s"):format(said, record.process.label or "a worker", words) end
+  end
+  if not batch.spec.partial or #late == #batch then error(errors.new("Timeout", "tarn.addprocs: " .. said), 0) end
+  table.insert(batch.missing, { workers = batch.waiting, message = said })
+end
+
+-- Those that are ready: in the order of their hosts, and of their ids on each.
+local function list_ready(batch, pids)
+  local place, hosts = {}, batch.spec.hosts or {}
+  for i = #hosts, 1, -1 do place[hosts[i].name] = i end
+  local ready = {}
+  for _, record in ipairs(batch) do
+    if record.ready and not record.dropped then ready[#ready + 1] = record end
+  end
+  table.sort(ready, function(a, b)
+    local at, other = place[a.host] or 0, place[b.host] or 0
+    if at ~= other then return at < other end
+    return a.pid < b.pid
+  end)
+  for i, record in ipairs(ready) do pids[i] = record.pid end
+end
+
+local function set_up(batch, pids)
+  local spec = batch.spec
   await_batch(batch, spec.timeout_s)
-  for i, record in ipairs(batch) do pids[i] = record.pid end
-  table.sort(pids)
+  close_batch(batch)
+  drop_late(batch)
+  list_ready(batch, pids)
+  if #pids == 0 then error(errors.new("WorkerLost", "tarn.addprocs: " .. batch.missing[1].message), 0) end
   if spec.disk then
     local all = rpc.gather()
     for i, pid in ipairs(pids) do all:add(i, core.pool_limits_at(pid, nil, spec.disk)) end
@@ -196,35 +295,41 @@ local function set_up(batch, pids, spec)
   check_batch(batch)
 end
 
-local function start(n, spec, delay)
-  local batch, pids = { waiting = n }, {}
-  local ok, e = pcall(start_batch, batch, n, spec, delay)
-  if ok then ok, e = pcall(set_up, batch, pids, spec) end
+local function start(n, spec, hosts, delay)
+  local batch, pids = { n = n, waiting = n, spec = spec, missing = {}, delay = delay or 0 }, {}
+  start_batch(batch, n, hosts)
+  local ok, e = pcall(set_up, batch, pids)
+  close_batch(batch)
   if not ok then
-    stop_batch(batch)
+    stop_records(batch)
     error(e, 0)
   end
   for _, record in ipairs(batch) do record.batch = nil end
   for _, pid in ipairs(pids) do tell("joined", pid) end
+  if spec.partial then return pids, batch.missing end
   return pids
 end
 
--- Start n workers on this machine; returns their ids once all are ready.
-function cluster.addprocs(n, opts)
+---Start workers: n of them, or on hosts {"alpha*4", "user@beta"}. See docs/LAUNCHERS.md for launchers and their options.
+---@param where integer|string[]
+---@param opts table|nil
+---@return integer[] ids once all are ready, in the order of the hosts
+---@return table[]|nil missing with `partial` only: what has failed, {host, workers, message} each
+function cluster.addprocs(where, opts)
   if core.myid() ~= DRIVER then argument_error("tarn.addprocs: only the driver (process 1) adds processes") end
-  check_count(n)
-  local spec = launch.check(n, opts)
+  local spec = launch.check(where, opts)
   task.check("tarn.addprocs")
-  return start(n, spec)
+  return start(spec.n, spec, spec.hosts)
 end
 
 -- Another one in the place of one that is lost, in a task of its own. What keeps failing is tried less and less often.
 local function respawn(lost)
   local delay = core.clock() - lost.started < STEADY_S and math.max(2 * lost.delay, RESPAWN_MIN_S) or 0
+  local hosts = lost.spec.hosts and { { name = lost.host, n = 1 } }
   while true do
     delay = math.min(delay, RESPAWN_MAX_S)
     task.sleep(delay)
-    local ok, result = pcall(start, 1, lost.spec, delay)
+    local ok, result = pcall(start, 1, lost.spec, hosts, delay)
     if ok then
       core.log("info", ("process %d is in the place of process %d"):format(result[1], lost.pid))
       return
@@ -266,9 +371,10 @@ function cluster.rmprocs(...)
     records[i].removed = true
     core.stop(pid)
   end
+  for _, record in ipairs(records) do record.ending = true end
   for _, record in ipairs(records) do
     if not record.gone:wait(STOP_TIMEOUT_S) then
-      record.spec.launcher.stop(record.os_pid)
+      end_process(record)
       record.gone:wait(STOP_TIMEOUT_S)
     end
   end

@@ -1,4 +1,4 @@
--- The options of addprocs, checked: what the launcher is told, and what becomes of its workers.
+-- The arguments of addprocs, checked: how many workers and where, what the launcher is told, and what becomes of its workers.
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
@@ -10,13 +10,66 @@ local launch = {}
 
 local CONNECT_TIMEOUT_S = 30
 local SILENCE_MIN_S, SILENCE_MAX_S = 0.1, 1e6
+local PROCS_MAX = 4096
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", "tarn.addprocs: " .. fmt:format(...)) end
 
 local OPTIONS = {
   memory = true, disk = true, spill_dir = true, launcher = true, env = true, init = true, connect_timeout_s = true, tarn = true,
-  map = true, listen = true, silence_s = true, respawn = true,
+  map = true, listen = true, silence_s = true, respawn = true, partial = true,
 }
+
+---------------------------------------------------------------------------------------------------- how many, and where
+
+local function check_count(n)
+  if type(n) ~= "number" or n % 1 ~= 0 or n < 1 or n > PROCS_MAX then
+    argument_error("the number of workers is a whole number from 1 to %d, not %s", PROCS_MAX, failure.describe(n))
+  end
+  return n
+end
+
+-- "user@host*3" as {name = "user@host", n = 3}. A name must not look like an option to the program that it is given to.
+local function check_host(text)
+  local name, n
+  if type(text) == "string" then
+    name, n = text:match("^([^%s*]+)%*(%d+)$")
+    name = name or text:match("^([^%s*]+)$")
+    name = name and name:gsub("%[(.-)%]", "%1")
+  end
+  if not name or name:find("^%-") or name:find("@%-") or name:find("@$") then
+    argument_error("a host is HOST, USER@HOST or either with *N, not %s", failure.describe(text))
+  end
+  return { name = name, n = check_count(tonumber(n or 1)) }
+end
+
+local function check_hosts(list)
+  local hosts, n = {}, 0
+  for i, text in ipairs(list) do
+    hosts[i] = check_host(text)
+    n = n + hosts[i].n
+  end
+  if #hosts == 0 then argument_error("the list of hosts is empty") end
+  return hosts, check_count(n)
+end
+
+-- n workers on the hosts that the command line has named: filled one after the other, and from the start again.
+local function share_out(n, text)
+  local list = {}
+  for part in (text .. ","):gmatch("([^,]*),") do list[#list + 1] = part end
+  local hosts, turns = {}, check_hosts(list)
+  local left, i = n, 0
+  while left > 0 do
+    local turn = turns[i % #turns + 1]
+    local host = hosts[i % #turns + 1] or { name = turn.name, n = 0 }
+    local take = math.min(turn.n, left)
+    host.n, left = host.n + take, left - take
+    hosts[i % #turns + 1] = host
+    i = i + 1
+  end
+  return hosts
+end
+
+---------------------------------------------------------------------------------------------------- options
 
 local function check_env(env)
   if env == nil then return end
@@ -38,7 +91,6 @@ local function check_text(opts, name)
 end
 
 local function find_launcher(x)
-  if x == nil then return local_launcher end
   if type(x) == "string" then
     local ok, found = pcall(require, "tarn.launcher." .. x)
     if not ok then argument_error("no launcher '%s': %s", x, failure.tostring(found)) end
@@ -73,26 +125,61 @@ local function check_silence(seconds)
   return seconds
 end
 
--- n: how many there will be. Unknown and wrong options are ArgumentErrors.
-function launch.check(n, opts)
+-- The launcher's own options: its table `options` has their types by name.
+local function check_own(opts, launcher)
+  local own, types = {}, launcher.options or {}
+  for name, x in pairs(opts) do
+    if types[name] then
+      if type(x) ~= types[name] then argument_error("%s must be a %s, not %s", name, types[name], failure.describe(x)) end
+      own[name] = x
+    elseif not OPTIONS[name] then
+      argument_error("unknown option '%s'", tostring(name))
+    end
+  end
+  return own
+end
+
+-- Where workers listen when nobody has said: as the command line says for processes here, and for those elsewhere if that is
+-- "everywhere". The port is this process's alone.
+local function inherited_listen(is_local)
+  local host = core.options.listen and core.options.listen:match("^(.*):%d+$")
+  if host and (is_local or host == "0.0.0.0" or host == "[::]") then return host .. ":0" end
+end
+
+---Check what addprocs was given. Unknown and wrong options are ArgumentErrors.
+---@param where integer|string[] how many workers, or on which hosts
+---@param opts table|nil
+---@return table spec launcher, n, hosts (nil: the launcher's choice), options (the launcher's own), the others by their names
+function launch.check(where, opts)
   if opts ~= nil and type(opts) ~= "table" then argument_error("options are a table, not %s", failure.describe(opts)) end
   opts = opts or {}
-  for name in pairs(opts) do
-    if not OPTIONS[name] then argument_error("unknown option '%s'", tostring(name)) end
+  local spec = {}
+  local by_name = opts.launcher
+  if type(where) == "table" then
+    spec.hosts, spec.n = check_hosts(where)
+    by_name = by_name or "ssh"
+  else
+    spec.n = check_count(where)
+    by_name = by_name or core.options.launcher or core.options.hosts and "ssh" or "local"
+    if core.options.hosts and by_name ~= "local" then spec.hosts = share_out(spec.n, core.options.hosts) end
   end
-  local spec = { launcher = find_launcher(opts.launcher), env = check_env(opts.env), init = check_init(opts.init) }
-  spec.tarn = check_text(opts, "tarn")
-  spec.listen = check_text(opts, "listen") or core.options.listen
+  spec.launcher = find_launcher(by_name)
+  local is_local = spec.launcher == local_launcher
+  if is_local and spec.hosts then argument_error("the local launcher starts workers here, not on '%s'", spec.hosts[1].name) end
+  spec.options = check_own(opts, spec.launcher)
+  spec.env, spec.init = check_env(opts.env), check_init(opts.init)
+  spec.tarn = check_text(opts, "tarn") or core.options.exe
+  spec.listen = check_text(opts, "listen") or inherited_listen(is_local)
   spec.map = check_flag(opts, "map", core.options.map)
   spec.respawn = check_flag(opts, "respawn", false)
+  spec.partial = check_flag(opts, "partial", false)
   spec.silence_s = check_silence(opts.silence_s)
-  spec.timeout_s = task.check_seconds(opts.connect_timeout_s, "tarn.addprocs: connect_timeout_s") or CONNECT_TIMEOUT_S
+  spec.timeout_s = task.check_seconds(opts.connect_timeout_s, "tarn.addprocs: connect_timeout_s") or spec.launcher.timeout_s
+    or CONNECT_TIMEOUT_S
   spec.spill_dir = check_text(opts, "spill_dir") or core.options.spill_dir
   spec.memory = opts.memory ~= nil and size.parse(opts.memory, "tarn.addprocs: memory") or core.options.memory
   spec.disk = opts.disk ~= nil and size.parse(opts.disk, "tarn.addprocs: disk") or nil
-  if not spec.memory then
-    spec.memory = local_launcher.default_memory(#core.members() + n)
-  end
+  if is_local and not spec.memory then spec.memory = spec.launcher.default_memory(#core.members() + spec.n) end
   return spec
 end
 

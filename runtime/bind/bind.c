@@ -175,13 +175,12 @@ static int push_arguments(lua_State *L, const tarn_event_t *e) {
     lua_pushboolean(L, e->ok);
     return 3;
   case TARN_EVENT_EXITED:
-    lua_pushnumber(L, (double)e->os_pid);
-    lua_pushnumber(L, e->pid);
+    lua_pushnumber(L, (double)e->launch);
     lua_pushstring(L, e->text);
-    return 4;
+    return 3;
   case TARN_EVENT_JOINED:
     lua_pushnumber(L, e->pid);
-    lua_pushnumber(L, (double)e->os_pid);
+    lua_pushnumber(L, (double)e->launch);
     return 3;
   default:
     lua_pushnumber(L, e->pid);

@@ -1,5 +1,6 @@
 /* core.spawn and its kin: this process and others, as Lua sees them. Lua thread only. */
 #include <lauxlib.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -65,7 +66,9 @@ static int core_os_pid(lua_State *L) {
 }
 
 static int core_address(lua_State *L) {
-  lua_pushstring(L, tarn_service_address(tarn_bind_of(L)->service));
+  char address[TARN_NET_ADDRESS_BYTES];
+  tarn_service_address(tarn_bind_of(L)->service, address);
+  lua_pushstring(L, address);
   return 1;
 }
 
@@ -94,7 +97,7 @@ static int core_stop(lua_State *L) {
 }
 
 static int core_kill(lua_State *L) {
-  tarn_service_kill_child(tarn_bind_of(L)->service, (int64_t)luaL_checknumber(L, 1));
+  tarn_service_kill_child(tarn_bind_of(L)->service, (uint64_t)luaL_checknumber(L, 1));
   return 0;
 }
 
@@ -139,31 +142,57 @@ static char **build_env(lua_State *L, int index) {
   return env;
 }
 
-/* core.spawn{argv = {...}, env = {K = V}, exe = path} -> os_pid */
+/* core.spawn{argv = {...}, env = {K = V}, address = HOST:PORT, label = text, several = flag} -> its number, os_pid: see tarn_spawn_t. */
 static int core_spawn(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  lua_getfield(L, 1, "argv"); /* 2 */
-  lua_getfield(L, 1, "env");  /* 3 */
-  lua_getfield(L, 1, "exe");  /* 4 */
-  int count = lua_istable(L, 2) ? (int)lua_objlen(L, 2) : 0;
-  const char **argv = lua_newuserdata(L, ((size_t)count + 3) * sizeof(*argv));
-  argv[0] = lua_isstring(L, 4) ? lua_tostring(L, 4) : b->host.exe;
-  argv[1] = "worker";
-  for (int i = 1; i <= count; i++) {
-    lua_rawgeti(L, 2, i);
-    argv[1 + i] = luaL_checkstring(L, -1); /* the table keeps it */
+  lua_getfield(L, 1, "argv");    /* 2 */
+  lua_getfield(L, 1, "env");     /* 3 */
+  lua_getfield(L, 1, "address"); /* 4 */
+  lua_getfield(L, 1, "label");   /* 5 */
+  lua_getfield(L, 1, "several"); /* 6 */
+  luaL_checktype(L, 2, LUA_TTABLE);
+  int count = (int)lua_objlen(L, 2);
+  luaL_argcheck(L, count > 0, 1, "no program");
+  const char **argv = lua_newuserdata(L, ((size_t)count + 1) * sizeof(*argv));
+  for (int i = 0; i < count; i++) {
+    lua_rawgeti(L, 2, i + 1);
+    argv[i] = luaL_checkstring(L, -1); /* the table keeps it */
     lua_pop(L, 1);
   }
-  argv[2 + count] = NULL;
-  char **env = build_env(L, 3);
+  argv[count] = NULL;
+  tarn_spawn_t what = {.argv = (char *const *)(uintptr_t)argv,
+                       .env = build_env(L, 3),
+                       .address = luaL_optstring(L, 4, NULL),
+                       .label = luaL_optstring(L, 5, NULL),
+                       .several = lua_toboolean(L, 6)};
+  uint64_t launch = 0;
   int64_t os_pid = 0;
   tarn_error_t err = {0};
-  if (tarn_service_spawn(b->service, (char *const *)(uintptr_t)argv, env, &os_pid, &err) != 0) {
+  if (tarn_service_spawn(b->service, &what, &launch, &os_pid, &err) != 0) {
     tarn_bind_raise(L, &err);
   }
+  lua_pushnumber(L, (double)launch);
   lua_pushnumber(L, (double)os_pid);
+  return 2;
+}
+
+/* core.reach(host) -> HOST:PORT by which processes elsewhere reach this one: see tarn_service_reach. */
+static int core_reach(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  const char *host = luaL_checkstring(L, 1);
+  char text[TARN_NET_ADDRESS_BYTES], out[TARN_NET_ADDRESS_BYTES];
+  tarn_error_t err = {0};
+  int n = snprintf(text, sizeof(text), strchr(host, ':') != NULL ? "[%s]:0" : "%s:0", host);
+  if (n < 0 || (size_t)n >= sizeof(text)) {
+    return tarn_bind_raise_kind(L, TARN_EINVAL, "'%s' is not an address", host);
+  }
+  b->host.enter(b->host.user);
+  int rc = tarn_service_reach(b->service, text, out, &err);
+  b->host.leave(b->host.user);
+  if (rc != 0) { return tarn_bind_raise(L, &err); }
+  lua_pushstring(L, out);
   return 1;
 }
 
@@ -176,6 +205,7 @@ void tarn_processes_open(lua_State *L) {
                                        {"stop", core_stop},
                                        {"kill", core_kill},
                                        {"spawn", core_spawn},
+                                       {"reach", core_reach},
                                        {"members", core_members},
                                        {"is_member", core_is_member},
                                        {"secret_file", core_secret_file},

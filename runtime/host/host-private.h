@@ -14,7 +14,8 @@
 typedef struct tarn_first_line {
   char address[64];
   uint8_t secret[TARN_SECRET_BYTES];
-  int life_fd; /* standard input, moved; 0 is /dev/null now */
+  uint64_t launch; /* 0: it did not say */
+  int life_fd;     /* standard input, moved; 0 is /dev/null now */
 } tarn_first_line_t;
 
 typedef struct tarn__heap tarn__heap_t;

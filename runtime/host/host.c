@@ -248,13 +248,16 @@ void tarn__host_on_deleted(void *user, uint64_t id) {
 }
 
 static int start_service(tarn_host_t *h, tarn_error_t *err) {
+  const char *listen = h->options->listen;
+  if (listen == NULL && !h->options->worker) { listen = "127.0.0.1:0"; }
   tarn_service_config_t sc = {.loop = &h->loop,
                               .pool = h->pool,
                               .secret = h->options->worker ? h->line.secret : NULL,
-                              .listen = h->options->listen,
+                              .listen = listen,
                               .driver = h->options->worker ? h->line.address : NULL,
                               .bytecode = h->bytecode,
                               .no_map = h->options->no_map,
+                              .launch = h->line.launch,
                               .silence_ms = h->options->silence_ms,
                               .life_fd = h->line.life_fd,
                               .wake = on_wake,

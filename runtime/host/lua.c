@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/version.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "host-private.h"
@@ -129,7 +130,10 @@ static void set_options(tarn_host_t *h, const char *script, bool interactive) {
   if (o->procs > 0) { lua_pushnumber(L, o->procs), lua_setfield(L, -2, "procs"); }
   if (o->memory > 0) { lua_pushnumber(L, (double)o->memory), lua_setfield(L, -2, "memory"); }
   lua_pushstring(L, o->spill_dir), lua_setfield(L, -2, "spill_dir");
-  lua_pushstring(L, o->listen), lua_setfield(L, -2, "listen");
+  lua_pushstring(L, h->exe), lua_setfield(L, -2, "exe");
+  if (o->listen != NULL) { lua_pushstring(L, o->listen), lua_setfield(L, -2, "listen"); }
+  if (o->hosts != NULL) { lua_pushstring(L, o->hosts), lua_setfield(L, -2, "hosts"); }
+  if (o->launcher != NULL) { lua_pushstring(L, o->launcher), lua_setfield(L, -2, "launcher"); }
   if (script != NULL) { lua_pushstring(L, script), lua_setfield(L, -2, "script"); }
   if (o->code != NULL) { lua_pushstring(L, o->code), lua_setfield(L, -2, "code"); }
   lua_pushboolean(L, interactive), lua_setfield(L, -2, "interactive");
@@ -167,7 +171,7 @@ static int setup_protected(lua_State *L) {
   lua_call(L, 1, 1);
   set_options(h, script, o->interactive || (script == NULL && o->code == NULL && terminal));
   lua_setfield(L, -2, "options");
-  lua_pushliteral(L, TARN_VERSION);
+  lua_pushstring(L, tarn_version);
   lua_setfield(L, -2, "version");
   return 0;
 }

@@ -12,12 +12,17 @@ const char *tarn_usage(void) {
   return "usage: tarn [options] [script.lua [args...]]\n"
          "       tarn worker\n"
          "       tarn inspect FILE...   what saved files hold; verifies their checksums\n"
+         "       tarn slurm [sbatch options] script.lua [args...]   submit it as a batch job\n"
          "  -p, --procs N        start N local workers first\n"
          "  -m, --memory SIZE    memory for data of every process, e.g. 512MB or 1GiB\n"
          "  -d, --spill-dir DIR  where spilled bytes live (default ./.tarn)\n"
-         "      --listen ADDR    where every process listens (default 127.0.0.1:0); 0.0.0.0:0: "
-         "reachable from\n"
-         "                       other machines, not encrypted\n"
+         "      --listen ADDR    where this process listens, and its workers here (default "
+         "127.0.0.1:0);\n"
+         "                       0.0.0.0:0: reachable from other machines, not encrypted\n"
+         "      --hosts LIST     addprocs(n) and -p start workers there by ssh: "
+         "alpha*4,user@beta\n"
+         "      --launcher NAME  addprocs(n) and -p start workers by that launcher: local, ssh, "
+         "slurm, ...\n"
          "      --no-map         copy large values between processes of one machine\n"
          "  -e CODE              run CODE\n"
          "  -i                   read lines to run after it\n"
@@ -96,9 +101,16 @@ static const char *option_value(int argc, char **argv, int *i, const char *brief
   return NULL;
 }
 
+static bool any(const bool *list, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    if (list[i]) { return true; }
+  }
+  return false;
+}
+
 static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_error_t *err) {
   const char *a = argv[*i], *v = NULL;
-  bool missing[6] = {false};
+  bool missing[8] = {false};
   if (strcmp(a, "-h") == 0 || strcmp(a, "--help") == 0) {
     o->help = true;
   } else if (strcmp(a, "-v") == 0 || strcmp(a, "--version") == 0) {
@@ -127,7 +139,11 @@ static int parse_one(int argc, char **argv, int *i, tarn_options_t *o, tarn_erro
     }
   } else if ((v = option_value(argc, argv, i, "-e", "--execute", &missing[3])) != NULL) {
     o->code = v;
-  } else if (missing[0] || missing[1] || missing[2] || missing[3] || missing[4] || missing[5]) {
+  } else if ((v = option_value(argc, argv, i, "--hosts", "--hosts", &missing[6])) != NULL) {
+    o->hosts = v;
+  } else if ((v = option_value(argc, argv, i, "--launcher", "--launcher", &missing[7])) != NULL) {
+    o->launcher = v;
+  } else if (any(missing, sizeof(missing) / sizeof(missing[0]))) {
     return tarn_error_set(err, TARN_EINVAL, "%s needs a value", a);
   } else {
     return tarn_error_set(err, TARN_EINVAL, "unknown option '%s' (tarn -h lists them)", a);
@@ -142,15 +158,22 @@ static int parse_inspect(int argc, tarn_options_t *o, tarn_error_t *err) {
   return argc > 2 ? 0 : tarn_error_set(err, TARN_EINVAL, "tarn inspect: which file?");
 }
 
+/* `tarn slurm [sbatch options] script.lua [args...]`. */
+static int parse_slurm(tarn_options_t *o) {
+  o->code = "os.exit(require('tarn.launcher.sbatch').run(...))";
+  o->script_index = 2;
+  return 0;
+}
+
 int tarn_options_parse(int argc, char **argv, tarn_options_t *o, tarn_error_t *err) {
   memset(o, 0, sizeof(*o));
   o->spill_dir = ".tarn";
-  o->listen = "127.0.0.1:0";
   o->silence_ms = 5000;
   o->argc = argc;
   o->argv = argv;
   int i = 1;
   if (argc > 1 && strcmp(argv[1], "inspect") == 0) { return parse_inspect(argc, o, err); }
+  if (argc > 1 && strcmp(argv[1], "slurm") == 0) { return parse_slurm(o); }
   if (argc > 1 && strcmp(argv[1], "worker") == 0) {
     o->worker = true;
     i = 2;

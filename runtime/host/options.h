@@ -8,7 +8,10 @@
 
 typedef struct tarn_options {
   bool help, version, worker, interactive;
-  const char *listen;    /* where this process and its workers listen: HOST:PORT */
+  const char
+      *listen; /* where this process and its workers here listen: HOST:PORT; null: the default */
+  const char *hosts;     /* where addprocs(n) starts workers: "alpha*4,user@beta"; null: here */
+  const char *launcher;  /* by which launcher; null: local, or ssh where there are hosts */
   uint32_t silence_ms;   /* a worker: unheard for so long it counts as lost */
   bool no_map;           /* copy between processes of one machine too */
   uint32_t procs;        /* 0: none */

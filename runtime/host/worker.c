@@ -1,8 +1,10 @@
-/* What is special about starting a worker: its standard input. The first line is "HOST:PORT SECRET"; then its end means that the driver is gone. It moves to
- * a descriptor of its own, and 0 becomes /dev/null, so that a job's io.read cannot eat it. */
+/* What is special about starting a worker: its standard input. The first line is "HOST:PORT SECRET [NUMBER]" (the number is the one by which process 1
+ * knows what it has started); then its end means that the driver is gone. It moves to a descriptor of its own, and 0 becomes /dev/null, so that a
+ * job's io.read cannot eat it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/clock.h"
@@ -53,12 +55,19 @@ static int parse_line(const char *text, tarn_first_line_t *line) {
   memcpy(line->address, text, (size_t)(space - text));
   line->address[space - text] = '\0';
   const char *s = space + 1;
-  if (strlen(s) != TARN_SECRET_BYTES * 2) { return TARN_EINVAL; }
+  if (strlen(s) < TARN_SECRET_BYTES * 2) { return TARN_EINVAL; }
   for (int i = 0; i < TARN_SECRET_BYTES; i++) {
     int high = hex(s[2 * i]), low = hex(s[2 * i + 1]);
     if (high < 0 || low < 0) { return TARN_EINVAL; }
     line->secret[i] = (uint8_t)(high << 4 | low);
   }
+  s += TARN_SECRET_BYTES * 2;
+  char *end = NULL;
+  if (s[0] == ' ' && s[1] >= '1' && s[1] <= '9') {
+    line->launch = strtoull(s + 1, &end, 10);
+    s = end;
+  }
+  if (*s != '\0') { return TARN_EINVAL; }
   return 0;
 }
 

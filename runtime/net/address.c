@@ -74,3 +74,24 @@ bool tarn__address_is_loopback(const struct sockaddr *sa) {
   }
   return false;
 }
+
+tarn_net_scope_t tarn_net_scope(const char *address) {
+  tarn__address_t a;
+  if (tarn__address_parse(address, &a, NULL) != 0 || !a.numeric) { return TARN_NET_NAMED; }
+  const struct sockaddr *sa = (const void *)&a.sa;
+  const struct sockaddr_in *v4 = (const void *)&a.sa;
+  const struct sockaddr_in6 *v6 = (const void *)&a.sa;
+  bool any = sa->sa_family == AF_INET ? v4->sin_addr.s_addr == htonl(INADDR_ANY)
+                                      : IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr);
+  return any ? TARN_NET_ANY : tarn__address_is_loopback(sa) ? TARN_NET_LOOPBACK : TARN_NET_OUTWARD;
+}
+
+int tarn_net_join_address(const char *host, const char *port, char *out) {
+  const char *end = strrchr(host, ':'), *from = port != NULL ? strrchr(port, ':') : ":0";
+  if (end == NULL || from == NULL) { return TARN_EINVAL; }
+  char text[TARN_NET_ADDRESS_BYTES];
+  int n = snprintf(text, sizeof text, "%.*s%s", (int)(end - host), host, from);
+  if (n < 0 || (size_t)n >= sizeof text) { return TARN_EINVAL; }
+  memcpy(out, text, (size_t)n + 1);
+  return 0;
+}

@@ -10,6 +10,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "net/net-private.h"
 
 enum { HELLO_MSGID = 1, PROVE_MSGID = 2 };
@@ -65,9 +66,9 @@ static void tie(tarn__lane_t *lane, tarn_peer_t *peer) {
 static bool acceptable(tarn__lane_t *lane, uint32_t msgid, const tarn__hello_t *h) {
   const tarn_net_t *net = lane->net;
   const tarn_net_identity_t *self = &net->self;
-  if (strcmp(h->version, TARN_VERSION) != 0) {
+  if (strcmp(h->version, tarn_version) != 0) {
     refuse(lane, msgid, TARN_EPROTO, "this process is tarn %s, the one that connects is tarn %s",
-           TARN_VERSION, h->version);
+           tarn_version, h->version);
   } else if (strcmp(h->bytecode, net->bytecode) != 0) {
     refuse(lane, msgid, TARN_EPROTO,
            "this process has Lua bytecode '%s', the one that connects '%s'", net->bytecode,
@@ -187,11 +188,24 @@ static void on_prove(tarn__lane_t *lane, const tarn__envelope_t *e) {
   }
 }
 
+/* Does it come from this machine: from loopback, or from the very address that it came to? */
+static bool from_here(const tarn__lane_t *lane) {
+  struct sockaddr_storage theirs, ours;
+  int size = sizeof theirs, our_size = sizeof ours;
+  char a[TARN_NET_ADDRESS_BYTES], b[TARN_NET_ADDRESS_BYTES];
+  if (uv_tcp_getpeername(&lane->tcp, (struct sockaddr *)&theirs, &size) != 0 ||
+      uv_tcp_getsockname(&lane->tcp, (struct sockaddr *)&ours, &our_size) != 0) {
+    return false;
+  }
+  if (tarn__address_is_loopback((struct sockaddr *)&theirs)) { return true; }
+  tarn__address_format((struct sockaddr *)&theirs, a, sizeof a);
+  tarn__address_format((struct sockaddr *)&ours, b, sizeof b);
+  return tarn_net_join_address(a, NULL, a) == 0 && tarn_net_join_address(b, NULL, b) == 0 &&
+         strcmp(a, b) == 0;
+}
+
 static void on_foreign(tarn__lane_t *lane, const tarn__envelope_t *e) {
-  struct sockaddr_storage sa;
-  int size = sizeof sa;
-  if (uv_tcp_getpeername(&lane->tcp, (struct sockaddr *)&sa, &size) != 0 ||
-      !tarn__address_is_loopback((struct sockaddr *)&sa)) {
+  if (!from_here(lane)) {
     refuse(lane, e->msgid, TARN_EAUTH, "auth.secret is only for clients on the same machine");
     return;
   }
@@ -231,7 +245,7 @@ void tarn__greet_start(tarn__lane_t *lane) {
   const tarn_peer_t *peer = lane->peer;
   tarn__hello_t *h = &lane->greeting->hello;
   bool bulk = lane->role == TARN__ROLE_BULK;
-  snprintf(h->version, sizeof h->version, "%s", TARN_VERSION);
+  snprintf(h->version, sizeof h->version, "%s", tarn_version);
   memcpy(h->bytecode, net->bytecode, sizeof h->bytecode);
   memcpy(h->host, net->self.host, sizeof h->host);
   h->role = lane->role;

@@ -6,6 +6,7 @@
  * into it. Memory grows with what has arrived, not with what a header claims. A lane that has read
  * TARN__TURN_BYTES in one turn of the loop waits for the next, so that a bulk transfer does not
  * keep the control lanes waiting; write.c does the same. */
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "image/image.h"
 #include "net/net-private.h"
 
+#define DEAD_S 30 /* of a machine that does not acknowledge what it is sent */
 #define FRAME_DEPTH (TARN_IMAGE_MAX_DEPTH + 24u) /* a value and the RPC arrays around it */
 
 /* ---- the end of a lane ---- */
@@ -307,12 +309,24 @@ static tarn__lane_t *create(tarn_net_t *net, uint8_t role, uint8_t state) {
   return lane;
 }
 
+/* Between machines the other end may vanish without a word: then the kernel ends the connection, when for DEAD_S nothing has been acknowledged. */
+static void watch_far_end(tarn__lane_t *lane) {
+  int on = 1, every_s = DEAD_S / 6, dead_ms = DEAD_S * 1000;
+  uv_os_fd_t fd;
+  if (uv_fileno((uv_handle_t *)&lane->tcp, &fd) != 0) { return; }
+  (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &every_s, sizeof every_s);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof every_s);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof dead_ms);
+}
+
 /* The socket is connected. */
 static void begin(tarn__lane_t *lane) {
   struct sockaddr_storage sa;
   int size = sizeof sa;
   if (uv_tcp_getpeername(&lane->tcp, (struct sockaddr *)&sa, &size) == 0) {
     tarn__address_format((struct sockaddr *)&sa, lane->remote, sizeof lane->remote);
+    if (!tarn__address_is_loopback((struct sockaddr *)&sa)) { watch_far_end(lane); }
   } else if (!lane->remote[0]) { /* it is gone already */
     snprintf(lane->remote, sizeof lane->remote, "an unknown address");
   }

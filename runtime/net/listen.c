@@ -5,6 +5,7 @@
  * when many workers join at once they wait in the kernel's queue for a few milliseconds instead of
  * closing one another, and silent strangers cannot hold the door for longer than the grace. libuv
  * polls a listener no further while a connection of its own is not accepted. */
+#include <netdb.h>
 #include <stdio.h>
 #include "base/alloc.h"
 #include "base/log.h"
@@ -88,14 +89,29 @@ void tarn__listeners_close(tarn_net_t *net) {
   }
 }
 
+/* A name to listen on is one of this machine: looked up at once, as it is in /etc/hosts or should be. */
+static int look_up(tarn__address_t *a, const char *where, tarn_error_t *err) {
+  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found = NULL;
+  int rc = getaddrinfo(a->host, NULL, &hints, &found);
+  if (rc != 0) {
+    return tarn_error_set(err, TARN_EINVAL, "cannot listen on '%s': %s", where, gai_strerror(rc));
+  }
+  memcpy(&a->sa, found->ai_addr, found->ai_addrlen);
+  if (found->ai_family == AF_INET6) {
+    ((struct sockaddr_in6 *)&a->sa)->sin6_port = htons(a->port);
+  } else {
+    ((struct sockaddr_in *)&a->sa)->sin_port = htons(a->port);
+  }
+  freeaddrinfo(found);
+  return 0;
+}
+
 int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t address_size,
                     tarn_error_t *err) {
   tarn__address_t a;
   int rc = tarn__address_parse(where, &a, err);
   if (rc) { return rc; }
-  if (!a.numeric) {
-    return tarn_error_set(err, TARN_EINVAL, "cannot listen on '%s': not a numeric address", where);
-  }
+  if (!a.numeric && (rc = look_up(&a, where, err)) != 0) { return rc; }
   if (net->closing) { return tarn_error_set(err, TARN_ECANCELED, "closing"); }
   tarn__listener_t *l = tarn_calloc(1, sizeof *l);
   if (!l) { return tarn_error_set(err, TARN_ENOMEM, "no memory to listen"); }
@@ -114,7 +130,7 @@ int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t ad
     uv_close((uv_handle_t *)&l->tcp, on_listener_closed);
     return tarn_error_set(err, TARN_EIO, "cannot listen on %s: %s", where, uv_strerror(rc));
   }
-  char text[64];
+  char text[TARN_NET_ADDRESS_BYTES];
   tarn__address_format((struct sockaddr *)&sa, text, sizeof text);
   if (!tarn__address_is_loopback((struct sockaddr *)&sa)) {
     tarn_log(TARN_LOG_WARN,

@@ -38,6 +38,7 @@ typedef struct tarn_peer tarn_peer_t;
 
 #define TARN_SECRET_BYTES 32
 #define TARN_NET_UNPROVEN_BYTES 512
+#define TARN_NET_ADDRESS_BYTES 64 /* a numeric "HOST:PORT" as text */
 
 typedef struct tarn_net_identity {
   uint32_t id;          /* tarn's process id; 0 for a foreign client, or before joining */
@@ -98,8 +99,8 @@ void tarn_net_close(tarn_net_t *net, void (*on_closed)(void *user), void *user);
 void tarn_net_set_self(tarn_net_t *net, uint32_t id, uint64_t incarnation);
 const tarn_net_identity_t *tarn_net_self(const tarn_net_t *net);
 
-/* Listen on "HOST:PORT" (a numeric address, IPv6 in brackets; port 0: any); may be called again for further ones. address gets the real one (>= 64 bytes).
- * One that other machines may reach is logged, with what that means. */
+/* Listen on "HOST:PORT" (IPv6 in brackets; a name is looked up, which may block; port 0: any); may be called again for further ones. address gets
+ * the real one (>= TARN_NET_ADDRESS_BYTES). One that other machines may reach is logged, with what that means. */
 int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t address_size,
                     tarn_error_t *err);
 
@@ -136,6 +137,9 @@ const tarn_net_identity_t *
 tarn_peer_identity(const tarn_peer_t *peer); /* of the other end; valid from on_up */
 /* The "HOST:PORT" at which a new connection to this peer can be opened; needed for the bulk lane of a peer that connected to us. May be null or "". Copied. */
 void tarn_peer_set_address(tarn_peer_t *peer, const char *address);
+/* The numeric "HOST:PORT" of this end of its control lane: how the other end sees us, where nothing translates addresses. out: TARN_NET_ADDRESS_BYTES.
+ * TARN_ELOST: there is no connection. */
+int tarn_peer_local_address(const tarn_peer_t *peer, char *out);
 void tarn_peer_set_data(tarn_peer_t *peer, void *data);
 void *tarn_peer_data(const tarn_peer_t *peer);
 /* Close: on_down follows (not from inside this call). reason null: TARN_ECANCELED. */
@@ -147,6 +151,12 @@ typedef struct tarn_net_stats {
 void tarn_net_get_stats(const tarn_net_t *net, tarn_net_stats_t *out);
 
 /* ---- pure parts, for who must test or reuse them ---- */
+
+/* What a numeric "HOST:PORT" is. Other text is TARN_NET_NAMED. */
+typedef enum { TARN_NET_NAMED, TARN_NET_ANY, TARN_NET_LOOPBACK, TARN_NET_OUTWARD } tarn_net_scope_t;
+tarn_net_scope_t tarn_net_scope(const char *address);
+/* "HOST:PORT" of the host of one address and the port of another (port null: 0). out: TARN_NET_ADDRESS_BYTES; may be either. TARN_EINVAL. */
+int tarn_net_join_address(const char *host, const char *port, char *out);
 
 /* Finds where frames end: feed bytes in any pieces. Depth bounded, lengths bounded, no allocation (libmpack's tokenizer inside). */
 typedef struct tarn_framer tarn_framer_t;

@@ -183,6 +183,17 @@ void tarn_peer_set_address(tarn_peer_t *peer, const char *address) {
   if (address && strlen(address) < sizeof peer->address) { strcpy(peer->address, address); }
 }
 
+int tarn_peer_local_address(const tarn_peer_t *peer, char *out) {
+  struct sockaddr_storage sa;
+  int size = sizeof sa;
+  if (!peer->control ||
+      uv_tcp_getsockname(&peer->control->tcp, (struct sockaddr *)&sa, &size) != 0) {
+    return TARN_ELOST;
+  }
+  tarn__address_format((struct sockaddr *)&sa, out, TARN_NET_ADDRESS_BYTES);
+  return 0;
+}
+
 void tarn_peer_set_data(tarn_peer_t *peer, void *data) { peer->data = data; }
 
 void *tarn_peer_data(const tarn_peer_t *peer) { return peer->data; }

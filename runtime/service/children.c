@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sodium.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,8 @@
 #include "service-private.h"
 
 #define LINE_MAX_BYTES (64u << 10)
-#define OUTPUT_GRACE_MS 300 /* after its end, for what a grandchild may still hold of its pipes */
+#define SAID_BYTES (4u << 10) /* of standard error, held back until it has joined */
+#define OUTPUT_GRACE_MS 300   /* after its end, for what a grandchild may still hold of its pipes */
 #define READ_BYTES (64u << 10)
 
 extern char **environ;
@@ -25,14 +27,14 @@ static void close_fd(int *fd) {
   *fd = -1;
 }
 
-/* The first line of the worker's standard input: "HOST:PORT SECRET". A pipe holds it, so this never blocks. */
-static int write_first_line(tarn_service_t *s, int fd) {
+/* The first line of the worker's standard input: "HOST:PORT SECRET NUMBER". A pipe holds it, so this never blocks. */
+static int write_first_line(tarn_service_t *s, int fd, const char *address, uint64_t launch) {
   char line[256];
-  int n = snprintf(line, sizeof(line), "%s ", s->address);
+  int n = snprintf(line, sizeof(line), "%s ", address);
   for (int i = 0; i < TARN_SECRET_BYTES; i++) {
     n += snprintf(line + n, sizeof(line) - (size_t)n, "%02x", s->secret[i]);
   }
-  line[n++] = '\n';
+  n += snprintf(line + n, sizeof(line) - (size_t)n, " %llu\n", (unsigned long long)launch);
   ssize_t wrote = write(fd, line, (size_t)n);
   explicit_bzero(line, sizeof(line));
   return wrote == n ? 0 : -1;
@@ -66,8 +68,11 @@ static int spawn_with(char *const *argv, char *const *env, const int fds[3], pid
   return rc;
 }
 
-int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, tarn_child_t **out,
+int tarn__child_spawn(tarn_service_t *s, const tarn_spawn_t *what, tarn_child_t **out,
                       tarn_error_t *err) {
+  char own_address[TARN_NET_ADDRESS_BYTES];
+  bool inward = tarn__reach_own(s, own_address);
+  const char *address = what->address != NULL ? what->address : own_address;
   int in[2] = {-1, -1}, say[2] = {-1, -1}, cry[2] = {-1, -1};
   pid_t pid = -1;
   int rc = 0;
@@ -82,13 +87,14 @@ int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, ta
     goto fail;
   }
   /* Before the worker exists: if it dies at once, this is a broken pipe later, not a race now. */
-  if (write_first_line(s, in[1]) != 0) {
+  c->launch = atomic_fetch_add(&s->next_launch, 1);
+  if (write_first_line(s, in[1], address, c->launch) != 0) {
     rc = tarn_error_errno(err, errno, "the first line of a worker");
     goto fail;
   }
-  int spawned = spawn_with(argv, env, (int[3]){in[0], say[1], cry[1]}, &pid);
+  int spawned = spawn_with(what->argv, what->env, (int[3]){in[0], say[1], cry[1]}, &pid);
   if (spawned != 0) {
-    rc = tarn_error_errno(err, spawned, "cannot start %s", argv[0]);
+    rc = tarn_error_errno(err, spawned, "cannot start %s", what->argv[0]);
     goto fail;
   }
   c->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -106,6 +112,11 @@ int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, ta
   c->os_pid = pid;
   c->stdin_fd = in[1];
   c->read_buffer = buffer;
+  c->several = what->several;
+  c->inward = inward && what->address == NULL;
+  if (what->label != NULL) { snprintf(c->label, sizeof(c->label), "%s", what->label); }
+  c->holding = true;
+  tarn_buf_init(&c->said, SAID_BYTES);
   c->out[0].to_fd = say[0]; /* until adopted: the fd to read; after: the fd to print to */
   c->out[1].to_fd = cry[0];
   tarn_list_init(&c->link);
@@ -151,11 +162,13 @@ static void write_all(int fd, const char *bytes, size_t size) {
 }
 
 static void print_line(struct tarn_output *o, const char *line, size_t size) {
-  char prefix[40];
+  char prefix[100];
+  const tarn_child_t *c = o->child;
   fflush(o->to_fd == STDOUT_FILENO ? stdout : stderr); /* what we have said ourselves comes first */
-  int n = o->child->id != 0
-              ? snprintf(prefix, sizeof(prefix), "[%u] ", o->child->id)
-              : snprintf(prefix, sizeof(prefix), "[pid %lld] ", (long long)o->child->os_pid);
+  int n = c->id != 0 ? snprintf(prefix, sizeof(prefix), "[%u] ", c->id)
+          : c->label[0] != '\0'
+              ? snprintf(prefix, sizeof(prefix), "[%s] ", c->label)
+              : snprintf(prefix, sizeof(prefix), "[pid %lld] ", (long long)c->os_pid);
   tarn_buf_t b;
   tarn_buf_init(&b, LINE_MAX_BYTES + 256);
   if ((tarn_buf_append(&b, prefix, (size_t)n) | tarn_buf_append(&b, line, size) |
@@ -166,12 +179,46 @@ static void print_line(struct tarn_output *o, const char *line, size_t size) {
   tarn_buf_release(&b);
 }
 
-static void take_output(struct tarn_output *o, const char *bytes, size_t size) {
+/* Print what has been held back, and hold back no more. */
+static void stop_holding(tarn_child_t *c) {
+  if (!c->holding) { return; }
+  c->holding = false;
+  const char *at = (const char *)c->said.data, *end = at + c->said.size;
+  for (const char *stop; at < end && (stop = memchr(at, '\n', (size_t)(end - at))) != NULL;) {
+    print_line(&c->out[1], at, (size_t)(stop - at));
+    at = stop + 1;
+  }
+}
+
+/* What has not joined may be no worker at all, and say again what it was told: without the secret. */
+static void hide_secret(tarn_service_t *s, char *line, size_t size) {
+  char hex[TARN_SECRET_BYTES * 2 + 1];
+  sodium_bin2hex(hex, sizeof(hex), s->secret, TARN_SECRET_BYTES);
+  for (char *at; (at = memmem(line, size, hex, sizeof(hex) - 1)) != NULL;) {
+    memset(at, '*', sizeof(hex) - 1);
+  }
+  sodium_memzero(hex, sizeof(hex));
+}
+
+static void say_line(struct tarn_output *o, char *line, size_t size) {
+  tarn_child_t *c = o->child;
+  if (!c->joined) { hide_secret(c->service, line, size); }
+  if (o == &c->out[1] && c->holding) {
+    if (c->said.size + size + 1 <= SAID_BYTES && tarn_buf_append(&c->said, line, size) == 0 &&
+        tarn_buf_append(&c->said, "\n", 1) == 0) {
+      return;
+    }
+    stop_holding(c);
+  }
+  print_line(o, line, size);
+}
+
+static void take_output(struct tarn_output *o, char *bytes, size_t size) {
   while (size > 0) {
-    const char *end = memchr(bytes, '\n', size);
+    char *end = memchr(bytes, '\n', size);
     size_t part = end != NULL ? (size_t)(end - bytes) : size;
     if (o->line.size == 0 && end != NULL) {
-      print_line(o, bytes, part);
+      say_line(o, bytes, part);
     } else {
       size_t fits = LINE_MAX_BYTES - o->line.size;
       if (part > fits) { /* a line without an end: cut */
@@ -180,7 +227,7 @@ static void take_output(struct tarn_output *o, const char *bytes, size_t size) {
       }
       (void)tarn_buf_append(&o->line, bytes, part);
       if (end != NULL || o->line.size == LINE_MAX_BYTES) {
-        print_line(o, (const char *)o->line.data, o->line.size);
+        say_line(o, (char *)o->line.data, o->line.size);
         tarn_buf_clear(&o->line);
       }
     }
@@ -201,8 +248,8 @@ static void child_finish(tarn_child_t *c);
 static void on_handle_closed(uv_handle_t *h) {
   tarn_child_t *c = h->data;
   if (--c->handles > 0) { return; }
-  tarn_member_t *m = c->id != 0 ? tarn__member_get(c->service, c->id) : NULL;
-  if (m != NULL && m->child == c) { m->child = NULL; }
+  for (tarn_member_t *m; (m = tarn__child_member(c, true)) != NULL;) { m->child = NULL; }
+  tarn_buf_release(&c->said);
   for (int i = 0; i < 2; i++) { tarn_buf_release(&c->out[i].line); }
   tarn_list_remove(&c->link);
   tarn_free(c->read_buffer);
@@ -218,7 +265,7 @@ static void on_output_closed(uv_handle_t *h) {
 static void close_output(struct tarn_output *o) {
   if (!o->open) { return; }
   o->open = false;
-  if (o->line.size > 0) { print_line(o, (const char *)o->line.data, o->line.size); }
+  if (o->line.size > 0) { say_line(o, (char *)o->line.data, o->line.size); }
   tarn_buf_clear(&o->line);
   uv_close((uv_handle_t *)&o->pipe, on_output_closed);
 }
@@ -237,17 +284,32 @@ static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
 /* ---- its end ---- */
 
 static void describe(tarn_child_t *c, int status) {
+  const char *who = c->label, *colon = c->label[0] != '\0' ? ": " : "";
   if (c->stopping && !c->killed) {
     snprintf(c->reason, sizeof(c->reason), "stopped");
   } else if (WIFSIGNALED(status)) {
     int sig = WTERMSIG(status);
-    snprintf(c->reason, sizeof(c->reason), "killed by signal %d%s", sig,
+    snprintf(c->reason, sizeof(c->reason), "%s%skilled by signal %d%s", who, colon, sig,
              sig == SIGKILL && !c->killed ? ", perhaps out of memory"
              : sig == SIGKILL             ? " (it did not stop when told)"
                                           : "");
   } else {
-    snprintf(c->reason, sizeof(c->reason), "exited with status %d", WEXITSTATUS(status));
+    snprintf(c->reason, sizeof(c->reason), "%s%sexited with status %d", who, colon,
+             WEXITSTATUS(status));
   }
+}
+
+/* Why it has ended; and where it has never joined what it said: a line of its own each. */
+static char *reason_text(const tarn_child_t *c) {
+  if (!c->holding || c->said.size == 0) { return tarn_strdup(c->reason); }
+  size_t n = strlen(c->reason);
+  char *text = tarn_malloc(n + 1 + c->said.size);
+  if (text == NULL) { return NULL; }
+  memcpy(text, c->reason, n);
+  text[n] = '\n';
+  memcpy(text + n + 1, c->said.data, c->said.size - 1);
+  text[n + c->said.size] = '\0';
+  return text;
 }
 
 /* Report the end once the exit status is known and all output has been printed (or the grace for it is over). */
@@ -257,9 +319,8 @@ static void child_finish(tarn_child_t *c) {
   tarn_service_t *s = c->service;
   tarn_event_t *e = tarn__event_create(TARN_EVENT_EXITED);
   if (e != NULL) {
-    e->pid = c->id;
-    e->os_pid = c->os_pid;
-    e->text = tarn_strdup(c->reason);
+    e->launch = c->launch;
+    e->text = reason_text(c);
     tarn__event_post(s, e);
   }
   uv_close((uv_handle_t *)&c->kill_timer, on_handle_closed);
@@ -295,8 +356,9 @@ static void on_exit_seen(uv_poll_t *watch, int status, int events) {
   close_fd(&c->pidfd);
   close_fd(&c->stdin_fd);
   uv_timer_start(&c->kill_timer, on_output_grace, OUTPUT_GRACE_MS, 0);
-  tarn_member_t *m = c->id != 0 ? tarn__member_get(c->service, c->id) : NULL;
-  if (m != NULL) { tarn__member_lost(c->service, c->id, m->stopping ? "stopped" : c->reason); }
+  for (tarn_member_t *m; (m = tarn__child_member(c, true)) != NULL;) { /* each is removed */
+    tarn__member_lost(c->service, m->id, m->stopping ? "stopped" : c->reason);
+  }
   child_finish(c);
 }
 
@@ -323,10 +385,27 @@ void tarn__child_adopt(tarn_service_t *s, tarn_child_t *c) {
   }
 }
 
-tarn_child_t *tarn__child_find(tarn_service_t *s, int64_t os_pid) {
+void tarn__child_end_input(tarn_child_t *c) { close_fd(&c->stdin_fd); }
+
+void tarn__child_joined(tarn_child_t *c, uint32_t id) {
+  c->joined = true;
+  if (!c->several) { c->id = id; }
+  stop_holding(c);
+}
+
+tarn_member_t *tarn__child_member(const tarn_child_t *c, bool stopping) {
+  size_t cursor = 0;
+  uint64_t id = 0;
+  for (tarn_member_t *m; (m = tarn_map_next(&c->service->members, &cursor, &id)) != NULL;) {
+    if (m->child == c && (stopping || !m->stopping)) { return m; }
+  }
+  return NULL;
+}
+
+tarn_child_t *tarn__child_find(tarn_service_t *s, uint64_t launch) {
   for (tarn_list_t *l = s->children.next; l != &s->children; l = l->next) {
     tarn_child_t *c = TARN_CONTAINER(l, tarn_child_t, link);
-    if (c->os_pid == os_pid) { return c; }
+    if (c->launch == launch) { return c; }
   }
   return NULL;
 }

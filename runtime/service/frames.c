@@ -507,14 +507,20 @@ static void on_up(void *user, tarn_peer_t *peer) {
     s->id = self->id;
     s->incarnation = self->incarnation;
     tarn_log_set_process(s->id);
+    tarn_error_t err = {0};
+    if (tarn__reach_joined(s, c, &err) != 0) {
+      s->id = 0; /* we have not joined after all */
+      s->config.on_orphan(s->config.user, err.message);
+    }
     tarn__member_add(s, s->id, s->incarnation, self->os_pid, s->address);
     tarn_member_t *driver =
         tarn__member_add(s, who->id, who->incarnation, who->os_pid, s->config.driver);
     if (driver != NULL) { driver->conn = c; }
     tarn_buf_t b;
     tarn_buf_init(&b, 512);
-    int rc = tarn_mp_write_array(&b, 2) | tarn_mp_write_cstr(&b, s->address) |
-             tarn_mp_write_uint(&b, s->config.silence_ms);
+    int rc = tarn_mp_write_array(&b, 3) | tarn_mp_write_cstr(&b, s->address) |
+             tarn_mp_write_uint(&b, s->config.silence_ms) |
+             tarn_mp_write_uint(&b, s->config.launch);
     if (rc == 0) { tarn__send_notice(s, c, "member.joined", &b); }
     tarn__heartbeat_start(s, s->config.silence_ms);
     return;

@@ -33,7 +33,7 @@ static void post_member(tarn_service_t *s, tarn_event_kind_t kind, const tarn_me
   tarn_event_t *e = tarn__event_create(kind);
   if (e == NULL) { return; }
   e->pid = m->id;
-  e->os_pid = m->os_pid;
+  e->launch = m->child != NULL ? m->child->launch : 0;
   e->text = reason != NULL ? tarn_strdup(reason) : NULL;
   tarn__event_post(s, e);
 }
@@ -111,8 +111,12 @@ void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
     }
     tarn_buf_release(&b);
   }
-  if (m->child != NULL) {
-    if (!m->child->exited && !m->child->stopping) { tarn__child_kill(m->child); }
+  tarn_child_t *child = m->child;
+  if (child != NULL && tarn__child_member(child, true) == NULL && !child->exited) {
+    if (child->several) {
+      tarn__child_end_input(child);
+    } /* what has carried them may wait for it */
+    if (!child->stopping) { tarn__child_kill(child); }
   }
   if (m->address[0] != '\0') {
     post_member(s, TARN_EVENT_LOST, m, reason);
@@ -223,6 +227,11 @@ static void welcome(tarn_service_t *s, tarn_conn_t *c, tarn_member_t *m) {
   tarn_buf_release(&one);
 }
 
+static void set_address(tarn_member_t *m, const char *address) {
+  snprintf(m->address, sizeof(m->address), "%s", address);
+  if (m->conn != NULL) { tarn_peer_set_address(m->conn->peer, m->address); }
+}
+
 static int read_member(tarn_service_t *s, tarn_mp_reader_t *r) {
   uint64_t id = 0, incarnation = 0, os_pid = 0;
   const uint8_t *text = NULL;
@@ -230,47 +239,80 @@ static int read_member(tarn_service_t *s, tarn_mp_reader_t *r) {
   if (tarn_mp_read_uint(r, UINT32_MAX, &id) != 0 ||
       tarn_mp_read_uint(r, UINT64_MAX, &incarnation) != 0 ||
       tarn_mp_read_uint(r, INT64_MAX, &os_pid) != 0 || tarn_mp_read_bytes(r, &text, &length) != 0 ||
-      length > 63) {
+      length >= TARN_NET_ADDRESS_BYTES) {
     return TARN_EPROTO;
   }
-  char address[64] = {0};
+  char address[TARN_NET_ADDRESS_BYTES] = {0};
   memcpy(address, text, length);
-  bool known = tarn__member_get(s, (uint32_t)id) != NULL;
-  tarn_member_t *m = tarn__member_add(s, (uint32_t)id, incarnation, (int64_t)os_pid, address);
-  if (m != NULL && !known) { post_member(s, TARN_EVENT_JOINED, m, NULL); }
+  tarn_member_t *m = tarn__member_get(s, (uint32_t)id);
+  if (m !=
+      NULL) { /* it is to be reached elsewhere by now; of ourselves and process 1 we know better */
+    if (m->id != s->id && m->id != TARN_DRIVER && m->incarnation == incarnation) {
+      set_address(m, address);
+    }
+    return 0;
+  }
+  m = tarn__member_add(s, (uint32_t)id, incarnation, (int64_t)os_pid, address);
+  if (m != NULL) { post_member(s, TARN_EVENT_JOINED, m, NULL); }
   return 0;
+}
+
+/* A worker listens elsewhere too, and is to be reached there from now on. */
+static void member_moved(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r) {
+  const uint8_t *text = NULL;
+  uint32_t length = 0;
+  tarn_member_t *m = tarn__member_get(s, c->pid);
+  if (s->id != TARN_DRIVER || m == NULL || m->address[0] == '\0' ||
+      tarn_mp_read_bytes(r, &text, &length) != 0 || length >= TARN_NET_ADDRESS_BYTES) {
+    return;
+  }
+  char address[TARN_NET_ADDRESS_BYTES] = {0};
+  memcpy(address, text, length);
+  set_address(m, address);
+  tarn_buf_t one;
+  tarn_buf_init(&one, 4096);
+  if ((tarn_mp_write_array(&one, 4) | write_member(&one, m)) == 0) {
+    tell_all(s, "member.up", &one, m->id);
+  }
+  tarn_buf_release(&one);
 }
 
 static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r) {
   const uint8_t *text = NULL;
   uint32_t length = 0;
-  uint64_t silence_ms = 0;
+  uint64_t silence_ms = 0, launch = 0;
   tarn_member_t *m = tarn__member_get(s, c->pid);
   if (s->id != TARN_DRIVER || m == NULL || m->address[0] != '\0' ||
-      tarn_mp_read_bytes(r, &text, &length) != 0 || length > 63 ||
-      tarn_mp_read_uint(r, UINT32_MAX, &silence_ms) != 0 || silence_ms == 0) {
+      tarn_mp_read_bytes(r, &text, &length) != 0 || length >= TARN_NET_ADDRESS_BYTES ||
+      tarn_mp_read_uint(r, UINT32_MAX, &silence_ms) != 0 || silence_ms == 0 ||
+      tarn_mp_read_uint(r, UINT64_MAX, &launch) != 0) {
     return;
   }
   memcpy(m->address, text, length);
   m->address[length] = '\0';
   tarn_peer_set_address(c->peer, m->address);
-  tarn_child_t *child = tarn__child_find(s, m->os_pid);
+  tarn_child_t *child = tarn__child_find(s, launch);
   if (child != NULL && child->exited) { /* a last word; its connection ends presently */
     m->address[0] = '\0';
     return;
   }
   m->child = child;
-  if (child != NULL) { child->id = m->id; }
+  if (child != NULL) { tarn__child_joined(child, m->id); }
   c->silence_ms = silence_ms;
   tarn__heartbeat_start(s, silence_ms);
   welcome(s, c, m);
   post_member(s, TARN_EVENT_JOINED, m, NULL);
+  tarn__reach_widen(s, m);
 }
 
 int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
                         tarn_mp_reader_t *r) {
   if (strcmp(method, "member.joined") == 0) {
     member_joined(s, c, r);
+    return 1;
+  }
+  if (strcmp(method, "member.moved") == 0) {
+    member_moved(s, c, r);
     return 1;
   }
   if (strcmp(method, "member.alive") == 0) {
@@ -282,7 +324,9 @@ int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
     return 1;
   }
   if (c->pid != TARN_DRIVER || s->id == TARN_DRIVER) { return 1; } /* only the driver decides */
-  if (strcmp(method, "member.welcome") == 0 || strcmp(method, "member.up") == 0) {
+  if (strcmp(method, "member.listen") == 0) {
+    tarn__reach_notice(s, r);
+  } else if (strcmp(method, "member.welcome") == 0 || strcmp(method, "member.up") == 0) {
     while (r->at < r->end && read_member(s, r) == 0) {}
   } else if (strcmp(method, "member.gone") == 0) { /* before our time */
     uint64_t id = 0;

@@ -17,7 +17,9 @@ void tarn__tell_stop(tarn_service_t *s, tarn_member_t *m, uint32_t grace_ms) {
     if (tarn_mp_write_array(&b, 0) == 0) { tarn__send_notice(s, m->conn, "stop", &b); }
   }
   /* Its standard input stays open until it has ended by itself or the grace is over: the end of input means "at once". */
-  if (m->child != NULL && !m->child->exited) { tarn__child_expect_end(m->child, grace_ms); }
+  if (m->child != NULL && !m->child->exited && tarn__child_member(m->child, false) == NULL) {
+    tarn__child_expect_end(m->child, grace_ms);
+  }
 }
 
 static void free_out(tarn_service_t *s, tarn_out_t *o) {
@@ -124,7 +126,7 @@ static void do_one(tarn_service_t *s, tarn_out_t *o) {
     do_stop(s, o->pid);
     break;
   case OUT_KILL: {
-    tarn_child_t *c = tarn__child_find(s, o->os_pid);
+    tarn_child_t *c = tarn__child_find(s, o->launch);
     if (c != NULL) { tarn__child_kill(c); }
     break;
   }
@@ -248,12 +250,12 @@ int tarn_service_reply(tarn_service_t *s, uint64_t token, uint32_t msgid, bool o
 }
 
 static void push_simple(tarn_service_t *s, tarn_out_kind_t kind, uint32_t pid, uint32_t msgid,
-                        int64_t os_pid) {
+                        uint64_t launch) {
   tarn_out_t *o = out_new(kind);
   if (o == NULL) { return; }
   o->pid = pid;
   o->msgid = msgid;
-  o->os_pid = os_pid;
+  o->launch = launch;
   out_push(s, o);
 }
 
@@ -263,19 +265,20 @@ void tarn_service_forget(tarn_service_t *s, uint32_t msgid) {
 void tarn_service_stop_process(tarn_service_t *s, uint32_t pid) {
   push_simple(s, OUT_STOP, pid, 0, 0);
 }
-void tarn_service_kill_child(tarn_service_t *s, int64_t os_pid) {
-  push_simple(s, OUT_KILL, 0, 0, os_pid);
+void tarn_service_kill_child(tarn_service_t *s, uint64_t launch) {
+  push_simple(s, OUT_KILL, 0, 0, launch);
 }
 
-int tarn_service_spawn(tarn_service_t *s, char *const *argv, char *const *env, int64_t *os_pid,
-                       tarn_error_t *err) {
+int tarn_service_spawn(tarn_service_t *s, const tarn_spawn_t *what, uint64_t *launch,
+                       int64_t *os_pid, tarn_error_t *err) {
   tarn_out_t *o = out_new(OUT_ADOPT);
   if (o == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory for a worker"); }
-  int rc = tarn__child_spawn(s, argv, env, &o->child, err);
+  int rc = tarn__child_spawn(s, what, &o->child, err);
   if (rc != 0) {
     tarn_free(o);
     return rc;
   }
+  *launch = o->child->launch;
   *os_pid = o->child->os_pid;
   return out_push(s, o);
 }

@@ -12,12 +12,14 @@
 #include "refs-private.h"
 #include "service/service.h"
 
+#define TARN__OUTWARD_MAX 8u /* of this machine's addresses that workers elsewhere find us by */
+
 /* A member of the cluster, by process id. */
 typedef struct tarn_member {
   uint32_t id;
   uint64_t incarnation;
   int64_t os_pid;
-  char address[64];
+  char address[TARN_NET_ADDRESS_BYTES];
   struct tarn_conn *conn;   /* the connection to send on; null: none yet */
   struct tarn_child *child; /* driver: when it was spawned here */
   bool stopping;            /* asked to stop: its end is expected */
@@ -49,12 +51,17 @@ typedef struct tarn_conn {
       holds; /* a foreign client's: the address of each tarn__held_t that it has been given */
 } tarn_conn_t;
 
-/* A child process: a worker started here. */
+/* A child process: a worker started here, or what carries the standard streams of workers elsewhere. */
 typedef struct tarn_child {
   tarn_list_t link;
   struct tarn_service *service;
+  uint64_t launch; /* its number; its workers bring it along when they join */
   int64_t os_pid;
-  uint32_t id;  /* 0 until it has joined */
+  uint32_t id;  /* 0 until it has joined, and where there are several */
+  bool joined;  /* one of its workers has */
+  bool several; /* workers behind it */
+  bool inward;  /* its worker was told to find us on loopback */
+  char label[80];
   int stdin_fd; /* held open: its end tells the worker to exit */
   int pidfd;
   uv_poll_t watch;
@@ -68,9 +75,12 @@ typedef struct tarn_child {
     tarn_buf_t line;
   } out[2];
   char *read_buffer;
-  int handles; /* not yet closed */
+  tarn_buf_t
+      said; /* on its standard error before it has joined: a part of the reason if it never does */
+  bool holding; /* what it says there is not printed yet */
+  int handles;  /* not yet closed */
   bool exited, stopping, reported, killed;
-  char reason[160];
+  char reason[240];
 } tarn_child_t;
 
 /* An item of the outbox. */
@@ -89,7 +99,7 @@ typedef struct tarn_out {
   bool ok, foreign, plain;
   uint32_t pid, msgid;
   uint64_t token;
-  int64_t os_pid;
+  uint64_t launch;
   char method[TARN_METHOD_MAX + 1];
   uint8_t *params; /* plain: owned */
   size_t params_size;
@@ -116,7 +126,12 @@ struct tarn_service {
   uint64_t next_token, next_id;
   uint64_t incarnation;
   uint32_t id;
-  char address[64];
+  char address[TARN_NET_ADDRESS_BYTES]; /* by which others reach us */
+  char listening
+      [TARN_NET_ADDRESS_BYTES]; /* where we listen as told; "": as the connection to process 1 has shown */
+  char outward[TARN__OUTWARD_MAX]
+              [TARN_NET_ADDRESS_BYTES]; /* where else, since there are workers elsewhere */
+  atomic_uint_fast64_t next_launch;
   uint8_t *secret;   /* guarded memory */
   char *secret_path; /* owned; null: not asked for yet */
   uv_async_t room;
@@ -296,6 +311,16 @@ void tarn__pending_fail(tarn_service_t *s, uint32_t pid, const char *reason);
 void tarn__members_free(tarn_service_t *s);
 void tarn__stop_self(tarn_service_t *s);
 
+/* reach.c: at which address others reach us */
+/* [any] Where workers on this machine find us. True: on loopback only. out: TARN_NET_ADDRESS_BYTES. */
+bool tarn__reach_own(tarn_service_t *s, char *out);
+int tarn__reach_listen(tarn_service_t *s, tarn_error_t *err); /* as s->config.listen says */
+/* A worker: c is the connection to process 1. */
+int tarn__reach_joined(tarn_service_t *s, const tarn_conn_t *c, tarn_error_t *err);
+void tarn__reach_widen(tarn_service_t *s,
+                       const tarn_member_t *m); /* process 1: m is to listen where we do */
+void tarn__reach_notice(tarn_service_t *s, tarn_mp_reader_t *params); /* a worker: told so */
+
 /* ---- heartbeat.c ---- */
 void tarn__heartbeat_start(tarn_service_t *s, uint64_t silence_ms); /* often enough for that */
 void tarn__heartbeat_say(tarn_service_t *s, tarn_conn_t *c);
@@ -311,10 +336,14 @@ void tarn__parted_decide(tarn_service_t *s, uint64_t passed_ms);
 void tarn__partings_free(tarn_service_t *s);
 
 /* children.c */
-int tarn__child_spawn(tarn_service_t *s, char *const *argv, char *const *env, tarn_child_t **out,
+int tarn__child_spawn(tarn_service_t *s, const tarn_spawn_t *what, tarn_child_t **out,
                       tarn_error_t *err); /* [lua] */
 void tarn__child_adopt(tarn_service_t *s, tarn_child_t *child);
-tarn_child_t *tarn__child_find(tarn_service_t *s, int64_t os_pid);
+tarn_child_t *tarn__child_find(tarn_service_t *s, uint64_t launch);
+void tarn__child_end_input(tarn_child_t *child);           /* as if this process had ended */
+void tarn__child_joined(tarn_child_t *child, uint32_t id); /* what it has said is printed */
+/* A member whose child it is; null: there is none (left). stopping: those too that have been told to stop. */
+tarn_member_t *tarn__child_member(const tarn_child_t *child, bool stopping);
 void tarn__child_expect_end(tarn_child_t *child,
                             uint32_t grace_ms); /* it was told to stop: killed after the grace */
 void tarn__child_kill(tarn_child_t *child);

@@ -86,7 +86,7 @@ static int start_net(tarn_service_t *s, tarn_error_t *err) {
   if (!s->config.no_map) { tarn__lend_host(nc.self.host, sizeof(nc.self.host)); }
   int rc = tarn_net_create(&nc, &s->net, err);
   if (rc != 0) { return rc; }
-  rc = tarn_net_listen(s->net, s->config.listen, s->address, sizeof(s->address), err);
+  rc = tarn__reach_listen(s, err);
   if (rc != 0 || s->id == TARN_DRIVER) { return rc; }
   tarn_conn_t *c = tarn_calloc(1, sizeof(*c));
   if (c == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory"); }
@@ -127,6 +127,7 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   s->next_token = 1;
   s->next_id = TARN_DRIVER + 1;
   atomic_store(&s->next_msgid, 1);
+  atomic_store(&s->next_launch, 1);
   tarn_list_init(&s->children);
   tarn_list_init(&s->partings);
   tarn_map_init(&s->members);
@@ -251,11 +252,12 @@ void tarn_service_stop_children(tarn_service_t *s, uint32_t grace_ms) {
   tarn_service_flush_all(s);
   for (tarn_list_t *l = s->children.next; l != &s->children; l = l->next) {
     tarn_child_t *c = TARN_CONTAINER(l, tarn_child_t, link);
-    tarn_member_t *m = c->id != 0 && !c->exited ? tarn__member_get(s, c->id) : NULL;
-    if (m != NULL && grace_ms > 0) {
-      if (!m->stopping) { tarn__tell_stop(s, m, grace_ms); }
-    } else {
+    if (grace_ms == 0 || c->exited || tarn__child_member(c, true) == NULL) {
       tarn__child_kill(c);
+      continue;
+    }
+    for (tarn_member_t *m; (m = tarn__child_member(c, false)) != NULL;) {
+      tarn__tell_stop(s, m, grace_ms);
     }
   }
   while (!tarn_list_empty(&s->children)) { uv_run(s->loop, UV_RUN_ONCE); }
@@ -284,4 +286,3 @@ void tarn_service_set_lua_bytes(tarn_service_t *s, const uint64_t *counter) {
   atomic_store(&s->lua_bytes, counter);
 }
 uint32_t tarn_service_id(const tarn_service_t *s) { return s->id; }
-const char *tarn_service_address(const tarn_service_t *s) { return s->address; }

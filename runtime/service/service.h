@@ -45,7 +45,8 @@ typedef struct tarn_event {
   uint32_t pid; /* from whom, or whom it is about; 0: none */
   uint32_t msgid;
   uint64_t token; /* the connection to answer on */
-  int64_t os_pid;
+  uint64_t
+      launch; /* JOINED, EXITED: the number that tarn_service_spawn gave; 0: not started here */
   char method[TARN_METHOD_MAX + 1];
   char *text; /* owned; a reason. May be null */
   uint8_t *
@@ -61,9 +62,11 @@ typedef struct tarn_service_config {
   uv_loop_t *loop;
   tarn_pool_t *pool;     /* borrowed; may be set later, before anything is sent or received */
   const uint8_t *secret; /* TARN_SECRET_BYTES; null: a driver makes one */
-  const char *listen;    /* "127.0.0.1:0" */
-  const char *driver;    /* a worker: "HOST:PORT" to join; null: this is the driver */
-  uint64_t silence_ms;   /* a worker: how long process 1 bears to hear nothing of it */
+  const char *
+      listen; /* "127.0.0.1:0"; null: a worker listens on the address by which it has reached process 1 */
+  const char *driver;  /* a worker: "HOST:PORT" to join; null: this is the driver */
+  uint64_t launch;     /* a worker: by which number process 1 knows who was started; 0: none */
+  uint64_t silence_ms; /* a worker: how long process 1 bears to hear nothing of it */
   const char *
       bytecode; /* the kind of bytecode that functions travel as: processes of different kinds refuse each other */
   bool
@@ -103,8 +106,12 @@ void tarn_service_lend(tarn_service_t *s);
 /* [any] The pool has room again, or wants Lua: see tarn_pool_config_t.on_room. */
 void tarn_service_room(tarn_service_t *s);
 
-uint32_t tarn_service_id(const tarn_service_t *s);         /* 0 before joining */
-const char *tarn_service_address(const tarn_service_t *s); /* HOST:PORT; fixed after create */
+uint32_t tarn_service_id(const tarn_service_t *s); /* 0 before joining */
+/* [any] HOST:PORT by which others reach us; "" before joining. out: TARN_NET_ADDRESS_BYTES. */
+void tarn_service_address(tarn_service_t *s, char *out);
+/* [loop] The address by which processes elsewhere reach this one, whose machine has local_host as its own address on the way to them ("HOST:0"). One that listens on
+ * loopback only listens there too from now on, and has the workers that it has started on this machine do so. out: TARN_NET_ADDRESS_BYTES. */
+int tarn_service_reach(tarn_service_t *s, const char *local_host, char *out, tarn_error_t *err);
 
 /* What to send: front (taken over, from tarn_malloc) without blocks, or a value (one reference taken over). guard: of a front with references
  * (tarn_service_guard; taken over); a value has its own. */
@@ -131,12 +138,21 @@ int tarn_service_offer(tarn_service_t *s, const char *name, const void *image, s
 /* [any] */
 bool tarn_service_congested(tarn_service_t *s, uint32_t pid);
 
-/* [lua] Start a worker: argv null-terminated (argv[0] the program), env null-terminated "K=V" or null for ours. Its standard input gets the
- * first line; its output is printed here line by line, "[id] " before each. */
-int tarn_service_spawn(tarn_service_t *s, char *const *argv, char *const *env, int64_t *os_pid,
-                       tarn_error_t *err);
-void tarn_service_stop_process(tarn_service_t *s, uint32_t pid); /* [lua] */
-void tarn_service_kill_child(tarn_service_t *s, int64_t os_pid); /* [lua] */
+/* What to start, for tarn_service_spawn. */
+typedef struct tarn_spawn {
+  char *const *argv;   /* null-terminated; argv[0] the program */
+  char *const *env;    /* null-terminated "K=V"; null: ours */
+  const char *address; /* where its workers find this process; null: they are on this machine */
+  const char *
+      label; /* what stands before its output until its worker has an id; null: its number in the system */
+  bool several; /* there may be more than one worker behind it */
+} tarn_spawn_t;
+/* [lua] Start a program that is a worker, or that carries its standard streams to workers elsewhere. Its standard input gets the first line, and is held
+ * open; its output is printed here line by line, "[id] " before each. *launch: its number, which its workers bring along. */
+int tarn_service_spawn(tarn_service_t *s, const tarn_spawn_t *what, uint64_t *launch,
+                       int64_t *os_pid, tarn_error_t *err);
+void tarn_service_stop_process(tarn_service_t *s, uint32_t pid);  /* [lua] */
+void tarn_service_kill_child(tarn_service_t *s, uint64_t launch); /* [lua] */
 
 /* ---- references: who holds what. docs/REFERENCES.md ---- */
 

@@ -155,7 +155,8 @@ describe("the secret", function()
 
   it("is in no error about the line that brings it", function()
     local hex = ("0123456789abcdef"):rep(4)
-    for _, line in ipairs { "127.0.0.1:1 " .. hex, "127.0.0.1:1 " .. hex .. "0", hex .. " " .. hex, "127.0.0.1:1 x" .. hex:sub(2), hex } do
+    for _, line in ipairs { "127.0.0.1:1 " .. hex, "127.0.0.1:1 " .. hex .. "0", "127.0.0.1:1 " .. hex .. " x",
+      hex .. " " .. hex, "127.0.0.1:1 x" .. hex:sub(2), hex } do
       local worker = process.run_tarn({ "worker" }, { stdin = line .. "\n", env = { TARN_LOG = "debug" } })
       assert.is_true(worker.code ~= 0 and #worker.err > 0)
       assert.is_nil((worker.out .. worker.err):find(hex:sub(5, 20), 1, true), worker.err)
@@ -187,7 +188,7 @@ describe("a process", function()
 
   it("that is told to listen for other machines says in one line what that means, each process for itself", function()
     local driver, address, _, worker = start_cluster { args = { "--listen", "0.0.0.0:0" } }
-    assert.truthy(address:find "^0%.0%.0%.0:%d+$")
+    assert.truthy(address:find "^%d+%.%d+%.%d+%.%d+:%d+$" and not address:find "^0%.", address)
     assert.same({ "00000000" }, listening(driver.pid))
     assert.same({ "00000000" }, listening(worker))
     assert_works(driver)
@@ -203,13 +204,12 @@ describe("a process", function()
       local function code() return tarn.address() end
       print(tarn.remotecall_fetch(tarn.addprocs(1, { listen = "127.0.0.2:0" })[1], code))
       print(pcall(tarn.addprocs, 1, { listen = 5 }))
-      print(pcall(tarn.addprocs, 1, { listen = "nowhere:1" }))
+      print(pcall(tarn.addprocs, 1, { listen = "no-such-host.invalid:1" }))
     ]]
     local lines = process.lines(result.out)
     assert.truthy(lines[1]:find "^127%.0%.0%.2:%d+$", result.out .. result.err)
     assert.truthy(lines[2]:find "listen must be a string")
-    assert.truthy(lines[3]:find "WorkerLost")
-    assert.truthy(result.err:find "cannot listen on 'nowhere:1': not a numeric address")
+    assert.truthy(lines[3]:find "WorkerLost.*cannot listen on 'no%-such%-host%.invalid:1'")
     local wrong = process.run_tarn { "--listen", "here", "-e", "" }
     assert.truthy(wrong.code ~= 0 and wrong.err:find "'here' is not HOST:PORT")
   end)

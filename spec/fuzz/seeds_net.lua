@@ -78,7 +78,7 @@ end
 local function loan(number, ...) return loan_of(number, mark(0xd3), ...) end
 local N = pack.null
 local address = str "127.0.0.1:9"
-local joined = notice("member.joined", address, int(5000))
+local joined = notice("member.joined", address, int(5000), int(0))
 
 local requests = {
   ping = ping, stop = request(3, "stop"), stats = request(3, "pool.stats"), limits = request(3, "pool.limits", int(2 ^ 23), N),
@@ -110,9 +110,10 @@ local requests = {
   moved = request(3, "call", with_ref, transfer(int(7))) .. notice("refs.moved", int(2), int(1), int(1), int(1))
     .. notice("refs.told", int(1), int(1), int(1)),
   members = notice("member.welcome", int(3), int(5), int(77), address, int(4), int(6), int(78), str "")
-    .. notice("member.up", int(5), int(5), int(5), str "[::1]:80")
+    .. notice("member.up", int(5), int(5), int(5), str "[::1]:80") .. notice("member.listen", str "127.0.0.1:0")
     .. notice("member.alive", int(100), pack.yes, int(5000)) .. notice("member.parted", int(3), pack.yes)
-    .. notice("member.parted", int(3), pack.no) .. notice("member.lost", int(3), str "gone") .. notice("member.gone", int(9)),
+    .. notice("member.parted", int(3), pack.no) .. notice("member.moved", str "[::1]:81")
+    .. notice("member.lost", int(3), str "gone") .. notice("member.gone", int(9)),
 }
 for name, bytes in pairs(requests) do
   write("request", name, TO_DRIVER .. joined .. bytes)

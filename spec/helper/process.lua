@@ -240,6 +240,9 @@ function Process:destroy()
   unfinished[self] = nil
 end
 
+-- It is for more than one spec: a failed one does not end it.
+function Process:keep() unfinished[self] = nil end
+
 -- After a spec that failed: end what it had no chance to wait for.
 function M.abandon()
   for process in pairs(unfinished) do process:destroy() end

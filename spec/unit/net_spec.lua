@@ -59,6 +59,9 @@ void tarn_peer_bulk_retry(void *peer);
 uint64_t tarn_peer_queued_bytes(const void *peer);
 const tarn_net_identity_t *tarn_peer_identity(const void *peer);
 void tarn_peer_set_address(void *peer, const char *address);
+int tarn_peer_local_address(const void *peer, char *out);
+int tarn_net_scope(const char *address);
+int tarn_net_join_address(const char *host, const char *port, char *out);
 void tarn_peer_close(void *peer, const tarn_error_t *reason);
 size_t uv_loop_size(void);
 int uv_loop_init(void *loop);
@@ -206,6 +209,27 @@ describe("the handshake's messages", function()
   end)
 end)
 
+describe("addresses", function()
+  it("are everybody's, loopback, outward, or names", function()
+    for address, scope in pairs { ["0.0.0.0:1"] = 1, ["[::]:0"] = 1, ["127.0.0.1:5"] = 2, ["127.9.9.9:5"] = 2, ["[::1]:5"] = 2,
+      ["10.0.0.1:5"] = 3, ["[fd77::1]:5"] = 3, ["localhost:5"] = 0, ["10.0.0.1"] = 0, [""] = 0, ["10.0.0.1:x"] = 0 } do
+      assert.are.equal(scope, C.tarn_net_scope(address), address)
+    end
+  end)
+
+  it("are joined of a host and a port, in place too", function()
+    local out = ffi.new("char[64]", "[fd77::1]:17")
+    assert.are.equal(0, C.tarn_net_join_address(out, nil, out))
+    assert.are.equal("[fd77::1]:0", ffi.string(out))
+    assert.are.equal(0, C.tarn_net_join_address("10.0.0.1:5", "0.0.0.0:77", out))
+    assert.are.equal("10.0.0.1:77", ffi.string(out))
+    for _, wrong in ipairs { "", "10.0.0.1", ("x"):rep(64) .. ":1" } do
+      assert.is_true(C.tarn_net_join_address(wrong, nil, out) < 0)
+    end
+    assert.are.equal("10.0.0.1:77", ffi.string(out))
+  end)
+end)
+
 describe("nets in one loop", function()
   local loop, nodes, anchors, before
 
@@ -341,6 +365,9 @@ describe("nets in one loop", function()
     assert.are.equal(2, C.tarn_peer_identity(a.ups[1]).id)
     assert.are.equal(1, C.tarn_peer_identity(peer).id)
     assert.are.equal("here", ffi.string(C.tarn_peer_identity(peer).host))
+    local ours = ffi.new("char[64]")
+    assert.are.equal(0, C.tarn_peer_local_address(a.ups[1], ours))
+    assert.are.equal(a.address, ffi.string(ours))
     local long = "\147\2\161x\145\198\0\16\0\0" .. ("z"):rep(2 ^ 20)
     local sent = { "\147\2\161x\144" }
     for i = 1, 50 do

@@ -1,9 +1,4 @@
 -- Starts workers on this machine, as children of the driver.
---
--- A launcher is a table with start(spec) -> os_pid, which must not wait, and stop(os_pid), which ends at once what start made. spec:
--- memory (bytes), spill_dir, env, tarn (the program, nil: this one), listen (HOST:PORT), silence_s, map (false: copies between
--- processes of one machine).
-local core = require "tarn.core"
 
 local launcher = {}
 
@@ -30,28 +25,11 @@ function launcher.default_memory(processes)
   return math.floor(math.max(math.min(2 ^ 30, available_bytes() / 2 / processes), 2 ^ 24))
 end
 
-function launcher.start(spec)
-  local argv = {}
-  if spec.memory then
-    argv[#argv + 1] = "-m"
-    argv[#argv + 1] = ("%.0f"):format(spec.memory)
-  end
-  if spec.spill_dir then
-    argv[#argv + 1] = "-d"
-    argv[#argv + 1] = spec.spill_dir
-  end
-  if spec.listen then
-    argv[#argv + 1] = "--listen"
-    argv[#argv + 1] = spec.listen
-  end
-  if spec.silence_s then
-    argv[#argv + 1] = "--silence"
-    argv[#argv + 1] = ("%.3f"):format(spec.silence_s)
-  end
-  if spec.map == false then argv[#argv + 1] = "--no-map" end
-  return core.spawn { argv = argv, env = spec.env, exe = spec.tarn }
+function launcher.start(job)
+  local argv = job:command()
+  for _ = 1, job.n do job:spawn { argv = argv } end
 end
 
-function launcher.stop(os_pid) core.kill(os_pid) end
+function launcher.stop(process) process:kill() end
 
 return launcher
