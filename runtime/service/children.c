@@ -365,6 +365,15 @@ static void on_exit_seen(uv_poll_t *watch, int status, int events) {
 /* From the outbox: the child that the Lua thread has spawned gets its handles. */
 void tarn__child_adopt(tarn_service_t *s, tarn_child_t *c) {
   tarn_list_push_back(&s->children, &c->link);
+  size_t cursor = 0;
+  uint64_t id = 0;
+  for (tarn_member_t *m; (m = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
+    if (m->launch == c->launch && m->child == NULL) { /* its worker was faster than we were */
+      m->child = c;
+      tarn__child_joined(c, m->id);
+      tarn__reach_widen(s, m);
+    }
+  }
   c->handles = 4;
   uv_timer_init(s->loop, &c->kill_timer);
   c->kill_timer.data = c;

@@ -33,7 +33,7 @@ static void post_member(tarn_service_t *s, tarn_event_kind_t kind, const tarn_me
   tarn_event_t *e = tarn__event_create(kind);
   if (e == NULL) { return; }
   e->pid = m->id;
-  e->launch = m->child != NULL ? m->child->launch : 0;
+  e->launch = m->launch;
   e->text = reason != NULL ? tarn_strdup(reason) : NULL;
   tarn__event_post(s, e);
 }
@@ -296,6 +296,7 @@ static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r
     m->address[0] = '\0';
     return;
   }
+  m->launch = launch;
   m->child = child;
   if (child != NULL) { tarn__child_joined(child, m->id); }
   c->silence_ms = silence_ms;

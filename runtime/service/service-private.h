@@ -21,6 +21,7 @@ typedef struct tarn_member {
   int64_t os_pid;
   char address[TARN_NET_ADDRESS_BYTES];
   struct tarn_conn *conn;   /* the connection to send on; null: none yet */
+  uint64_t launch;          /* driver: the number that it brought along; 0: none */
   struct tarn_child *child; /* driver: when it was spawned here */
   bool stopping;            /* asked to stop: its end is expected */
   bool parted;              /* worker: process 1 has been told that we do not hear each other */
