@@ -16,6 +16,9 @@ local function full_collection()
   collectgarbage()
 end
 
+-- Compiled code keeps the closures that it calls, and what those have as upvalues, for as long as it is there.
+local function forget_traces() jit.flush() end
+
 M.collect_here = full_collection
 
 -- Collect the garbage of those processes (default: all).
@@ -45,6 +48,9 @@ end
 function M.empty(pids, seconds)
   local text
   local ok = cluster.becomes(function()
+    if text then
+      for _, pid in ipairs(pids) do at(pid, forget_traces) end
+    end
     M.collect(pids)
     local left = {}
     for _, pid in ipairs(pids) do
