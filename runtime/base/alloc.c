@@ -12,6 +12,18 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define UNDER_ASAN 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define UNDER_ASAN 1
+#endif
+#ifdef UNDER_ASAN
+#include <sanitizer/lsan_interface.h>
+#endif
+
 static atomic_uint_fast64_t bytes_taken;
 /* What is to fail: 0: nothing. */
 static atomic_uint_fast64_t countdown, lua_countdown;
@@ -85,6 +97,10 @@ void *tarn_pages(size_t alignment, size_t size_bytes) {
   size_t before = -(uintptr_t)all & (alignment - 1), after = alignment - before;
   if (before > 0) { (void)munmap(all, before); }
   if (after > 0) { (void)munmap(all + before + size_bytes, after); }
+#ifdef UNDER_ASAN
+  __lsan_register_root_region(all + before,
+                              size_bytes); /* it looks for pointers in malloc's memory only */
+#endif
   return all + before;
 }
 
@@ -95,6 +111,9 @@ void tarn_pages_used(size_t bytes) {
 void tarn_pages_free(void *p, size_t size_bytes, size_t used_bytes) {
   if (!p) { return; }
   atomic_fetch_sub_explicit(&bytes_taken, used_bytes, memory_order_relaxed);
+#ifdef UNDER_ASAN
+  __lsan_unregister_root_region(p, size_bytes);
+#endif
   (void)munmap(p, size_bytes);
 }
 
