@@ -11,16 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include "base/sanitizers.h"
 
-#ifdef __has_feature
-#if __has_feature(address_sanitizer)
-#define UNDER_ASAN 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define UNDER_ASAN 1
-#endif
-#ifdef UNDER_ASAN
+#ifdef TARN_UNDER_ASAN
 #include <sanitizer/lsan_interface.h>
 #endif
 
@@ -97,7 +90,7 @@ void *tarn_pages(size_t alignment, size_t size_bytes) {
   size_t before = -(uintptr_t)all & (alignment - 1), after = alignment - before;
   if (before > 0) { (void)munmap(all, before); }
   if (after > 0) { (void)munmap(all + before + size_bytes, after); }
-#ifdef UNDER_ASAN
+#ifdef TARN_UNDER_ASAN
   __lsan_register_root_region(all + before,
                               size_bytes); /* it looks for pointers in malloc's memory only */
 #endif
@@ -111,7 +104,7 @@ void tarn_pages_used(size_t bytes) {
 void tarn_pages_free(void *p, size_t size_bytes, size_t used_bytes) {
   if (!p) { return; }
   atomic_fetch_sub_explicit(&bytes_taken, used_bytes, memory_order_relaxed);
-#ifdef UNDER_ASAN
+#ifdef TARN_UNDER_ASAN
   __lsan_unregister_root_region(p, size_bytes);
 #endif
   (void)munmap(p, size_bytes);

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "base/sanitizers.h"
 
 /* What is to fail. It belongs to the process, as the calls' effects do. */
 static struct {

@@ -10,15 +10,6 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
-#define TARN_UNDER_TSAN 1
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
-#define TARN_UNDER_TSAN 1
-#endif
-
 void *tarn_sys_mmap(void *at, size_t size, int prot, int flags, int fd,
                     uint64_t offset); /* MAP_FAILED + errno */
 int tarn_sys_munmap(void *at, size_t size);

@@ -22,7 +22,6 @@ typedef struct batch {
       small; /* pieces to write; large: heap pieces with an extent of their own; small: in a pack */
   uint64_t segment_bytes, large_bytes, small_bytes;
   uint64_t packing_bytes; /* of records to be made */
-  uint8_t *records;       /* the spill's */
   uint64_t record_bytes;  /* of those that were, in whole pages */
   uint64_t offset;        /* of the extent */
   bool taken;
@@ -101,11 +100,12 @@ static uint64_t bytes_of(const batch_t *t) {
 
 /* The records of what is not dead by now. Lets go now and then. */
 static void copy_records_locked(tarn_pool_t *pool, batch_t *t) {
+  uint8_t *records = pool->spill.records;
   uint64_t fill = 0, copied = 0;
   for (tarn_list_t *l = t->objects.next; l != &t->objects; l = l->next) {
     tarn__object_t *o = TARN_CONTAINER(l, tarn__object_t, link);
     if (!o->packing || o->dead) { continue; }
-    tarn__record_write(o, t->records + fill);
+    tarn__record_write(o, records + fill);
     o->offset = (uint32_t)fill;
     fill += tarn__record_size(o->size);
     copied += tarn__record_size(o->size);
@@ -115,7 +115,7 @@ static void copy_records_locked(tarn_pool_t *pool, batch_t *t) {
     tarn__pool_lock(pool);
   }
   t->record_bytes = tarn__page_round(fill);
-  memset(t->records + fill, 0, t->record_bytes - fill);
+  memset(records + fill, 0, t->record_bytes - fill);
 }
 
 static void place(tarn_list_t *pieces, uint64_t offset) {
@@ -184,7 +184,7 @@ static int write_heap(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
 
 static int write_records(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
   if (t->record_bytes == 0) { return 0; }
-  struct iovec iov = {t->records, t->record_bytes};
+  struct iovec iov = {pool->spill.records, t->record_bytes};
   return tarn__spill_write(&pool->spill, &iov, 1, t->offset + bytes_of(t) - t->record_bytes, err);
 }
 
@@ -194,8 +194,7 @@ static int equip(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
   if (!tarn_list_empty(&t->small)) { ok = (t->pack = tarn_calloc(1, sizeof *t->pack)) != NULL; }
   if (ok && t->packing_bytes > 0) {
     t->record_pack = tarn_calloc(1, sizeof *t->record_pack);
-    t->records = tarn__spill_buffer(&pool->spill.records);
-    ok = t->record_pack && t->records;
+    ok = t->record_pack && tarn__spill_buffer(&pool->spill.records);
   }
   return ok ? 0 : tarn_error_set(err, TARN_ENOMEM, "no memory for writing to the spill file");
 }
@@ -206,7 +205,7 @@ static int write_batch(tarn_pool_t *pool, batch_t *t, tarn_error_t *err) {
   if (rc == 0) { rc = equip(pool, t, err); }
   if (rc != 0) { return rc; }
   tarn__pool_lock(pool);
-  if (t->records) { copy_records_locked(pool, t); }
+  if (t->packing_bytes > 0) { copy_records_locked(pool, t); }
   if (bytes_of(t) > 0) {
     rc = tarn__extent_take_locked(pool, bytes_of(t), false, &t->offset, err);
     t->taken = rc == 0;

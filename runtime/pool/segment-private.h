@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include "base/err.h"
 #include "base/list.h"
-#include "base/sys.h"
+#include "base/sanitizers.h"
 #include "pool/range-private.h"
 
 #define TARN__PAGE 4096u
