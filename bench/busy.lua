@@ -74,5 +74,5 @@ case.run("busy", "a get of 64 bytes beside other work, its 99th percentile", fun
       theirs = { { "tarn, idle", function() return idle(ref, value) end, aim = aim } } }
   end
   row("its owner computes", computing, 1 / 3)
-  row("1 GiB flows from its owner", flowing)
+  row("1 GiB flows from its owner", flowing, 1 / 2)
 end)

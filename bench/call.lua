@@ -1,9 +1,10 @@
--- No-op calls per second from one process to another: one after the other, and 64 in flight; beside Erlang's erpc
--- and Dask.
+-- No-op calls per second from one process to another: one after the other, and 64 in flight; beside Erlang's erpc,
+-- Tarantool's call and Dask.
 local case = require "bench.lib.case"
 local dask = require "bench.lib.dask"
 local erlang = require "bench.lib.erlang"
 local peer = require "bench.lib.peer"
+local tarantool = require "bench.lib.tarantool"
 local tarn = require "tarn"
 
 local SECONDS, IN_FLIGHT = 1, 64
@@ -52,6 +53,12 @@ def main(client, seconds, in_flight):
     print(count / (time.perf_counter() - start))
 ]]
 
+local TARANTOOL = [[
+  return function() end, function(connection, n)
+    if connection:call("negative", { -n }) ~= n then os.exit(1) end
+  end
+]]
+
 local function abs(n) return -n end
 
 local function calls_until(id, deadline)
@@ -81,6 +88,7 @@ case.run("call", "calls of a function that does next to nothing, on another proc
       ours = function() return ours(id, in_flight) end,
       theirs = {
         { "Erlang erpc", escript and theirs, aim = 3 },
+        { "Tarantool call", tarantool.client(TARANTOOL, in_flight, SECONDS), aim = 1 },
         { "Dask submit", dask_script and function() return tonumber(dask_script(SECONDS, in_flight)) end, aim = 50 },
       },
     }

@@ -149,6 +149,50 @@ local function mapping(c)
   limit_row(c, "poolget of 1 GiB from a process here", times)
 end
 
+---------------------------------------------------------------------------------------------------- who is held up
+
+local EVICTED = 512 * MiB
+
+-- On a worker that has an array mapped: read it, page after page, over and over; milliseconds of the longest time that a few elements took.
+local function longest_pause(ref, seconds, begun)
+  local now = require("bench.lib.peer").now
+  local a = tarn.poolget(ref)
+  local p, n, longest, at = a:ptr(), #a, 0, 0
+  for i = 0, n - 1, 512 do assert(p[i] == i) end
+  begun:notify()
+  local start = now()
+  local before = start
+  repeat
+    for _ = 1, 16 do
+      if p[at] ~= at then error("a wrong element", 0) end
+      at = (at + 512) % n
+    end
+    local after = now()
+    longest, before = math.max(longest, after - before), after
+  until before - start > seconds
+  return longest * 1e3
+end
+
+-- The same while the owner evicts what is being read, only writes it, or does nothing (move: tarn.movetodisk, tarn.copytodisk, nil).
+local function pause_while(move)
+  local owner, reader = unpack(tarn.addprocs(2, { memory = 0.75 * GiB }))
+  local ref, begun = ramp.settled(owner, EVICTED / 8), tarn.event()
+  local job = tarn.remotecall(reader, longest_pause, ref, 1.5, begun)
+  begun:wait()
+  if move then move(ref) end
+  local pause = job:fetch()
+  if move and tarn.poolstats(owner).spilled_bytes < EVICTED then error("nothing was written", 0) end
+  tarn.rmprocs(owner, reader)
+  return pause
+end
+
+local function stalls(c)
+  c:compare { name = "the longest pause of a reader of 512 MiB being evicted", unit = "ms", less = true, limit = 5,
+    ours = function() return pause_while(tarn.movetodisk) end,
+    theirs = { { "written, not evicted", function() return pause_while(tarn.copytodisk) end },
+      { "nothing else done", function() return pause_while() end } } }
+end
+
 ---------------------------------------------------------------------------------------------------- small objects
 
 local function small_values(c)
@@ -241,7 +285,7 @@ local function overhead(c)
 end
 
 -- What to measure, by name; all without a name: `tarn bench/pool.lua writing`.
-local parts = { writing = writing, reading = reading, mapping = mapping, small_values = small_values, overhead = overhead }
+local parts = { writing = writing, reading = reading, mapping = mapping, stalls = stalls, small_values = small_values, overhead = overhead }
 case.run("pool", "the pool of one process: disk, mapping, small values, bytes", function(c)
-  for _, name in ipairs(arg[1] and arg or { "writing", "reading", "mapping", "small_values", "overhead" }) do parts[name](c) end
+  for _, name in ipairs(arg[1] and arg or { "writing", "reading", "mapping", "stalls", "small_values", "overhead" }) do parts[name](c) end
 end)

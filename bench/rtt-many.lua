@@ -1,8 +1,8 @@
 -- 64 bytes of another process's, asked for by 64 at a time: 64 tasks, 64 connections to Redis, 64 fibers of Tarantool.
 local case = require "bench.lib.case"
 local peer = require "bench.lib.peer"
-local process = require "spec.helper.process"
 local redis = require "bench.lib.redis"
+local tarantool = require "bench.lib.tarantool"
 local tarn = require "tarn"
 
 local SECONDS, SIZE, MANY = 1, 64, 64
@@ -23,43 +23,17 @@ local function ours(ref, expected)
   return count / (peer.now() - start)
 end
 
-local SERVER = [[
-  box.cfg { listen = "127.0.0.1:%d", wal_mode = "none", log_level = 2 }
-  local space = box.schema.space.create("bench")
-  space:create_index("primary", { type = "hash", parts = { 1, "unsigned" } })
-  space:replace { 1, ("x"):rep(%d) }
-  box.schema.user.grant("guest", "read", "space", "bench")
-  box.schema.user.grant("guest", "execute", "universe")
-]]
-
-local CLIENT = [[
-  local clock, fiber = require "clock", require "fiber"
-  local connection = require("net.box").connect("127.0.0.1:%d")
-  local space, expected = connection.space.bench, ("x"):rep(%d)
-  local start, count, left, over = clock.monotonic(), 0, %d, fiber.channel(1)
-  for _ = 1, left do
-    fiber.create(function()
-      repeat
-        if space:get(1)[2] ~= expected then os.exit(1) end
-        count = count + 1
-      until clock.monotonic() - start >= %g
-      left = left - 1
-      if left == 0 then over:put(true) end
-    end)
+local TARANTOOL = [[
+  local expected = ("x"):rep(%d)
+  local space
+  local function setup(connection)
+    space = connection.space.bench
+    space:replace { 1, expected }
   end
-  over:get()
-  print(count / (clock.monotonic() - start))
-  os.exit(0)
+  return setup, function()
+    if space:get(1)[2] ~= expected then os.exit(1) end
+  end
 ]]
-
-local function tarantool()
-  if not peer.here("tarantool") then return nil end
-  local folder, port = peer.tmpdir(), peer.port()
-  local server = process.write_file(folder .. "/server.lua", SERVER:format(port, SIZE))
-  local client = process.write_file(folder .. "/client.lua", CLIENT:format(port, SIZE, MANY, SECONDS))
-  peer.start({ "tarantool", server }, peer.accepts(port), { cwd = folder })
-  return function() return peer.figure({ "tarantool", client }, { cwd = folder }) end
-end
 
 case.run("rtt-many", "64 bytes from another process, 64 gets at a time", function(c)
   local id = tarn.addprocs(1)[1]
@@ -69,7 +43,7 @@ case.run("rtt-many", "64 bytes from another process, 64 gets at a time", functio
     name = MANY .. " at a time", unit = "gets/s", ours = function() return ours(ref, value) end,
     theirs = {
       { "Redis, TCP", redis.client((redis.start(true)), "get", { seconds = SECONDS, size = SIZE, connections = MANY }), aim = 1.5 },
-      { "Tarantool, fibers", tarantool(), aim = 1.5 },
+      { "Tarantool, fibers", tarantool.client(TARANTOOL:format(SIZE), MANY, SECONDS), aim = 1.5 },
     },
   }
 end)

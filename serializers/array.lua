@@ -40,7 +40,7 @@ local function mmread(inp)
   local ok, t = pcall(array._element_type, text)
   if not ok then corrupt("element type " .. tostring(t)) end
   if shape then check_shape(shape, n) end
-  local fits, a = pcall(array._view, t, n, shape or nil, offset, function() return inp:take_block() end)
+  local fits, a = pcall(array._view, t, n, shape or nil, offset, inp.take_block, inp)
   if not fits then corrupt(a) end
   if not inp:trusted() and a.block.sealed == 0 then ctype.mend(t, a.p, n) end
   return a

@@ -13,7 +13,7 @@ end
 
 local function mmread(inp)
   local n, at = inp:value(), inp:value()
-  local ok, b = pcall(bits._view, n, at, function() return inp:take_block() end)
+  local ok, b = pcall(bits._view, n, at, inp.take_block, inp)
   return ok and b or column.corrupt("bits", b)
 end
 

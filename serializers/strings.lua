@@ -26,7 +26,7 @@ local function mmread(inp)
   local n, width, offsets_at, blob_at, blob_size = inp:value(), inp:value(), inp:value(), inp:value(), inp:value()
   local validity = inp:read()
   if validity ~= nil and column.kind(validity) ~= "bits" then column.corrupt("strings", "no bits") end
-  local ok, s = pcall(strings._view, n, width, offsets_at, blob_at, blob_size, function() return inp:take_block() end, validity)
+  local ok, s = pcall(strings._view, n, width, offsets_at, blob_at, blob_size, validity, inp.take_block, inp)
   return ok and s or column.corrupt("strings", s)
 end
 

@@ -5,6 +5,7 @@
 -- a row shows the median of the ratios and their range, and the medians of the figures with their spread:
 -- (largest - smallest) / median.
 local cjson = require "cjson"
+local grid = require "bench.lib.grid"
 local lfs = require "lfs"
 local peer = require "bench.lib.peer"
 local plot = require "bench.lib.plot"
@@ -124,13 +125,7 @@ end
 
 ---------------------------------------------------------------------------------------------------- the table
 
-local function number(v)
-  local size = math.abs(v)
-  if size >= 1e6 then return ("%.2fM"):format(v / 1e6) end
-  if size >= 1e5 then return ("%.0fk"):format(v / 1e3) end
-  if size >= 100 then return ("%.0f"):format(v) end
-  return ("%.3g"):format(v)
-end
+local number = grid.number
 
 local function percent(v) return ("%.0f%%"):format(v * 100) end
 
@@ -156,36 +151,27 @@ end
 local HEADS = { "", "tarn", "spread", "against", "theirs", "spread", "ratio", "range", "aim", "" }
 local TO_THE_RIGHT = { [2] = true, [3] = true, [5] = true, [6] = true, [7] = true }
 
-local function print_table(lines)
-  local widths = {}
-  for _, line in ipairs(lines) do
-    for i, text in ipairs(line) do widths[i] = math.max(widths[i] or 0, #text) end
-  end
-  for _, line in ipairs(lines) do
-    local parts = {}
-    for i, text in ipairs(line) do
-      local space = (" "):rep(widths[i] - #text)
-      parts[i] = TO_THE_RIGHT[i] and space .. text or text .. space
-    end
-    print((table.concat(parts, "  "):gsub("%s+$", "")))
-  end
+-- Put what a case has found in the place of its last run in build/bench.json.
+function case.keep(name, found)
+  if lfs.attributes("build", "mode") ~= "directory" then lfs.mkdir("build") end
+  local all = read_json(RESULTS)
+  all.machine = machine()
+  all.cases = all.cases or {}
+  all.cases[name] = found
+  found.at = os.date("!%Y-%m-%dT%H:%M:%SZ")
+  process.write_file(RESULTS, cjson.encode(all) .. "\n")
 end
 
--- Print the table, and put the case in the place of its last run in build/bench.json.
+-- Print the table, and keep it.
 function case:finish()
   local lines = { HEADS }
   for _, row in ipairs(self.rows) do
     for _, line in ipairs(lines_of(row)) do lines[#lines + 1] = line end
   end
   print(("\n%s: %s"):format(self.name, self.title))
-  print_table(lines)
+  grid.print(lines, function(column) return TO_THE_RIGHT[column] end)
   for _, path in ipairs(self.plots) do print("plot: " .. path) end
-  if lfs.attributes("build", "mode") ~= "directory" then lfs.mkdir("build") end
-  local all = read_json(RESULTS)
-  all.machine = machine()
-  all.cases = all.cases or {}
-  all.cases[self.name] = { title = self.title, rows = self.rows, plots = self.plots, at = os.date("!%Y-%m-%dT%H:%M:%SZ") }
-  process.write_file(RESULTS, cjson.encode(all) .. "\n")
+  case.keep(self.name, { title = self.title, rows = self.rows, plots = self.plots })
 end
 
 return case

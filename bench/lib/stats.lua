@@ -28,4 +28,11 @@ function stats.spread(list)
   return median ~= 0 and (s[#s] - s[1]) / median or 0
 end
 
+-- Of fn(x) for each x of the list.
+function stats.mean(list, fn)
+  local sum = 0
+  for _, x in ipairs(list) do sum = sum + fn(x) end
+  return sum / #list
+end
+
 return stats

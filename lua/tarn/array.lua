@@ -18,6 +18,15 @@ local nan = 0 / 0
 local MAX_DIMS = 32
 
 local array = {}
+
+---A fixed number of numbers or structs of C. `a[i]` reads, `a[i] = v` writes until it is stored; `#a`, `pairs`, `ipairs`. NaNs are read
+---as the ordinary one.
+---@class tarn.Array: tarn.Column
+---@field kind "array"
+---@field ctype string the declaration of an element
+---@field shape integer[] the dimensions, as a new list
+---@field sealed boolean it has been stored: writing is an error
+---@field [integer] any
 local methods = {}
 -- Element types are ctype.of's, with view, pointer and const_pointer (ctypes), letter (see number.lua), read and write (for views) added.
 local by_view = {} -- ctype id of a view -> element type
@@ -173,10 +182,10 @@ local function view_of(t, n)
   return a
 end
 
--- A view of n elements of type t from a byte offset on in a block that take() maps for it. Raises a text.
-function array._view(t, n, shape, offset_bytes, take)
+-- A view of n elements of type t from a byte offset on in a block that take(from) maps for it. Raises a text.
+function array._view(t, n, shape, offset_bytes, take, from)
   local a = view_of(t, 0)
-  a.block = take()
+  a.block = take(from)
   local size = tonumber(a.block.size)
   if not (column.is_whole(n) and column.is_whole(offset_bytes)) or offset_bytes % t.align ~= 0 or offset_bytes + n * t.size > size then
     error("elements outside their block", 0)
@@ -193,6 +202,15 @@ local function allocate(t, n, shape, zero)
   a.p = ffi.cast(t.pointer, a.block.data)
   if shape then shapes[a] = shape end
   return a
+end
+
+-- What a list has beside its n elements.
+local function check_names(x, n)
+  for key in next, x, n > 0 and n or nil do
+    if type(key) == "string" and key ~= "shape" and key ~= "n" then
+      argument_error("tarn.array: '%s' is no element; beside elements there is shape", key)
+    end
+  end
 end
 
 -- A checked copy of a list of dimensions, and its product.
@@ -222,10 +240,12 @@ end
 
 local function is_view(x) return type(x) == "cdata" and type_of(x) ~= nil end
 
----A new array.
----@param declaration string a number type of C ("double", "int32_t"...), "struct {...}", or a name given to tarn.ctype
----@param x integer|table the number of elements (zeros); a list of elements; {shape = {rows, columns...}}, with or without elements; or
+---A new array. Zero-filled, unless it is made of something; it counts against the process's memory at once. May suspend; no room:
+---PoolFull or DiskFull.
+---@param declaration string a number type of C ("double", "int32_t", ...), "struct {...}", or a name given to tarn.ctype
+---@param x integer|table|tarn.Array how many elements; a list of them; {shape = {rows, columns, ...}}, with or without elements; or
 --- another array, to be converted
+---@return tarn.Array array
 function array.new(declaration, x)
   if type(declaration) ~= "string" then
     argument_error('tarn.array: an element type such as "double" is needed, not %s', describe(declaration))
@@ -235,6 +255,7 @@ function array.new(declaration, x)
   if type(x) == "number" then return allocate(t, column.count(x, "tarn.array"), nil, true) end
   if type(x) == "table" then
     local n, shape = #x, nil
+    check_names(x, n)
     if x.shape ~= nil then
       local count
       shape, count = check_shape(x.shape)
@@ -256,9 +277,13 @@ end
 -- ---- methods ----
 
 ---Is x an array?
+---@param x any
+---@return boolean is
 function array.is(x) return is_view(x) end
 
----The dimensions, as a new list.
+---The dimensions of an array, as a new list.
+---@param a tarn.Array
+---@return integer[] shape
 function array.shape(a)
   local shape = shapes[a]
   return shape and { unpack(shape) } or { a.n }
@@ -266,7 +291,9 @@ end
 
 local function check_self(a, method) column.check(a, "array", "array:" .. method) end
 
----Pointer to the first element, 0-based; const when sealed. Valid while the array is reachable.
+---A pointer to the first element, 0-based; const when sealed. Valid while the array is reachable, else until the next tarn call of the
+---task.
+---@return ffi.cdata* pointer
 function methods:ptr()
   check_self(self, "ptr")
   if self.block.sealed ~= 0 then return self.c end
@@ -274,6 +301,7 @@ function methods:ptr()
 end
 
 ---A writable copy.
+---@return tarn.Array array
 function methods:copy()
   check_self(self, "copy")
   local t = type_of(self)
@@ -291,7 +319,10 @@ local function part(a, skip, n, shape)
   return b
 end
 
----Elements i to j (default: the last) as an array of their own on the same bytes: what one writes the other reads.
+---Elements i to j as an array of their own on the same bytes: what one writes the other reads.
+---@param i integer
+---@param j? integer Default: the last
+---@return tarn.Array array
 function methods:slice(i, j)
   check_self(self, "slice")
   i, j = column.range(i, j, self.n, "array:slice")
@@ -302,6 +333,7 @@ end
 
 ---The same bytes in another shape.
 ---@param shape integer[]
+---@return tarn.Array array
 function methods:reshape(shape)
   check_self(self, "reshape")
   local copy, n = check_shape(shape)
@@ -310,6 +342,8 @@ function methods:reshape(shape)
 end
 
 ---Part i of the first dimension, as an array of the other dimensions on the same bytes: a:row(2)[3] is a:at(2, 3).
+---@param i integer
+---@return tarn.Array array
 function methods:row(i)
   check_self(self, "row")
   local shape = shapes[self]
@@ -336,7 +370,11 @@ local function place(a, count, ...)
   return at + 1
 end
 
----The element at indices i, j...; nil where one of them is outside.
+---The element at indices i, j, ...; nil where one of them is outside.
+---@param i integer
+---@param j? integer
+---@param ... integer
+---@return any element
 function methods:at(i, j, ...)
   local shape = shapes[self]
   if shape and shape[3] == nil and select("#", ...) == 0 and type(i) == "number" and type(j) == "number" then
@@ -349,7 +387,9 @@ function methods:at(i, j, ...)
   if k then return self[k] end
 end
 
----Write the element at indices i, j...
+---Write the element at indices i, j, ...
+---@param value any
+---@param ... integer the indices
 function methods:put(value, ...)
   check_self(self, "put")
   local k = place(self, select("#", ...), ...)
@@ -396,7 +436,9 @@ function methods:hash(i)
   if v ~= nil then return array._hash(type_of(self), v) end
 end
 
----Sort the elements themselves; down: largest first.
+---Sort the elements themselves. Not of arrays of structs.
+---@param down? boolean the largest first
+---@return tarn.Array self
 function methods:sort(down)
   check_self(self, "sort")
   local t = check_order(type_of(self))

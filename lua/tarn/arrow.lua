@@ -12,9 +12,13 @@
 -- views (ArgumentError, naming the column; others of the file can be chosen).
 local core = require "tarn.core"
 local errors = require "tarn.errors"
+local options = require "tarn.options"
+local place = require "tarn.place"
 local read = require "tarn.arrow.columns"
 local tabular = require "tarn.table"
 local write = require "tarn.arrow.write"
+
+local OPTIONS = { columns = true, key = true }
 
 local arrow = {}
 
@@ -22,15 +26,15 @@ local KEY = "tarn.key." -- in the schema's metadata, with a number: the names of
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
 
----Write a table to a file, or replace one: the old file or the new one, never half. One record batch; the table's key is kept with it.
+---Write a table to an Arrow IPC file, or replace one: the old file or the new one, never half. The key is kept with it.
 ---@param path string
----@param t tarn.table
+---@param t tarn.Table
 function arrow.save(path, t)
   if not tabular.is(t) then argument_error("tarn.arrow.save: a tarn.table is needed, not a %s", type(t)) end
   local metadata = {}
   for i, name in ipairs(t.key) do metadata[i] = { KEY .. i, name } end
   local parts, kept = write.parts(#t, t.columns, metadata)
-  core.raw_save(path, parts)
+  core.raw_save(place.file(path, "tarn.arrow.save"), parts)
   return kept and nil -- until here it has kept what the parts point to
 end
 
@@ -46,21 +50,16 @@ local function saved_key(columns, metadata)
   return #key > 0 and key or nil
 end
 
----A table from an Arrow file or a stream in a file. Large buffers are mapped, not copied, where there is one record batch; several become
----one, which copies them. The columns are sealed: `:copy()` gives writable ones. The file must stay as it is while the table is in use:
----replace it by another (as save does), do not write into it.
+---A table from an Arrow file, or from a stream in a file. Large buffers are mapped, not copied, where there is one record batch. The
+---columns are sealed. The file must
+---stay as it is while the table is in use: replace it by another (as save does), do not write into it. What is wrong with it: Corrupt.
 ---@param path string
----@param opts? {columns: string[]?, key: string[]?} the columns that are wanted, and the key of the table; default: all, and the one that
---it
---- was saved with
----@return tarn.table
+---@param opts? {columns:string[]?,key:(string|string[])?} the columns that are wanted, and the key. Default: all, and the key that it was
+--- saved with
+---@return tarn.Table table
 function arrow.load(path, opts)
-  opts = opts or {}
-  if type(opts) ~= "table" then argument_error("tarn.arrow.load: options are a table, not a %s", type(opts)) end
-  for name in pairs(opts) do
-    if name ~= "columns" and name ~= "key" then argument_error("tarn.arrow.load: unknown option '%s'", tostring(name)) end
-  end
-  local columns, metadata = read(path, opts.columns)
+  opts = options.check(opts, OPTIONS, "tarn.arrow.load")
+  local columns, metadata = read(place.file(path, "tarn.arrow.load"), opts.columns)
   return tabular { columns = columns, key = opts.key or saved_key(columns, metadata) }
 end
 

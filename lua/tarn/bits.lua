@@ -12,10 +12,19 @@ local band, bor, bnot, lshift = bit.band, bit.bor, bit.bnot, bit.lshift
 local floor = math.floor
 
 local bits = {}
+
+---Booleans, a bit each.
+---@class tarn.Bits: tarn.Column
+---@field kind "bits"
+---@field sealed boolean
+---@field [integer] boolean
 local methods = {}
 
 local view_t = typeof "struct { uint32_t block_count; uint32_t flags; tarn_block_t *block; uint8_t *p; double at; double n; }"
 
+---Is x bits?
+---@param x any
+---@return boolean is
 local function is_bits(x) return ffi.istype(view_t, x) end
 
 -- ---- one element ----
@@ -75,18 +84,19 @@ local function allocate(n, zero)
   return b
 end
 
--- A view of n bits from bit `at` on of a block that take() maps for it. Raises a text.
-function bits._view(n, at, take)
+-- A view of n bits from bit `at` on of a block that take(from) maps for it. Raises a text.
+function bits._view(n, at, take, from)
   local b = view_of(0, at)
-  b.block = take()
+  b.block = take(from)
   if not (column.is_whole(n) and column.is_whole(at)) or at + n > tonumber(b.block.size) * 8 then error("bits outside their block", 0) end
   b.n = n
   b.p = b.block.data
   return b
 end
 
----New bits.
----@param x integer|boolean[] how many (all false), or a list; bits are copied
+---A new column of booleans, a bit each.
+---@param x integer|boolean[]|tarn.Bits how many (all false), or a list; bits are copied
+---@return tarn.Bits bits
 function bits.new(x)
   if type(x) == "number" then return allocate(column.count(x, "tarn.bits"), true) end
   if is_bits(x) then return x:copy() end
@@ -103,18 +113,21 @@ end
 
 -- ---- methods ----
 
----Is x bits?
 bits.is = is_bits
 
 local function check_self(b, method) column.check(b, "bits", "bits:" .. method) end
 
 ---How many are true.
+---@return integer count
 function methods:count()
   check_self(self, "count")
   return tonumber(kernel.tarn_column_bits_count(self.p, self.at, self.n))
 end
 
----The first index from `from` on whose element is value (default true), or nil.
+---The first index whose element is value.
+---@param value? boolean Default: true
+---@param from? integer Default: 1
+---@return integer|nil index
 function methods:find(value, from)
   check_self(self, "find")
   from = from or 1
@@ -125,11 +138,19 @@ function methods:find(value, from)
   if k < self.n then return k + 1 end
 end
 
----Is any true? Are all?
+---Is any true?
+---@return boolean any
 function methods:any() return self:find(true) ~= nil end
+
+---Are all true?
+---@return boolean all
 function methods:all() return self:find(false) == nil end
 
 ---Set all, or those from i to j.
+---@param value boolean
+---@param i? integer Default: 1
+---@param j? integer Default: the last
+---@return tarn.Bits self
 function methods:fill(value, i, j)
   check_self(self, "fill")
   if type(value) ~= "boolean" then argument_error("bits:fill: a boolean is needed, not %s", describe(value)) end
@@ -139,7 +160,8 @@ function methods:fill(value, i, j)
   return self
 end
 
----The indices of those that are true, an array of uint32_t: what column:take wants.
+---The indices of those that are true: what column:take wants.
+---@return tarn.Array rows of uint32_t
 function methods:which()
   check_self(self, "which")
   if self.n > column.ROWS_MAX then argument_error("bits:which: more than 2^32 - 1 bits") end
@@ -149,6 +171,7 @@ function methods:which()
 end
 
 ---A writable copy.
+---@return tarn.Bits bits
 function methods:copy()
   check_self(self, "copy")
   local b = allocate(self.n, false)
@@ -156,7 +179,10 @@ function methods:copy()
   return b
 end
 
----Bits i to j (default: the last) as bits of their own on the same bytes.
+---Bits i to j as bits of their own on the same bytes.
+---@param i integer
+---@param j? integer Default: the last
+---@return tarn.Bits bits
 function methods:slice(i, j)
   check_self(self, "slice")
   i, j = column.range(i, j, self.n, "bits:slice")
@@ -166,7 +192,9 @@ function methods:slice(i, j)
   return b
 end
 
----Pointer to the byte that has element 1, and which of its bits that is (0..7). Valid while the bits are reachable; const when sealed.
+---A pointer to the byte that has element 1. Valid while the bits are reachable; const when sealed.
+---@return ffi.cdata* pointer
+---@return integer bit which of its bits that is, 0 to 7
 function methods:ptr()
   check_self(self, "ptr")
   local byte = floor(self.at / 8)

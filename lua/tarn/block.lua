@@ -47,6 +47,9 @@ function block.share(b)
   return b
 end
 
+-- The same of the first of a list, which is taken out of it.
+function block.share_next(list) return block.share(table.remove(list, 1)) end
+
 -- How far into a block a pointer points, in bytes.
 function block.offset(b, pointer) return tonumber(ffi.cast("const char *", pointer) - ffi.cast("const char *", b.data)) end
 

@@ -1,9 +1,12 @@
 -- Where the host enters Lua: see tarn.core. Sets a process up, runs the driver's script, hands events and turns on.
 setfenv(1, require "tarn.environment")
+require("tarn.mend").install() -- before anything is compiled
+local below = require "tarn.below"
 local core = require "tarn.core"
 local destructor = require "tarn.destructor"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local interrupt = require "tarn.interrupt"
 local protect = require "tarn.protect"
 local rpc = require "tarn.rpc"
 local sandbox = require "tarn.sandbox"
@@ -13,7 +16,7 @@ local task = require "tarn.task"
 -- away and compile again and again.
 require("jit.opt").start("maxtrace=8000", "maxmcode=16384")
 
-local boot = { dispatch = rpc.dispatch, deleted = destructor.deleted }
+local boot = { dispatch = rpc.dispatch, deleted = destructor.deleted, interrupt = interrupt.arrived, redraw = below.redraw }
 
 boot.step = task.step
 
@@ -47,8 +50,9 @@ local function main()
   local args = options.arg or {}
   _G.arg = args
   if options.procs then require("tarn.cluster").addprocs(options.procs) end
-  chunk(unpack(args))
-  if options.interactive then require("tarn.repl").run() end
+  local nameless = { chunk } -- so that a traceback says "in main chunk", and not by what name it is called here
+  nameless[#nameless](unpack(args))
+  if options.interactive then return require("tarn.repl").run() end
   return 0
 end
 
@@ -56,12 +60,15 @@ local function describe(e, traceback)
   if e == nil then return "the script raised nil" end
   local text = failure.text(e, traceback)
   traceback = failure.trim(traceback)
-  if errors.iserror(e) and traceback and not text:find(traceback, 1, true) then text = text .. "\n" .. traceback end
+  if errors.iserror(e) and traceback and traceback:find("\n", 1, true) and not text:find(traceback, 1, true) then
+    text = text .. "\n" .. traceback
+  end
   return text
 end
 
 local function main_done(t, ok, result)
   if task.ending() then return end -- os.exit has been called
+  if not ok and interrupt.was_reason() then return end
   if not ok then report(describe(result, t.traceback)) end
   io.stdout:flush()
   core.exit(ok and result or 1)
@@ -74,9 +81,11 @@ function boot.start()
   if core.options.worker then
     sandbox.install_worker()
     require("tarn.modules").install()
+    core.started()
     core.ready()
   else
     require "tarn.modules"
+    core.started()
     task.spawn({ done = main_done }, main)
   end
 end

@@ -16,7 +16,13 @@ local function here(pid) return pid == core.myid() end
 
 ---------------------------------------------------------------------------------------------------- asking
 
--- fn's results on process pid.
+---Run fn(...) on a process and wait for its results. An error of fn is raised here: one of tarn's keeps its kind, any other is a
+---RemoteError with the
+---original as `cause`. A process that is lost meanwhile: WorkerLost. What cannot travel: NotSerializable, which names the path to it.
+---@param pid integer the process; this one too
+---@param fn function its upvalues travel by value, modules by name; the driver's globals do not
+---@param ... any its arguments; a DRef travels as a reference
+---@return any ... fn's results
 function call.remotecall_fetch(pid, fn, ...)
   rpc.check_pid(pid, "tarn.remotecall_fetch")
   rpc.check_function(fn, "tarn.remotecall_fetch")
@@ -27,22 +33,33 @@ function call.remotecall_fetch(pid, fn, ...)
   return rpc.call("tarn.remotecall_fetch", pid, "call", fn, ...)
 end
 
-local function start(what, pid, fn, ...)
-  if here(pid) then return future.run(true, fn, ...) end
+local function ask_start(what, pid, method, ...)
   if core.congested(pid) then rpc.make_room(pid, what) end
   local f = future.new()
-  f.msgid = rpc.ask(f, pid, "start", fn, ...)
+  f.msgid = rpc.ask(f, pid, method, ...)
   return f
 end
 
--- A Future of fn's results, which stay on process pid until they are fetched.
+local function start(what, pid, fn, ...)
+  if here(pid) then return future.run(true, fn, ...) end
+  return ask_start(what, pid, "start", fn, ...)
+end
+
+---Start fn(...) on a process, without waiting. The results stay there until they are fetched; dropping the Future frees them.
+---@param pid integer
+---@param fn function
+---@param ... any
+---@return tarn.Future future
 function call.remotecall(pid, fn, ...)
   rpc.check_pid(pid, "tarn.remotecall")
   rpc.check_function(fn, "tarn.remotecall")
   return start("tarn.remotecall", pid, fn, ...)
 end
 
--- Run fn on process pid without waiting; an error is logged there.
+---Start fn(...) on a process and forget it. An error of fn is logged there.
+---@param pid integer
+---@param fn function
+---@param ... any
 function call.remote_do(pid, fn, ...)
   rpc.check_pid(pid, "tarn.remote_do")
   rpc.check_function(fn, "tarn.remote_do")
@@ -79,7 +96,10 @@ function call.least_busy(pids)
   return best
 end
 
--- A Future of fn(...), run where most bytes of its DRef arguments are, else on the least busy worker.
+---Start fn(...) where most bytes of its DRef arguments live, else on the least busy worker. fn gets the DRefs themselves.
+---@param fn function
+---@param ... any
+---@return tarn.Future future
 function call.spawn(fn, ...)
   rpc.check_function(fn, "tarn.spawn")
   local cluster = require "tarn.cluster"
@@ -98,11 +118,16 @@ local function failed_on(what, pids, failures)
   local e = failure.received(failures[pids[1]])
   local where = {}
   for i, pid in ipairs(pids) do where[i] = tostring(pid) end
-  local message = ("%s: failed on process %s: %s"):format(what, table.concat(where, ", "), failure.tostring(e.message))
+  local message = ("%s: failed on process%s %s: %s"):format(what, #where > 1 and "es" or "", table.concat(where, ", "),
+    failure.tostring(e.message))
   return errors.new(e.kind, message, { pid = pids[1], traceback = e.traceback, path = e.path, cause = e, failures = failures })
 end
 
--- Run a function or code on every process; returns {[id] = result}.
+---Run a function, or a text of Lua, on every process, the driver included. Fails if any failed: the error's `failures` has all of them
+---by id.
+---@param fn function|string
+---@param ... any
+---@return table<integer,any> results the first result of each process, by its id
 function call.everywhere(fn, ...)
   if type(fn) == "string" then
     local chunk, problem = loadstring(fn, "=everywhere")
@@ -113,12 +138,22 @@ function call.everywhere(fn, ...)
   return call.on_each("tarn.everywhere", require("tarn.cluster").procs(), fn, ...)
 end
 
+-- With more processes than this, what is large is not sent to each: they read it, and may have it from each other (docs/PROTOCOL.md).
+local MANY = 8
+
+-- ref: to fn and the arguments, which are read from there; nil: they are sent along.
+local function start_one(what, pid, ref, fn, ...)
+  if not ref or here(pid) then return start(what, pid, fn, ...) end
+  return ask_start(what, pid, "start.read", ref, select("#", ...))
+end
+
 -- The same on the given processes.
 function call.on_each(what, pids, fn, ...)
   task.check(what)
   local futures, results, failed, failures = {}, {}, {}, {}
+  local ref = #pids > MANY and core.pool_set_list(fn, ...) or nil -- nil: they are small, too
   for _, pid in ipairs(pids) do
-    local ok, f = pcall(start, what, pid, fn, ...)
+    local ok, f = pcall(start_one, what, pid, ref, fn, ...)
     if not ok then
       for _, other in pairs(futures) do other:cancel() end
       error(f, 0)
@@ -135,11 +170,15 @@ function call.on_each(what, pids, fn, ...)
       error(value, 0) -- this task was cancelled
     end
   end
+  if ref then core.pool_delete(ref) end
   if #failed > 0 then error(failed_on(what, failed, failures), 0) end
   return results
 end
 
--- A Future's results, a DRef's or FileRef's value, anything else as it is.
+---What x stands for: a Future's results, a DRef's or FileRef's value, anything else as it is.
+---@param x any
+---@param ... any for a Future, timeout_s; for a FileRef, the options of poolget
+---@return any ...
 function call.fetch(x, ...)
   if future.is(x) then return x:fetch(...) end
   if refs.is(x) or refs.is_file(x) then return x:get(...) end
@@ -178,16 +217,29 @@ local function reply_kept(token, msgid, n, ...)
 end
 
 local function keep_results(t, ok, ...)
-  rpc.job_ended(t)
-  if not ok then return rpc.refuse(t.token, t.msgid, (...), t.traceback) end
+  rpc.job_ended(t, ok)
+  if not ok then return rpc.refuse(t.token, t.msgid, (...), rpc.located(t.traceback, t.fn_called)) end
   local sent, e = pcall(reply_kept, t.token, t.msgid, select("#", ...), ...)
   if not sent then return rpc.refuse(t.token, t.msgid, e) end
 end
 
 function rpc.on_request.start(token, from, msgid) return rpc.serve(token, from, msgid, rpc.run_payload, keep_results) end
 
+-- The function and its arguments are in an object: see start_one.
+local function run_read(ref, n)
+  local list = rpc.get("tarn.everywhere", ref)
+  core.ref_release(ref)
+  return rpc.invoke(unpack(list, 1, n + 1))
+end
+
+local function run_read_payload() return run_read(core.payload()) end
+
+rpc.on_request["start.read"] = function(token, from, msgid) return rpc.serve(token, from, msgid, run_read_payload, keep_results) end
+
 -- A Future that is waited for from another process: answered when it is ready.
-local function answer_waiter(f, token, msgid)
+local function answer_waiter(waiter, f)
+  local token, msgid = waiter.token, waiter.msgid
+  rpc.no_cancel(waiter.from, msgid)
   if f.state == "failed" then return rpc.refuse(token, msgid, f.err) end
   local sent, e
   if f.values then
@@ -200,10 +252,7 @@ local function answer_waiter(f, token, msgid)
 end
 
 function call.answer_when_ready(f, token, from, msgid)
-  future.watch(f, function()
-    rpc.no_cancel(from, msgid)
-    answer_waiter(f, token, msgid)
-  end)
+  future.watch(f, { ready = answer_waiter, token = token, from = from, msgid = msgid })
 end
 
 rpc.on_request["future.wait"] = function(token, from, msgid)

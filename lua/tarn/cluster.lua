@@ -28,7 +28,8 @@ local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format
 
 ---------------------------------------------------------------------------------------------------- who there is
 
--- Ids of all processes, sorted.
+---The ids of all processes, sorted. The driver is 1.
+---@return integer[] ids
 function cluster.procs()
   local list = {}
   for _, pid in ipairs(core.members()) do
@@ -38,13 +39,28 @@ function cluster.procs()
   return list
 end
 
+---What its machine calls a process: the number that ps, kill and a debugger want. A process that is not there is an ArgumentError.
+---@param pid? integer the process. Default: this one
+---@return integer os_pid
+function cluster.os_pid(pid)
+  if pid ~= nil then rpc.check_pid(pid, "tarn.os_pid") end
+  return core.os_pid(pid) or argument_error("tarn.os_pid: there is no process %d (tarn.procs() lists those there are)", pid)
+end
+
+---The ids of all workers, sorted.
+---@return integer[] ids
 function cluster.workers()
   local list = cluster.procs()
   if list[1] == DRIVER then table.remove(list, 1) end
   return list
 end
 
+---How many processes there are, the driver included.
+---@return integer count
 function cluster.nprocs() return #cluster.procs() end
+
+---How many workers there are.
+---@return integer count
 function cluster.nworkers() return #cluster.workers() end
 
 ---------------------------------------------------------------------------------------------------- who comes and goes
@@ -59,7 +75,9 @@ local function tell(event, ...)
   for _, fn in ipairs(handlers[event]) do task.spawn({ done = log_handler }, fn, ...) end
 end
 
--- Call fn(id) for each process that joins, fn(id, reason) for each that is lost.
+---Have fn(id) called here for each worker that joins, or fn(id, reason) for each that is lost. Each call is a task of its own.
+---@param event "joined"|"lost"
+---@param fn fun(id:integer,reason:string?) the reason is a text such as "killed by signal 9, perhaps out of memory" or "silent for 5 s"
 function cluster.on(event, fn)
   if not handlers[event] then argument_error("tarn.on: there are the events 'joined' and 'lost', not %s", failure.describe(event)) end
   rpc.check_function(fn, "tarn.on")
@@ -216,6 +234,13 @@ local function with_context(e)
   return errors.new(e.kind, "tarn.addprocs: " .. e.message, e)
 end
 
+local function launcher_ended(watcher, f)
+  local batch = watcher.batch
+  batch.starting = nil
+  if f.state == "failed" then batch.failed = batch.failed or with_context(f.err) end
+  wake_batch(batch)
+end
+
 -- Has the launcher start n workers, in a task of its own.
 local function start_batch(batch, n, hosts)
   local spec = batch.spec
@@ -234,11 +259,7 @@ local function start_batch(batch, n, hosts)
   end
   batch.job = job.new(spec, n, hosts, { spawned = spawned, failed = failed })
   batch.starting = future.run(false, spec.launcher.start, batch.job)
-  future.watch(batch.starting, function(f)
-    batch.starting = nil
-    if f.state == "failed" then batch.failed = batch.failed or with_context(f.err) end
-    wake_batch(batch)
-  end)
+  future.watch(batch.starting, { ready = launcher_ended, batch = batch })
 end
 
 local function close_batch(batch)
@@ -295,10 +316,28 @@ local function set_up(batch, pids)
   check_batch(batch)
 end
 
+-- Which connections are encrypted is the same for all of a cluster: what the first workers were started with holds while there are any.
+local agreed_tls, starts = nil, 0
+
+local function agree_on_tls(spec)
+  if starts == 0 and not next(processes) and not next(by_pid) then
+    agreed_tls = core.options.tls
+    if spec.tls ~= nil then agreed_tls = spec.tls end
+    core.set_tls(agreed_tls)
+  elseif spec.tls ~= nil and spec.tls ~= agreed_tls then
+    argument_error("tarn.addprocs: tls = %s, but there are workers that were started with %s: it is the same for all", spec.tls,
+      agreed_tls == nil and "the default" or ("tls = %s"):format(agreed_tls))
+  end
+  spec.tls = agreed_tls
+end
+
 local function start(n, spec, hosts, delay)
   local batch, pids = { n = n, waiting = n, spec = spec, missing = {}, delay = delay or 0 }, {}
+  agree_on_tls(spec)
+  starts = starts + 1
   start_batch(batch, n, hosts)
   local ok, e = pcall(set_up, batch, pids)
+  starts = starts - 1
   close_batch(batch)
   if not ok then
     stop_records(batch)
@@ -310,11 +349,14 @@ local function start(n, spec, hosts, delay)
   return pids
 end
 
----Start workers: n of them, or on hosts {"alpha*4", "user@beta"}. See docs/LAUNCHERS.md for launchers and their options.
----@param where integer|string[]
----@param opts table|nil
----@return integer[] ids once all are ready, in the order of the hosts
----@return table[]|nil missing with `partial` only: what has failed, {host, workers, message} each
+---Start workers and wait until all are ready. On the driver only. `where` is how many, or a list of hosts such as {"alpha*4",
+---"user@beta"}, where they
+---are started by ssh. docs/LAUNCHERS.md has the launchers, and the options that each of them adds to these.
+---Errors: ArgumentError; WorkerLost with the words of what could not be started; Timeout. Those that had started are then stopped.
+---@param where integer|string[] how many workers, or on which hosts
+---@param opts? tarn.ProcsOptions
+---@return integer[] ids in the order of the hosts
+---@return table[]|nil missing with `partial` only: what could not be started, {host, workers, message} each
 function cluster.addprocs(where, opts)
   if core.myid() ~= DRIVER then argument_error("tarn.addprocs: only the driver (process 1) adds processes") end
   local spec = launch.check(where, opts)
@@ -359,7 +401,8 @@ local function check_removable(pid)
   argument_error("tarn.rmprocs: there is no process %d", pid)
 end
 
--- Stop workers, and wait until they are gone. What they own is lost.
+---Stop workers and wait until they are gone. What they own is lost, unless it was migrated. On the driver only.
+---@param ... integer their ids
 function cluster.rmprocs(...)
   if core.myid() ~= DRIVER then argument_error("tarn.rmprocs: only the driver (process 1) removes processes") end
   local pids = { ... }

@@ -33,13 +33,13 @@
 -- The order: numbers by value, NaN behind them; strings by bytes; false, true; missing ones last, upwards and downwards. Arrays of structs
 -- have none. argsort, group and take know rows up to 2^32 - 1.
 --
--- The bytes themselves, and columns made of bytes that are there already (`take()` gives a block that is mapped for the new view, once for
--- each block in the order named; blocks too small for their elements are refused with a text):
+-- The bytes themselves, and columns made of bytes that are there already (`take(from)` gives a block that is mapped for the new view, once
+-- for each block in the order named; blocks too small for their elements are refused with a text):
 --
---   array      c:ptr(), c.ctype, c.shape               array._view(element type, n, shape, offset_bytes, take)
---   bits       c:ptr() -> bytes, bit of element 1      bits._view(n, offset_bits, take)
---   strings    c:buffers() -> offsets, their width     strings._view(n, width, offsets_at, blob_at, blob_size, take, validity)
---              (4, 8), blob, bytes of it                 (take: offsets, blob; validity: bits or nil)
+--   array      c:ptr(), c.ctype, c.shape               array._view(element type, n, shape, offset_bytes, take, from)
+--   bits       c:ptr() -> bytes, bit of element 1      bits._view(n, offset_bits, take, from)
+--   strings    c:buffers() -> offsets, their width     strings._view(n, width, offsets_at, blob_at, blob_size, validity, take,
+--              (4, 8), blob, bytes of it                 from) (take: offsets, blob; validity: bits or nil)
 --   nullable   c.values, c:validity()                  nullable(values, bits)
 --   pooled     c.codes (from 0), c.values, :validity() pooled._view(codes, values, validity)
 local block = require "tarn.block"
@@ -50,7 +50,10 @@ local typeof, metatype = ffi.typeof, ffi.metatype -- busted replaces the FFI's b
 
 local ROWS_MAX = 4294967295
 
-local column = { ROWS_MAX = ROWS_MAX }
+local column = {
+  ROWS_MAX = ROWS_MAX,
+  members = {}, -- kind -> {methods, fields}: what a column of that kind is read with
+}
 local kinds = {} -- ctype id of a view -> kind
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
@@ -155,6 +158,8 @@ end
 -- in runtime/bind/column.h) or nil. _dense: none can be missing.
 local common = {}
 
+---All elements in a Lua table, with n where some may be missing.
+---@return table list
 function common:totable()
   column.check(self, nil, "column:totable")
   local list = { n = not self._dense and self.n or nil }
@@ -162,22 +167,47 @@ function common:totable()
   return list
 end
 
+---Is there a value? False where it is missing, and outside.
+---@param i integer
+---@return boolean valid
 function common:valid(i) return self[i] ~= nil end
+
+---Bits that share this column's bytes, true where there is a value; nil when none can be missing.
+---@return tarn.Bits|nil bits
 function common.validity() return nil end
+
+---How many elements are not missing.
+---@return integer count
 function common:valid_count() return self.n end
 
+---A new column of the elements at those rows.
+---@param rows integer[]|tarn.Array
+---@return tarn.Column column of the same kind
 function common:take(rows)
   column.check(self, nil, "column:take")
   return self:_gather(rows_of(rows, self.n, "column:take"))
 end
 
+---Element i beside element j of another column of the same kind: -1, 0 or 1. Missing ones are last.
+---@param i integer
+---@param j integer
+---@param other? tarn.Column Default: this one
+---@return integer order
 function common:compare(i, j, other)
   if other == nil then other = self end
   return self:order(i, other[j])
 end
 
+---Is element i that value? nil: is it missing, or outside?
+---@param i integer
+---@param value any
+---@return boolean equal
 function common:eq(i, value) return self:order(i, value) == 0 end
 
+---The first index of a value; nil looks for a missing one.
+---@param value any
+---@param from? integer Default: 1
+---@return integer|nil index
 function common:find(value, from)
   column.check(self, nil, "column:find")
   for i = from or 1, self.n do
@@ -199,9 +229,22 @@ local function bisect(c, value, i, j, above)
   return i
 end
 
+---In a column that is sorted between i and j: the first index whose element is not below value, else j + 1.
+---@param value any
+---@param i? integer Default: 1
+---@param j? integer Default: the last
+---@return integer index
 function common:lower(value, i, j) return bisect(self, value, i, j, false) end
+
+---The same, of the first element above value.
+---@param value any
+---@param i? integer Default: 1
+---@param j? integer Default: the last
+---@return integer index
 function common:upper(value, i, j) return bisect(self, value, i, j, true) end
 
+---Are the elements in order?
+---@return boolean sorted
 function common:sorted()
   column.check(self, nil, "column:sorted")
   for i = 1, self.n - 1 do
@@ -210,6 +253,10 @@ function common:sorted()
   return true
 end
 
+---Rows in the order of their elements, stable. A composite key is sorted by its last column first: a:argsort(b:argsort()).
+---@param rows? integer[]|tarn.Array Default: all
+---@param down? boolean the largest first; missing ones stay last
+---@return tarn.Array rows of uint32_t
 function common:argsort(rows, down)
   column.check(self, nil, "column:argsort")
   check_row_count(self.n, "column:argsort")
@@ -275,6 +322,10 @@ function column.group(c, outer)
   return codes, rows, missing[0]
 end
 
+---Number the groups of equal elements, from 1 in order of appearance.
+---@param codes? tarn.Array from another column's group: groups within those groups
+---@return tarn.Array codes the number of each row's group, of uint32_t
+---@return tarn.Array first the first row of each group
 function common:group(codes)
   column.check(self, nil, "column:group")
   local groups, first = column.group(self, codes)
@@ -308,6 +359,7 @@ end
 ---Reading a column with what is no number: a method, a field, a 64-bit index, or nothing.
 ---@param fields table name -> function(column)
 function column.other_reader(kind, methods, fields)
+  column.members[kind] = { methods = methods, fields = fields }
   return function(self, key)
     local method = methods[key]
     if method then return method end
@@ -318,9 +370,12 @@ function column.other_reader(kind, methods, fields)
   end
 end
 
+column.method_names = {} -- name -> true, of all kinds: what the prompt completes
+
 ---The methods of a kind: its own, and those that every kind has.
 function column.methods(own)
   for name, method in pairs(common) do own[name] = own[name] or method end
+  for name in pairs(own) do column.method_names[name] = true end
   return own
 end
 

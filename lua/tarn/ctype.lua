@@ -183,8 +183,9 @@ local function complete(t)
   return t
 end
 
--- Text -> type: {text (canonical), ctype, const_ctype (of the same layout: const throughout), size, align, struct (true for structs),
--- floats}. Raises a text.
+---Text -> type: {text (canonical), ctype, const_ctype (of the same layout: const throughout), size, align, struct (true for structs),
+---floats}. Raises a text.
+---@package
 local function of(text)
   local t = spelled[text]
   if not t then
@@ -201,17 +202,19 @@ local function mend_field(t, f, at, count, d)
   for k = 0, dim.count - 1 do mend_field(t, f, at + k * dim.stride, count, d + 1) end
 end
 
--- Every NaN in count elements made an ordinary one. For bytes from outside.
+---Every NaN in count elements made an ordinary one. For bytes from outside.
+---@package
 local function mend(t, pointer, count)
   for _, f in ipairs(t.floats or {}) do mend_field(t, f, ffi.cast("char *", pointer) + f.offset, count, 1) end
 end
 
 local ctype = { of = of, mend = mend }
 
----Name a struct, so that tarn.array(name, n) and other declarations can use it.
+---Name a struct, so that tarn.array(name, n) and other declarations can use it. The declaration travels with the data. Pointers are
+---refused.
 ---@param name string an identifier
 ---@param declaration string "struct { double x, y; }"
----@return ffi.ctype*
+---@return ffi.ctype* ctype
 function ctype.define(name, declaration)
   if type(name) ~= "string" or not name:match("^[%a_][%w_]*$") or scalars[name] or number_words[name] or name == "struct" then
     errors.raise("ArgumentError", "tarn.ctype: the name must be an identifier that is no C type yet")

@@ -26,6 +26,7 @@ local function call(id)
   local d = take(id)
   if d then d.fn(d.key) end
 end
+jit.off(call) -- what is compiled would keep d.fn (docs/REFERENCES.md)
 
 -- Call fn(key) when our object of that number is gone. False: it is already, and nothing is called.
 function destructor.watch(id, key, fn)

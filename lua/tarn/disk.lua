@@ -5,9 +5,12 @@
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local future = require "tarn.future"
+local place = require "tarn.place"
 local protect = require "tarn.protect"
 local refs = require "tarn.refs"
 local rpc = require "tarn.rpc"
+local save = require "tarn.save"
 local task = require "tarn.task"
 local uv = require "luv"
 
@@ -19,19 +22,27 @@ local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format
 
 local function here(pid) return pid == core.myid() end
 
--- A path that means the same in another process.
+local function s3() return require "tarn.s3" end -- which is loaded when it is wanted
+
+local function is_s3(path) return path:sub(1, 5) == "s3://" end
+
+-- Where a path means what it means here: "" is everywhere.
+local function host_of(path) return is_s3(path) and "" or core.host() end
+
+-- A path that means the same in another process: absolute, or s3://.
 local function absolute(path, what)
-  if type(path) ~= "string" or path == "" or path:find("%z") then
-    argument_error("%s: a file's path is needed, not %s", what, failure.describe(path))
-  end
-  return path:sub(1, 1) == "/" and path or uv.cwd() .. "/" .. path
+  local at = place.of(path, what)
+  if at.bucket or at.path:sub(1, 1) == "/" then return at.path end
+  return uv.cwd() .. "/" .. at.path
 end
 
 ---------------------------------------------------------------------------------------------------- objects to files, on their owner
 
 local owner = {}
 
-local function fileref(ref, path) return core.fileref(core.host(), path, ref.size, not path and ref or nil) end
+local function fileref(ref, path)
+  return core.fileref(path and host_of(path) or core.host(), path, ref.size, not path and ref or nil)
+end
 
 function owner.movetodisk(ref, path)
   if path then
@@ -54,12 +65,19 @@ function owner.copytodisk(ref, path)
 end
 
 function owner.savetodisk(ref, path)
+  if is_s3(path) then
+    s3().save_object(place.of(path), ref, "tarn.savetodisk")
+    return fileref(ref, path)
+  end
   path = core.file_path(path)
   core.file_save(ref, path, true)
   return fileref(ref, path)
 end
 
-function owner.deletefromdisk(_, path) core.file_delete(core.file_path(path)) end
+function owner.deletefromdisk(_, path)
+  if is_s3(path) then return s3().delete(place.of(path), "tarn.deletefromdisk") end
+  core.file_delete(core.file_path(path))
+end
 
 local function run_here(name, ref, path)
   if name ~= "deletefromdisk" then protect.ensure(ref) end
@@ -75,21 +93,37 @@ local function run(name, ref, path, needs_path)
   if refs.is_file(ref) then ref = core.fileref_ref(ref) or ref end
   if not refs.is(ref) then argument_error("%s: a DRef is needed, not %s", what, failure.describe(ref)) end
   if path ~= nil or needs_path then path = absolute(path, what) end
-  if here(ref.owner) then return run_here(name, ref, path) end
-  task.check(what)
-  return rpc.call_owner(what, ref, "disk", name, ref, path)
+  if path and not needs_path and is_s3(path) then
+    argument_error("%s: an object of the pool cannot be in a store: tarn.savetodisk writes '%s', and tarn.pooldelete lets go of the object",
+      what, path)
+  end
+  return rpc.call_owner(what, ref, run_here, "disk", name, ref, path)
 end
 
--- Write an object to disk and release its memory -> FileRef. A path: a new file, the user's. None: the spill file.
+---Write an object to disk and release its memory; reading it maps it back. With a path: a new file, which is the user's and is never
+---deleted by tarn. Without:
+---into the spill file; the FileRef then holds the object as a DRef does. Errors: IOError (the file exists, for one), DiskFull.
+---@param ref tarn.DRef
+---@param path? string on the owner's machine
+---@return tarn.FileRef fileref
 function disk.movetodisk(ref, path) return run("movetodisk", ref, path) end
 
--- The same, and it stays in memory.
+---The same, and the object stays in memory.
+---@param ref tarn.DRef
+---@param path? string
+---@return tarn.FileRef fileref
 function disk.copytodisk(ref, path) return run("copytodisk", ref, path) end
 
--- Write or replace a file of the user's with what an object is -> FileRef. The pool does not notice.
+---Write an object to a file of the user's own, or replace one: the old file or the new one, never half. The pool does not notice. To
+---`s3://bucket/key`, an object in a store, the owner writes it with its own environment's keys (docs/STORES.md).
+---@param ref tarn.DRef
+---@param path string on the owner's machine; or s3://
+---@return tarn.FileRef fileref
 function disk.savetodisk(ref, path) return run("savetodisk", ref, path, true) end
 
--- Remove such a file, on the object's owner.
+---Remove such a file, on the object's owner.
+---@param ref tarn.DRef
+---@param path string|tarn.FileRef
 function disk.deletefromdisk(ref, path)
   if refs.is_file(path) then path = path.path end
   return run("deletefromdisk", ref, path, true)
@@ -132,17 +166,21 @@ rpc.on_request["file.readers"] = function(token, from, msgid) return rpc.serve(t
 
 local function name_of(host, path) return host .. ":" .. path end
 
--- The DRefs into which a file has been read, anywhere. x: a FileRef, or a path of this machine.
+local function name_here(path) return name_of(host_of(path), path) end
+
+---The objects into which a file has been read, anywhere in the cluster.
+---@param x tarn.FileRef|string or a path of this machine, or s3://
+---@return tarn.DRef[] refs
 function disk.who_has_read(x)
   local what = "tarn.who_has_read"
   local file
   if refs.is_file(x) then
     if not x.path then return {} end
-    file = name_of(x.host, x.path)
+    file = name_of(x.host or "", x.path)
   else
     local path = absolute(x, what)
     local ok, canonical = pcall(core.file_path, path)
-    file = name_of(core.host(), ok and canonical or path)
+    file = name_here(ok and not is_s3(path) and canonical or path)
   end
   if here(DRIVER) then return readers_of(file) end
   task.check(what)
@@ -159,28 +197,37 @@ local function drop(path)
   if not entry then return end
   files[path] = nil
   core.pool_delete(entry.ref)
-  tell(name_of(core.host(), path), entry.ref, false)
+  tell(name_here(path), entry.ref, false)
 end
 
-local function read(path, opts)
+-- How what is read is told apart, and read: files, and objects in a store, which suspend and are verified as a whole.
+local FILE = { identity = core.file_identity, open = core.file_open }
+local STORE = {
+  identity = function(path) return s3().identity(place.of(path), "tarn.poolget") end,
+  open = function(path, opts)
+    local value, ref, identity = s3().open(place.of(path), opts.code, "tarn.poolget")
+    opts.verify = true
+    return value, ref, identity
+  end,
+}
+
+local function read(kind, path, opts)
   drop(path)
-  local value, ref, identity = core.file_open(path, opts)
+  local value, ref, identity = kind.open(path, opts)
   files[path] = { ref = ref, identity = identity, verified = opts.verify, code = opts.code }
-  tell(name_of(core.host(), path), ref, true)
+  tell(name_here(path), ref, true)
   return value
 end
 
 -- What of an object may be met that is not this file's own fault: it was deleted, or the file changed in between.
 local function is_passing(e) return errors.iserror(e, "KeyError") or errors.iserror(e, "IOError") end
 
-local function get_here(path, opts)
-  local ok, canonical = pcall(core.file_path, path)
-  if ok then path = canonical end
+local function get_known(kind, path, opts)
   local entry = files[path]
   if entry then
-    local known, identity = pcall(core.file_identity, path)
+    local known, identity = pcall(kind.identity, path)
     if not known then
-      drop(path)
+      if not errors.iserror(identity, "Cancelled") then drop(path) end
       error(identity, 0)
     end
     if identity == entry.identity and (entry.verified or not opts.verify) then
@@ -189,7 +236,25 @@ local function get_here(path, opts)
       if not is_passing(value) then error(value, 0) end
     end
   end
-  return read(path, opts)
+  return read(kind, path, opts)
+end
+
+local reading = {} -- path of an object in a store -> Future: a task is at it, others wait
+
+local function get_stored(path, opts)
+  while reading[path] do reading[path]:wait() end
+  local turn = future.new()
+  reading[path] = turn
+  local ok, value = pcall(get_known, STORE, path, opts)
+  reading[path] = nil
+  future.succeed(turn)
+  if not ok then error(value, 0) end
+  return value
+end
+
+local function get_here(path, opts)
+  local ok, canonical = pcall(core.file_path, path)
+  return get_known(FILE, ok and canonical or path, opts)
 end
 
 local hosts = {} -- pid -> the name of its machine
@@ -218,19 +283,11 @@ local function process_at(host)
   end
 end
 
-local function check_opts(opts, what)
-  if opts == nil then return { code = false, verify = false } end
-  if type(opts) ~= "table" then argument_error("%s: options are a table, not %s", what, failure.describe(opts)) end
-  for name in pairs(opts) do
-    if name ~= "code" and name ~= "verify" then argument_error("%s: unknown option '%s'", what, tostring(name)) end
-  end
-  return { code = opts.code and true or false, verify = opts.verify and true or false }
-end
-
 -- The value of a FileRef with a path. opts: code, verify.
 function disk.get(ref, opts)
   local what = "tarn.poolget"
-  opts = check_opts(opts, what)
+  opts = save.options(opts, what)
+  if is_s3(ref.path) then return get_stored(ref.path, opts) end
   if ref.host == core.host() then return get_here(ref.path, opts) end
   task.check(what)
   local pid = process_at(ref.host)

@@ -56,12 +56,16 @@ end
 ---Raise one. Its message begins with the user's file and line: the first caller that is not one of tarn's own files.
 function errors.raise(kind, message, fields) core.raise(errors.new(kind, message, fields)) end
 
----Is e an error of tarn's, of that kind if one is given?
----@param kind? string
----@return boolean
+---Is e an error of tarn's, and of that kind if one is given?
+---@param e any
+---@param kind? tarn.ErrorKind
+---@return boolean is
 function errors.iserror(e, kind)
   return type(e) == "table" and getmetatable(e) == metatable and (kind == nil or rawget(e, "kind") == kind)
 end
+
+-- The user's file and line that led here, "sweep.lua:12"; nil where there is none.
+function errors.place() return (core.place():match("^(.-): $")) end
 
 -- The folder that holds lua/ and serializers/, "" for the current one; tarn's own chunks are named after it.
 local source = debug.getinfo(1, "S").source

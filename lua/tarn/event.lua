@@ -6,11 +6,13 @@
 local core = require "tarn.core"
 local call = require "tarn.call"
 local destructor = require "tarn.destructor"
+local directory = require "tarn.directory"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
 local future = require "tarn.future"
 local rpc = require "tarn.rpc"
 local serializer = require "tarn.serializer"
+local stand_in = require "tarn.stand_in"
 local task = require "tarn.task"
 
 local event = {}
@@ -23,14 +25,17 @@ local function gone()
   return errors.new("KeyError", ("process %d has no such event or promise any more"):format(core.myid()), { pid = core.myid() })
 end
 
+local function free(key)
+  local id = tonumber(key:match("%d+$"))
+  local f = states[id]
+  states[id] = nil
+  future.fail(f, gone())
+end
+
 local function state_of(id)
   local f = states[id]
   if f then return f end
   f = future.new()
-  local function free()
-    states[id] = nil
-    future.fail(f, gone())
-  end
   if not destructor.watch(id, ("%d:%d"):format(core.myid(), id), free) then error(gone(), 0) end
   states[id] = f
   return f
@@ -125,11 +130,14 @@ end
 
 ---------------------------------------------------------------------------------------------------- events
 
+---@class tarn.Event
+---@field ref tarn.DRef what holds it
 local Event = {}
 travels("event", Event)
 
----A one-shot event that process pid (default: this one) owns.
----@param pid? integer
+---A one-shot event. It may travel, and any process may notify it, look at it and wait for it.
+---@param pid? integer the process that owns it. Default: this one
+---@return tarn.Event event
 function event.event(pid) return make("tarn.event", Event, pid) end
 
 ---Set it, and wake all who wait. Once is enough, more does no harm.
@@ -138,15 +146,16 @@ function Event:notify()
   ask("event:notify", self, "notify")
 end
 
----@return boolean
+---Has it been set? An owner that is lost: WorkerLost.
+---@return boolean isset
 function Event:isset()
   check(self, Event, "event:isset")
   return (self.future and self.future.state == "done") or ask("event:isset", self, "isset")
 end
 
----true when it is set, false after timeout_s without. A lost owner: WorkerLost.
+---Wait until it is set. An owner that is lost: WorkerLost.
 ---@param timeout_s? number
----@return boolean
+---@return boolean isset false after timeout_s without
 function Event:wait(timeout_s)
   check(self, Event, "event:wait")
   timeout_s = task.check_seconds(timeout_s, "event:wait")
@@ -159,28 +168,35 @@ end
 
 ---------------------------------------------------------------------------------------------------- promises
 
+---@class tarn.Promise
+---@field ref tarn.DRef what holds it
 local Promise = {}
 travels("promise", Promise)
+stand_in.guard(Promise, Promise, "a promise", "promise:fetch()", { future = true })
 
----A Future that is put from anywhere, once; process pid (default: this one) keeps it.
----@param pid? integer
+---A value that is put once, by any process, and fetched by any.
+---@param pid? integer the process that keeps it. Default: this one
+---@return tarn.Promise promise
 function event.promise(pid) return make("tarn.promise", Promise, pid) end
 
----Give it its value. Ignored (and false) when it has one.
----@return boolean
+---Give it its value. A second put is ignored.
+---@param x any
+---@return boolean taken false if it had a value already
 function Promise:put(x)
   check(self, Promise, "promise:put")
   return ask("promise:put", self, "put", x)
 end
 
----@return boolean
+---Has it a value? An owner that is lost: WorkerLost.
+---@return boolean ready
 function Promise:ready()
   check(self, Promise, "promise:ready")
   return (self.future and self.future.state == "done") or ask("promise:ready", self, "isset")
 end
 
----The value. Not there within timeout_s: a Timeout error. A lost owner: WorkerLost.
+---Wait for the value. Not there in time: Timeout. An owner that is lost: WorkerLost.
 ---@param timeout_s? number
+---@return any value
 function Promise:fetch(timeout_s)
   check(self, Promise, "promise:fetch")
   timeout_s = task.check_seconds(timeout_s, "promise:fetch")
@@ -191,12 +207,6 @@ end
 ---------------------------------------------------------------------------------------------------- published names
 
 local DRIVER = 1
-local published = {} -- on process 1: name -> DRef
-
-local directory = {}
-
-function directory.publish(name, ref) published[name] = ref end
-function directory.lookup(name) return published[name] end
 
 local function directory_payload()
   local what, name, ref = core.payload()
@@ -213,7 +223,9 @@ local function ask_directory(what, name, ref)
   return rpc.call("tarn." .. what, DRIVER, "published", what, name, ref)
 end
 
----Make a DRef known under a name, to the whole cluster; it holds its object until the name is published as nil, or anew.
+---Make a DRef known under a name to the whole cluster. The object is held until the name is published anew, or as nil.
+---@param name string
+---@param ref tarn.DRef|nil
 function event.publish(name, ref)
   if ref ~= nil and not require("tarn.refs").is(ref) then
     errors.raise("ArgumentError", "tarn.publish: a DRef or nil is needed, not " .. failure.describe(ref))
@@ -221,7 +233,9 @@ function event.publish(name, ref)
   ask_directory("publish", name, ref)
 end
 
----The DRef of that name; nil when there is none.
+---The DRef that was published under a name.
+---@param name string
+---@return tarn.DRef|nil ref
 function event.lookup(name) return ask_directory("lookup", name) end
 
 return event

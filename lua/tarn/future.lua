@@ -8,14 +8,22 @@
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local many_closures = require "tarn.many_closures"
 local rpc = require "tarn.rpc"
+local stand_in = require "tarn.stand_in"
 local task = require "tarn.task"
 
+---The result of a job or of a local task, there or yet to come. It may travel, inside other values too.
+---@class tarn.Future
 local Future = {}
 Future.__index = Future
 
--- Fields: state (nil, "done", "failed"); n and values or ref when done, err when failed; watchers while not: functions(future).
--- pid and msgid: whom to tell when it is cancelled; task: a local one.
+-- Fields: state (nil, "done", "failed"); n and values or ref when done, err when failed; watchers while not: a set.
+-- pid and msgid: whom to tell when it is cancelled; task: a local one; travelled: others may fetch it too; fetching: so many do.
+local FIELDS = {}
+for name in ("state n values ref err watchers pid msgid task travelled fetching"):gmatch("%a+") do FIELDS[name] = true end
+stand_in.guard(Future, Future, "a Future", "future:fetch()", FIELDS)
+
 local future = { Future = Future }
 
 function future.new() return setmetatable({}, Future) end
@@ -29,7 +37,7 @@ local function settle(f, state)
   local watchers = f.watchers
   f.watchers, f.task, f.msgid = nil, nil, nil
   if watchers then
-    for watcher in pairs(watchers) do watcher(f) end
+    for watcher in pairs(watchers) do watcher:ready(f) end
   end
 end
 
@@ -63,28 +71,31 @@ local function take_answer(f, with_values, ...)
   settle(f, "done")
 end
 
--- The response of the request "start" or "future.wait" is there: see rpc.ask. It brings true and the values, or false, their count
--- and a DRef.
+---The response of the request "start" or "future.wait" is there: see rpc.ask. It brings true and the values, or false, their count
+---and a DRef.
+---@package
 function Future:answered(ok, ...)
   if ok then return take_answer(self, ...) end
   return future.fail(self, (...))
 end
 
--- watcher(f) is called once when f is ready, which may be now; it must not suspend. A function of its own for each watch.
+-- watcher:ready(f) is called once when f is ready, which may be now; it must not suspend. A table of its own for each watch, not a closure,
+-- which compiled code would keep, and with it f's values (docs/REFERENCES.md).
 function future.watch(f, watcher)
-  if f.state then return watcher(f) end
+  if f.state then return watcher:ready(f) end
   f.watchers = f.watchers or {}
   f.watchers[watcher] = true
 end
 
--- f becomes what other is, as soon as that is ready.
-function future.follow(f, other)
-  future.watch(other, function()
-    if other.state == "failed" then return future.fail(f, other.err) end
-    if other.values then return future.succeed(f, unpack(other.values, 1, other.n)) end
-    return future.succeed_stored(f, other.n, other.ref)
-  end)
+local function follow_ready(follower, other)
+  local f = follower.future
+  if other.state == "failed" then return future.fail(f, other.err) end
+  if other.values then return future.succeed(f, unpack(other.values, 1, other.n)) end
+  return future.succeed_stored(f, other.n, other.ref)
 end
+
+-- f becomes what other is, as soon as that is ready.
+function future.follow(f, other) future.watch(other, { ready = follow_ready, future = f }) end
 
 function future.unwatch(f, watcher)
   if f.watchers then f.watchers[watcher] = nil end
@@ -98,18 +109,25 @@ end
 
 ---------------------------------------------------------------------------------------------------- waiting
 
+---Is it there, or has it failed?
+---@return boolean ready
 function Future:ready()
   check(self, "future:ready")
   return self.state ~= nil
 end
 
 local function stop_waiting(_, f, wait)
-  future.unwatch(f, wait.watcher)
+  future.unwatch(f, wait)
   task.stop_timer(wait.timer)
 end
 
 local function too_late(wait)
   if task.abandon(wait.task) then task.wake(wait.task, true) end
+end
+
+local function wait_ready(wait)
+  task.stop_timer(wait.timer)
+  task.wake(wait.task, true)
 end
 
 local function wait_for(f, timeout_s, what)
@@ -119,19 +137,17 @@ local function wait_for(f, timeout_s, what)
     task.sleep(0) -- lets what has arrived be seen
     return f.state ~= nil
   end
-  local wait = { task = t }
-  function wait.watcher()
-    task.stop_timer(wait.timer)
-    task.wake(t, true)
-  end
+  local wait = { ready = wait_ready, task = t }
   if timeout_s then wait.timer = task.timer(timeout_s, too_late, wait) end
-  future.watch(f, wait.watcher)
+  future.watch(f, wait)
   local ok, e = task.wait(stop_waiting, f, wait)
   if not ok then error(e, 0) end
   return f.state ~= nil
 end
 
--- true when it is ready, false after timeout_s without.
+---Wait until it is ready. Raises no error of the job's.
+---@param timeout_s? number default: for as long as it takes
+---@return boolean ready false after timeout_s without
 function Future:wait(timeout_s)
   check(self, "future:wait")
   return wait_for(self, task.check_seconds(timeout_s, "future:wait"), "future:wait")
@@ -152,7 +168,9 @@ local function take_over(f, timeout_s)
   end
 end
 
--- The results. Not there within timeout_s: a Timeout error.
+---Wait for the results and return them; raise the job's error if it has failed. May be called more than once. Not ready in time: Timeout.
+---@param timeout_s? number
+---@return any ... the results
 function Future:fetch(timeout_s)
   check(self, "future:fetch")
   timeout_s = task.check_seconds(timeout_s, "future:fetch")
@@ -168,7 +186,8 @@ function Future:fetch(timeout_s)
   return unpack(self.values, 1, self.n)
 end
 
--- Ask for it to be given up; what has been started ends when it next suspends. True if it was not ready yet.
+---Ask for the job to be given up. It gets a Cancelled error when it next suspends; one that computes is not interrupted.
+---@return boolean asked false if it was ready already
 function Future:cancel()
   check(self, "future:cancel")
   if self.state then return false end
@@ -196,12 +215,20 @@ function future.run(remote, fn, ...)
   return f
 end
 
+---Start fn(...) as a task of this process.
+---@param fn function
+---@param ... any
+---@return tarn.Future future
 function future.async(fn, ...)
   rpc.check_function(fn, "tarn.async")
   return future.run(false, fn, ...)
 end
 
--- fn's results, or a Timeout error after the seconds (and fn is cancelled).
+---fn's results, or a Timeout error after so many seconds; fn is then cancelled.
+---@param seconds number
+---@param fn function
+---@param ... any
+---@return any ... fn's results
 function future.timeout(seconds, fn, ...)
   if seconds == nil then errors.raise("ArgumentError", "tarn.timeout: seconds must be a number, not nil") end
   seconds = task.check_seconds(seconds, "tarn.timeout")
@@ -217,7 +244,35 @@ end
 
 local function stop_listening(_, state) state.task = nil end
 
--- Iterator over the futures of a list, as they become ready.
+local function listed_ready(listed, f)
+  local state = listed.state
+  state.ready[#state.ready + 1] = f
+  local t = state.task
+  state.task = nil
+  if t then task.wake(t, true) end
+end
+
+local function next_ready(state)
+  if state.left == 0 then return nil end
+  while not state.ready[state.first] do
+    state.task = task.check("tarn.as_completed")
+    local ok, e = task.wait(stop_listening, state)
+    if not ok then error(e, 0) end
+  end
+  local f = state.ready[state.first]
+  state.ready[state.first] = false
+  state.first, state.left = state.first + 1, state.left - 1
+  return f
+end
+
+local function iterator(state)
+  return function() return next_ready(state) end
+end
+many_closures(iterator)
+
+---Iterate over Futures in the order in which they become ready: `for future in tarn.as_completed(list) do`.
+---@param list tarn.Future[]
+---@return fun():tarn.Future? iterator
 function future.as_completed(list)
   if type(list) ~= "table" then
     errors.raise("ArgumentError", "tarn.as_completed: a list of Futures is needed, not " .. failure.describe(list))
@@ -228,26 +283,8 @@ function future.as_completed(list)
       errors.raise("ArgumentError", ("tarn.as_completed: item %d is no Future but %s"):format(i, failure.describe(list[i])))
     end
   end
-  for _, f in ipairs(list) do
-    future.watch(f, function()
-      state.ready[#state.ready + 1] = f
-      local t = state.task
-      state.task = nil
-      if t then task.wake(t, true) end
-    end)
-  end
-  return function()
-    if state.left == 0 then return nil end
-    while not state.ready[state.first] do
-      state.task = task.check("tarn.as_completed")
-      local ok, e = task.wait(stop_listening, state)
-      if not ok then error(e, 0) end
-    end
-    local f = state.ready[state.first]
-    state.ready[state.first] = false
-    state.first, state.left = state.first + 1, state.left - 1
-    return f
-  end
+  for _, f in ipairs(list) do future.watch(f, { ready = listed_ready, state = state }) end
+  return iterator(state)
 end
 
 return future

@@ -5,10 +5,22 @@ local failure = require "tarn.failure"
 local uv = require "luv"
 local task = require "tarn.task"
 
+---What the `start` of a launcher of one's own is handed. docs/LAUNCHERS.md has the contract.
+---@class tarn.Job
+---@field n integer how many workers
+---@field hosts {name:string,n:integer}[]|nil where
+---@field options table the launcher's own options, checked
+---@field env table<string,string>|nil variables to set
+---@field timeout_s number the time for all of it
 local Job = {}
 Job.__index = Job
 
--- What job:spawn has started.
+---What job:spawn has started.
+---@class tarn.JobProcess
+---@field number integer by which the driver knows it
+---@field os_pid integer
+---@field label string|nil
+---@field kill fun(self:tarn.JobProcess) end it at once, and what it has started here
 local Process = {}
 Process.__index = Process
 
@@ -29,7 +41,7 @@ local function check(self, what)
 end
 
 ---The command of a worker.
----@param share integer|nil how many workers its machine will have: the default of their memory depends on it
+---@param share? integer how many workers its machine will have: the default of their memory depends on it
 ---@return string[] argv
 function Job:command(share)
   check(self, "job:command")
@@ -46,16 +58,17 @@ function Job:command(share)
   if spec.spill_dir then add("-d", spec.spill_dir) end
   if spec.listen then add("--listen", spec.listen) end
   if spec.silence_s then add("--silence", ("%.3f"):format(spec.silence_s)) end
+  if spec.idle_s then add("--idle", ("%.3f"):format(spec.idle_s)) end
   if spec.map == false then add("--no-map") end
+  if spec.tls ~= nil then add(spec.tls and "--tls" or "--no-tls") end
   return argv
 end
 
 ---Start a program of this machine that is a worker, or that carries its standard streams to workers elsewhere. Its standard input gets
----the first line (address and secret) and is held open.
----@param what table argv; label (what stands before its output, and names it in errors); workers (how many will join through it: 1);
----address (of this process, as they see it: what job:reach or job:route gave; nil for this machine); env (nil: the job's);
----on_exit(process), called once when it has ended
----@return table process number, os_pid, label; :kill()
+---the first line (address and
+---secret) and is held open.
+---@param what tarn.JobSpawn
+---@return tarn.JobProcess process
 function Job:spawn(what)
   check(self, "job:spawn")
   if self.closed then error(errors.new("Cancelled", "tarn.addprocs is over: nothing more is started"), 0) end
@@ -79,10 +92,9 @@ function Job:fail(label, workers, why)
   self.events.failed(label, workers, errors.iserror(why) and why.message or failure.tostring(why))
 end
 
----The address (HOST:PORT) of this process for workers elsewhere, which see this machine as ip. It listens there from now on, if it did
----not yet.
+---The address of this process for workers elsewhere, which see this machine as ip. It listens there from now on, if it did not yet.
 ---@param ip string
----@return string address
+---@return string address HOST:PORT
 function Job:reach(ip)
   check(self, "job:reach")
   return core.reach(ip)
@@ -99,9 +111,9 @@ local function look_up(name)
   return x
 end
 
----The address of this process for workers on the host of that name or address: that of this machine on the way there. May suspend.
----@param host string
----@return string address
+---The address of this process for workers on a host: that of this machine on the way there. May suspend.
+---@param host string a name or an address
+---@return string address HOST:PORT
 ---@return boolean loopback true: the way stays on this machine
 function Job:route(host)
   check(self, "job:route")

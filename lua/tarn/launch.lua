@@ -3,20 +3,39 @@ local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
 local local_launcher = require "tarn.launcher.local" -- now, while there are descriptors to read it with
+local options = require "tarn.options"
 local size = require "tarn.size"
 local task = require "tarn.task"
 
 local launch = {}
 
 local CONNECT_TIMEOUT_S = 30
-local SILENCE_MIN_S, SILENCE_MAX_S = 0.1, 1e6
+local TIME_MIN_S, TIME_MAX_S = 0.1, 1e6 -- of silence, of idleness
 local PROCS_MAX = 4096
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", "tarn.addprocs: " .. fmt:format(...)) end
 
+---@class tarn.ProcsOptions
+---@field memory? integer|string memory for data of each worker, in bytes or as "512MB". Default: as -m says, else a share of what its
+--- machine has
+---@field disk? integer|string bytes that each worker may spill. Default: no bound
+---@field spill_dir? string where spilled bytes live. Default: as -d says
+---@field launcher? string|table "local", "ssh", "slurm", "command", another `tarn.launcher.NAME`, or a table with `start` and `stop`
+---@field listen? string where the workers listen, ADDR:PORT. Default: loopback, or the address by which they reach the driver
+---@field respawn? boolean a worker that is lost is replaced by a new one, with a new id
+---@field env? table<string,string> environment variables to set
+---@field init? string|function run on each worker before addprocs returns
+---@field silence_s? number unheard for so many seconds is lost. Default: 5
+---@field idle_s? number a connection between two workers that is not used for so many seconds is closed, until it is needed again.
+--- Default: 300
+---@field map? boolean false: never map another process's memory, copy over TCP. Default: as --no-map says
+---@field tls? boolean true: encrypt all connections; false: none. Alike for all workers. Default: --tls, --no-tls, else between machines
+---@field partial? boolean do without workers that cannot be started, and tell which as a second result
+---@field connect_timeout_s? number all must be ready within it. Default: 30, for Slurm 600
+---@field tarn? string the program there. Default: the path that it has here
 local OPTIONS = {
   memory = true, disk = true, spill_dir = true, launcher = true, env = true, init = true, connect_timeout_s = true, tarn = true,
-  map = true, listen = true, silence_s = true, respawn = true, partial = true,
+  map = true, tls = true, listen = true, silence_s = true, idle_s = true, respawn = true, partial = true,
 }
 
 ---------------------------------------------------------------------------------------------------- how many, and where
@@ -47,6 +66,11 @@ local function check_hosts(list)
   for i, text in ipairs(list) do
     hosts[i] = check_host(text)
     n = n + hosts[i].n
+  end
+  for key in pairs(list) do
+    if type(key) == "string" then
+      argument_error("first comes the number of workers, or a list of hosts; options such as '%s' are the second argument", key)
+    end
   end
   if #hosts == 0 then argument_error("the list of hosts is empty") end
   return hosts, check_count(n)
@@ -90,16 +114,34 @@ local function check_text(opts, name)
   return x
 end
 
+local LAUNCHERS = { "command", "local", "slurm", "ssh" }
+
 local function find_launcher(x)
   if type(x) == "string" then
     local ok, found = pcall(require, "tarn.launcher." .. x)
-    if not ok then argument_error("no launcher '%s': %s", x, failure.tostring(found)) end
+    if not ok then
+      found = failure.tostring(found)
+      -- Lua's list of the files that it has looked for says less than what there is.
+      if found:find(("module 'tarn.launcher.%s' not found"):format(x), 1, true) then
+        found = ("there are %s, and modules tarn.launcher.NAME of your own on package.path"):format(table.concat(LAUNCHERS, ", "))
+      end
+      argument_error("no launcher '%s': %s", x, found)
+    end
     x = found
   end
   if type(x) ~= "table" or type(x.start) ~= "function" or type(x.stop) ~= "function" then
     argument_error("a launcher is a name or a table with start and stop")
   end
   return x
+end
+
+local function check_listen(opts)
+  local text = check_text(opts, "listen")
+  local port = text and (text:match("^%[.+%]:(%d+)$") or text:match("^[^:]+:(%d+)$"))
+  if text and not (port and tonumber(port) <= 65535) then
+    argument_error("listen: '%s' is not HOST:PORT (such as 0.0.0.0:0; port 0 is any that is free)", text)
+  end
+  return text
 end
 
 local function check_init(init)
@@ -117,24 +159,23 @@ local function check_flag(opts, name, default)
   return x
 end
 
-local function check_silence(seconds)
+local function check_time(opts, name)
+  local seconds = opts[name]
   if seconds == nil then return end
-  if type(seconds) ~= "number" or not (seconds >= SILENCE_MIN_S and seconds <= SILENCE_MAX_S) then
-    argument_error("silence_s is a number of seconds from %g to %g, not %s", SILENCE_MIN_S, SILENCE_MAX_S, failure.describe(seconds))
+  if type(seconds) ~= "number" or not (seconds >= TIME_MIN_S and seconds <= TIME_MAX_S) then
+    argument_error("%s is a number of seconds from %g to %g, not %s", name, TIME_MIN_S, TIME_MAX_S, failure.describe(seconds))
   end
   return seconds
 end
 
 -- The launcher's own options: its table `options` has their types by name.
 local function check_own(opts, launcher)
-  local own, types = {}, launcher.options or {}
-  for name, x in pairs(opts) do
-    if types[name] then
-      if type(x) ~= types[name] then argument_error("%s must be a %s, not %s", name, types[name], failure.describe(x)) end
-      own[name] = x
-    elseif not OPTIONS[name] then
-      argument_error("unknown option '%s'", tostring(name))
-    end
+  local own, known, types = {}, {}, launcher.options or {}
+  for name in pairs(OPTIONS) do known[name] = true end
+  for name in pairs(types) do known[name] = true end
+  for name, x in pairs(options.check(opts, known, "tarn.addprocs")) do
+    if types[name] and type(x) ~= types[name] then argument_error("%s must be a %s, not %s", name, types[name], failure.describe(x)) end
+    own[name] = types[name] and x
   end
   return own
 end
@@ -169,15 +210,16 @@ function launch.check(where, opts)
   spec.options = check_own(opts, spec.launcher)
   spec.env, spec.init = check_env(opts.env), check_init(opts.init)
   spec.tarn = check_text(opts, "tarn") or core.options.exe
-  spec.listen = check_text(opts, "listen") or inherited_listen(is_local)
+  spec.listen = check_listen(opts) or inherited_listen(is_local)
   spec.map = check_flag(opts, "map", core.options.map)
+  spec.tls = check_flag(opts, "tls") -- nil: what holds for the workers that there are, or what the command line says
   spec.respawn = check_flag(opts, "respawn", false)
   spec.partial = check_flag(opts, "partial", false)
-  spec.silence_s = check_silence(opts.silence_s)
+  spec.silence_s, spec.idle_s = check_time(opts, "silence_s"), check_time(opts, "idle_s")
   spec.timeout_s = task.check_seconds(opts.connect_timeout_s, "tarn.addprocs: connect_timeout_s") or spec.launcher.timeout_s
     or CONNECT_TIMEOUT_S
   spec.spill_dir = check_text(opts, "spill_dir") or core.options.spill_dir
-  spec.memory = opts.memory ~= nil and size.parse(opts.memory, "tarn.addprocs: memory") or core.options.memory
+  spec.memory = opts.memory ~= nil and size.memory(opts.memory, "tarn.addprocs: memory") or core.options.memory
   spec.disk = opts.disk ~= nil and size.parse(opts.disk, "tarn.addprocs: disk") or nil
   if is_local and not spec.memory then spec.memory = spec.launcher.default_memory(#core.members() + spec.n) end
   return spec

@@ -5,7 +5,10 @@ local failure = require "tarn.failure"
 
 local LEVELS = { debug = true, info = true, warn = true, error = true }
 
--- level: debug, info, warn or error; fmt and the rest as for string.format.
+---One line on standard error: time, process, level, text. Shown from the level on that TARN_LOG names (warn).
+---@param level "debug"|"info"|"warn"|"error"
+---@param fmt any a format as for string.format, or any value
+---@param ... any
 local function log(level, fmt, ...)
   if not LEVELS[level] then
     errors.raise("ArgumentError", "tarn.log: a level is debug, info, warn or error, not " .. failure.describe(level))

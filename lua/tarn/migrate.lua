@@ -88,9 +88,10 @@ local function move_payload() return move(core.payload()) end
 
 rpc.on_request.migrate = function(token, from, msgid) return rpc.serve(token, from, msgid, move_payload) end
 
----Make process pid the owner of an object. Its references stay as they are; when this returns, all who hold one know. An owner or a pid
----that is lost: WorkerLost; no room there: PoolFull; then the object stays where it is.
----@param ref userdata
+---Make a process the owner of an object. References stay equal and keep their `key()`; their `owner` is current: when this returns,
+---every holder
+---has been told. Errors: WorkerLost, or PoolFull where it is to go; then it stays where it is.
+---@param ref tarn.DRef
 ---@param pid integer
 local function migrate(ref, pid)
   if not refs.is(ref) then errors.raise("ArgumentError", WHAT .. ": a DRef is needed, not " .. failure.describe(ref)) end

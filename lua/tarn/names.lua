@@ -1,17 +1,27 @@
--- What travels by name: a module's table, a function found in a module, a metatable found as a module or in one. The tables here go from
+-- What travels by name: a module's table, a function or C type found as a module or in one, a metatable likewise. The tables here go from
 -- the object to the bytes of its name, ready to be written; the codec looks objects up in them and asks for a refresh when package.loaded
 -- has a new entry, or before it would refuse something.
 local core = require "tarn.core"
 
 local weak = { __mode = "k" }
-local modules, functions, metatables = setmetatable({}, weak), setmetatable({}, weak), setmetatable({}, weak)
+local modules, functions, metatables = setmetatable({}, weak), setmetatable({}, weak), setmetatable({}, weak) -- functions: C types, too
 
 local names = { modules = modules }
+
+-- A C type is a cdata too, and ffi.istype takes it for a value of itself: only its text tells.
+function names.is_ctype(x)
+  if type(x) ~= "cdata" then return false end
+  local ok, text = pcall(tostring, x)
+  return ok and type(text) == "string" and text:find("^ctype<") ~= nil
+end
+local is_ctype = names.is_ctype
+
+local function is_named_alone(x) return type(x) == "function" or is_ctype(x) end
 
 local function sorted_modules()
   local list = {}
   for name, module in pairs(package.loaded) do
-    if type(name) == "string" and (type(module) == "table" or type(module) == "function") then list[#list + 1] = name end
+    if type(name) == "string" and (type(module) == "table" or is_named_alone(module)) then list[#list + 1] = name end
   end
   -- Short names first, so that an alias such as "a.b.init" does not win over "a.b"; _G last.
   table.sort(list, function(a, b)
@@ -33,6 +43,8 @@ local function add_fields(name, module)
         if not functions[value] and not (globals and not is_c(value)) then functions[value] = core.name_bytes(name, key) end
       elseif type(value) == "table" and not globals and not metatables[value] then
         metatables[value] = core.name_bytes(name, key)
+      elseif not globals and is_ctype(value) and not functions[value] then
+        functions[value] = core.name_bytes(name, key)
       end
     end
   end
@@ -49,7 +61,7 @@ function names.refresh()
   local list = sorted_modules()
   for _, name in ipairs(list) do
     local module = package.loaded[name]
-    if type(module) == "function" then
+    if type(module) ~= "table" then
       functions[module] = functions[module] or core.name_bytes(name)
     elseif not modules[module] then
       modules[module] = core.name_bytes(name)

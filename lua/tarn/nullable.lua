@@ -15,6 +15,15 @@ local band, bor, bnot, lshift = bit.band, bit.bor, bit.bnot, bit.lshift
 local floor = math.floor
 
 local nullable = {}
+
+---An array, or bits, of which some elements may be missing: nil.
+---@class tarn.Nullable: tarn.Column
+---@field kind "nullable"
+---@field values tarn.Array|tarn.Bits what is beneath, on the same bytes
+---@field bits tarn.Bits true where there is a value
+---@field ctype string the declaration of an element, or "bits"
+---@field sealed boolean
+---@field [integer] any
 local methods = {}
 -- Kinds of values, by the text that names them and by the ctype id of their view: {text, view (ctype), read(c, i), write(c, i, v), point(c,
 -- values), values(c, skip, n) -> values on the same bytes, order(v, value), hash(v), size(n)}
@@ -93,7 +102,7 @@ local function array_kind(t)
   end
   function kind.point(c, values) c.p = values.p end
   function kind.values(c, skip, n)
-    return array._view(t, n, nil, block.offset(c.block, c.c) + skip * t.size, function() return block.share(c.block) end)
+    return array._view(t, n, nil, block.offset(c.block, c.c) + skip * t.size, block.share, c.block)
   end
   function kind.order(v, value) return array._order(t, v, value) end
   function kind.hash(v) return array._hash(t, v) end
@@ -110,7 +119,7 @@ local function bits_kind()
     bits._put(c, i, v)
   end
   function kind.point(c, values) c.p, c.at = values.p, values.at end
-  function kind.values(c, skip, n) return bits._view(n, c.at + skip, function() return block.share(c.block) end) end
+  function kind.values(c, skip, n) return bits._view(n, c.at + skip, block.share, c.block) end
   kind.order, kind.hash, kind.size = bits._order, bits._hash, column.bit_bytes
   return finish_kind(kind)
 end
@@ -166,9 +175,10 @@ local function from_declaration(declaration, list)
 end
 
 ---A new column whose elements may be missing.
----@param values any an array or bits, which is shared; or an element type ("double", ..., "bits")
----@param validity any bits (shared) or a list of booleans: true where there is a value. Default: everywhere. After an element type: how
---- many elements (all missing), or a list of them: {1, nil, 3, n = 4}
+---@param values tarn.Array|tarn.Bits|string an array or bits, which is shared; or an element type ("double", ..., "bits")
+---@param validity? tarn.Bits|boolean[]|integer|table bits (shared) or booleans, true where there is a value (default: everywhere). After
+--- an element type: how many elements (all missing), or a list of them: {1, nil, 3, n = 4}
+---@return tarn.Nullable nullable
 function nullable.new(values, validity)
   if type(values) == "string" then return from_declaration(values, validity) end
   if column.kind(values) == "nullable" then return values:copy() end
@@ -178,7 +188,9 @@ end
 
 -- ---- methods ----
 
----Is x one?
+---Is x a nullable column?
+---@param x any
+---@return boolean is
 function nullable.is(x) return column.kind(x) == "nullable" end
 
 local function check_self(c, method) column.check(c, "nullable", "nullable:" .. method) end
@@ -191,18 +203,22 @@ end
 function methods:valid_count() return tonumber(kernel.tarn_column_bits_count(self.there, self.there_at, self.n)) end
 
 local function part_of_validity(c, skip, n)
-  return bits._view(n, c.there_at + skip, function() return block.share(c.valid_block) end)
+  return bits._view(n, c.there_at + skip, block.share, c.valid_block)
 end
 
 function methods:validity() return part_of_validity(self, 0, self.n) end
 
 ---A writable copy.
+---@return tarn.Nullable nullable
 function methods:copy()
   check_self(self, "copy")
   return over(self.values:copy(), self:validity():copy())
 end
 
 ---Elements i to j on the same bytes.
+---@param i integer
+---@param j? integer Default: the last
+---@return tarn.Nullable nullable
 function methods:slice(i, j)
   check_self(self, "slice")
   i, j = column.range(i, j, self.n, "nullable:slice")

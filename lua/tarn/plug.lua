@@ -7,6 +7,7 @@
 local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
+local read_file = require "tarn.read_file"
 local block = require "tarn.block"
 local ffi = require "ffi"
 
@@ -20,14 +21,6 @@ local DRIVER = 1
 local loading
 
 -- ---- where a serializer comes from ----
-
-local function read_file(path)
-  local file = io.open(path, "rb")
-  if not file then return nil end
-  local text = file:read("*a")
-  file:close()
-  return text
-end
 
 -- The module that is being loaded from that file: its name and its text. Nil: none.
 local function module_of(path)
@@ -83,6 +76,7 @@ end
 -- for a constructor Point(1, 2), beside it.
 local function encode_parts(offer, spec, modules)
   local kind = spec.type
+  if type(kind) == "cdata" then return false, "it is for a C type: declare it in a module, and require that (docs/serializers.md)" end
   local meta = type(kind) == "table" and getmetatable(kind)
   offer.parts = { type = kind, matches = spec.matches, approx_size = spec.approx_size, mmwrite = spec.mmwrite, mmread = spec.mmread }
   local apart = type(meta) == "table" and debug.getmetatable(kind) == meta

@@ -10,6 +10,10 @@ local core = require "tarn.core"
 local errors = require "tarn.errors"
 local failure = require "tarn.failure"
 local ffi = require "ffi"
+local interrupt = require "tarn.interrupt"
+local nil_global = require "tarn.nil_global"
+local options = require "tarn.options"
+local progress = require "tarn.progress"
 local rpc = require "tarn.rpc"
 local task = require "tarn.task"
 
@@ -24,19 +28,31 @@ local BATCH_S, GIVE_BACK_NS = 0.001, 5e6
 local GROWTH, MOST = 4, 4096 -- of a batch, from one to the next of a worker; items
 local SHARES = 4             -- of what is left, for each worker
 
+---@class tarn.MapOptions
+---@field workers? integer[] ids of the processes that work. Default: all workers
+---@field batch? integer items that are sent at a time. Default: about a millisecond's worth
+---@field retries? integer how often an item is tried elsewhere after its worker was lost. Default: 0
+---@field progress? boolean|fun(done:integer,total:integer?) true: show how far it is, on standard error
+---@field on_error? fun(err:any,item:any):any gives what stands in for the result of an item that failed
 local OPTIONS = { workers = true, batch = true, retries = true, progress = true, on_error = true }
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", fmt:format(...)) end
 
 ---------------------------------------------------------------------------------------------------- on the worker
 
+-- What is compiled of a loop keeps the functions that it calls, and their upvalues, for as long as the process lives. So those of the user
+-- are called from functions that are not compiled; they themselves are (docs/REFERENCES.md).
+
+local function is_late(started) return tonumber(C.tarn_clock_ns()) - started > GIVE_BACK_NS end
+
 -- Apply fn to each of the n items: {[i] = error} or nil, the results, and how many it has been applied to. all: go on after an error.
 -- may_stop: give back what is left after a while.
 local function apply(fn, all, n, items, may_stop)
   local results, failures, traceback = {}, nil, nil
-  local started = C.tarn_clock_ns()
+  local started = tonumber(C.tarn_clock_ns())
   local function on_error(e)
     traceback = debug.traceback("", 2):sub(2)
+    nil_global.note(e, 2)
     return e
   end
   for i = 1, n do
@@ -47,15 +63,26 @@ local function apply(fn, all, n, items, may_stop)
       error(result, 0)
     else
       failures = failures or {}
-      failures[i] = failure.outgoing(result, traceback)
+      failures[i] = failure.outgoing(result, rpc.located(traceback, fn))
       if not all then break end
     end
-    if may_stop and i < n and C.tarn_clock_ns() - started > GIVE_BACK_NS then return failures, results, i end
+    if may_stop and i < n and is_late(started) then return failures, results, i end
   end
   return failures, results, n
 end
+jit.off(apply)
 
-local function apply_payload() return apply(core.payload()) end
+local function noted(failures, ...)
+  if failures then task.current().failed = true end
+  return failures, ...
+end
+
+local function apply_job(fn, ...)
+  rpc.job_begins(fn)
+  return noted(apply(fn, ...))
+end
+
+local function apply_payload() return apply_job(core.payload()) end
 
 function rpc.on_request.map(token, from, msgid) return rpc.serve(token, from, msgid, apply_payload) end
 
@@ -81,8 +108,20 @@ end
 
 local function local_done(t, ...) t.batch:answered(...) end
 
+-- What could not travel lies in an item of the batch, or in the result of one: say which of the whole list. The path ends with what the
+-- message of the request "map", or its answer, has there.
+local function name_item(batch, e)
+  if not errors.iserror(e, "NotSerializable") or type(e.path) ~= "string" then return e end
+  local path = e.path:gsub("element (%d+) of value 4$", function(i) return ("item %d of the list"):format(batch.first + i - 1) end)
+  path = path:gsub("element (%d+) of result 2$", function(i) return ("the result of item %d"):format(batch.first + i - 1) end)
+  local from, to = e.message:find(e.path, 1, true)
+  if from then e.path, e.message = path, e.message:sub(1, from - 1) .. path .. e.message:sub(to + 1) end
+  return e
+end
+
 local function send(run, worker, batch)
   batch.worker, batch.sent, batch.answered_at = worker, core.clock(), nil
+  if worker.inflight == 0 then worker.sent_at = batch.sent end
   worker.inflight = worker.inflight + 1
   local all, may_stop = run.on_error ~= nil, run.batch == nil
   if worker.pid == core.myid() then
@@ -94,7 +133,7 @@ local function send(run, worker, batch)
     elseif errors.iserror(result, "WorkerLost") then
       batch:answered(false, result)
     else
-      error(result, 0)
+      error(name_item(batch, result), 0)
     end
   end
   run.outstanding[batch] = true
@@ -123,7 +162,7 @@ local function next_batch(run, worker)
   local batch = setmetatable({ run = run, first = run.taken + 1, n = 0, items = {}, tries = 0 }, Batch)
   local size = batch_size(run, worker)
   while batch.n < size do
-    local has, item = run.pull(run.taken + 1)
+    local has, item = run.pull(run, run.taken + 1)
     if not has then
       run.exhausted = true
       break
@@ -187,6 +226,10 @@ local function item_failed(run, batch, i, e)
   if not run.on_error then error(e, 0) end
   run.results[batch.first + i - 1] = run.on_error(e, batch.items[i])
 end
+jit.off(item_failed)
+
+local function tell_progress(run) run.progress(run.done, run.total) end
+jit.off(tell_progress)
 
 -- Has the worker of the batch been lost? A job may also raise a WorkerLost of its own, about another.
 local function is_lost(batch)
@@ -223,13 +266,13 @@ local function take_in(run, batch)
   for i = 1, batch.n do
     local e = batch.err or (batch.failures and batch.failures[i])
     if e then
-      item_failed(run, batch, i, failure.received(e))
+      item_failed(run, batch, i, name_item(batch, failure.received(e)))
     else
       run.results[batch.first + i - 1] = batch.results[i]
     end
   end
-  run.done = run.done + batch.n
-  if run.progress then run.progress(run.done, run.total) end
+  run.done, worker.done = run.done + batch.n, worker.done + batch.n
+  if run.progress then tell_progress(run) end
 end
 
 local function stop_listening(_, run) run.task = nil end
@@ -250,6 +293,7 @@ end
 local function run_all(run)
   while true do
     hand_out(run)
+    if run.display then run.display:update() end
     if not next(run.outstanding) and not run.answered[1] then
       if run.exhausted and #run.again == 0 then return end
       if all_lost(run) then error(errors.new("WorkerLost", "pmap: all its workers are lost"), 0) end
@@ -265,13 +309,20 @@ end
 
 ---------------------------------------------------------------------------------------------------- the call
 
+local function pull_called(run)
+  local item = run.list()
+  return item ~= nil, item
+end
+jit.off(pull_called)
+
+local function pull_listed(run, i)
+  if i > run.total then return false end
+  return true, run.list[i]
+end
+
+-- How the next item is had, and how many there are, if that is known.
 local function source(list)
-  if type(list) == "function" then
-    return function()
-      local item = list()
-      return item ~= nil, item
-    end
-  end
+  if type(list) == "function" then return pull_called end
   if type(list) ~= "table" and type(list) ~= "cdata" and type(list) ~= "userdata" then
     argument_error("tarn.pmap: a list or an iterator is needed, not %s", failure.describe(list))
   end
@@ -280,10 +331,7 @@ local function source(list)
   if n == 0 and type(list) == "table" and next(list) ~= nil then
     argument_error("tarn.pmap: a list is needed, not a table with other keys than 1, 2, 3...")
   end
-  return function(i)
-    if i > n then return false end
-    return true, list[i]
-  end, n
+  return pull_listed, n
 end
 
 local function check_count(opts, name, default, least)
@@ -300,47 +348,73 @@ local function pick_workers(list)
     list = require("tarn.cluster").workers()
     if #list == 0 then list = { core.myid() } end
   end
-  if type(list) ~= "table" or #list == 0 then argument_error("tarn.pmap: workers is a list of process ids") end
+  if type(list) ~= "table" or #list == 0 then
+    argument_error("tarn.pmap: workers is a list of process ids, not %s", failure.describe(list))
+  end
   local workers = {}
   for i, pid in ipairs(list) do
     rpc.check_pid(pid, "tarn.pmap: workers")
-    workers[i] = { pid = pid, inflight = 0, size = 1 }
+    workers[i] = { pid = pid, inflight = 0, size = 1, done = 0 }
   end
   return workers
 end
 
-local function show_progress(done, total)
-  io.stderr:write(total and ("\r%d of %d"):format(done, total) or ("\r%d"):format(done), done == total and "\n" or "")
-end
-
 local function check_callback(opts, name)
   local fn = opts[name]
-  if name == "progress" and fn == true then return show_progress end
   if fn == nil or fn == false then return nil end
-  if type(fn) ~= "function" then argument_error("tarn.pmap: %s is a function, not %s", name, failure.describe(fn)) end
+  if type(fn) ~= "function" then
+    argument_error("tarn.pmap: %s is %sa function, not %s", name, name == "progress" and "true or " or "",
+      failure.describe(fn))
+  end
   return fn
 end
 
--- fn's first result for every item, in order; field n is their count.
-function pmap.pmap(fn, list, opts)
-  rpc.check_function(fn, "tarn.pmap")
-  if opts ~= nil and type(opts) ~= "table" then argument_error("tarn.pmap: options are a table, not %s", failure.describe(opts)) end
-  opts = opts or {}
-  for name in pairs(opts) do
-    if not OPTIONS[name] then argument_error("tarn.pmap: unknown option '%s'", tostring(name)) end
-  end
-  local pull, total = source(list)
-  local run = {
-    fn = fn, pull = pull, total = total, workers = pick_workers(opts.workers), batch = check_count(opts, "batch", nil, 1),
-    retries = check_count(opts, "retries", 0, 0), progress = check_callback(opts, "progress"), on_error = check_callback(opts, "on_error"),
-    results = {}, taken = 0, done = 0, again = {}, answered = {}, outstanding = {},
-  }
-  task.check("tarn.pmap")
+-- "pmap (sweep.lua:12)"
+local function title()
+  local place = (errors.place() or ""):match("([^/]+)$")
+  return place and ("pmap (%s)"):format(place) or "pmap"
+end
+
+-- For the summary after Ctrl-C.
+local function report(run)
+  if run.display then run.display:hide() end
+  return run.total and ("%s: %d of %d done"):format(run.title, run.done, run.total) or ("%s: %d done"):format(run.title, run.done)
+end
+
+local function run_shown(run, show)
+  local function reporter() return report(run) end
+  run.title = title()
+  interrupt.report(reporter)
+  if show then run.display = progress.show(run, run.title) end
   local ok, e = pcall(run_all, run)
+  if not core.interrupt_pending() then interrupt.forget(reporter) end -- else the summary is still to come
+  if run.display then run.display:close(ok) end
   if not ok then
     drop_all(run)
     error(e, 0)
   end
+end
+
+---Call fn(item) for every item of a list, on workers as they come free, and return the first results in their order; the field `n` is
+---their count.
+---Without workers the driver does it. The first error is raised and the rest is cancelled, unless there is `on_error`.
+---@param fn fun(item:any):any
+---@param list table|function|tarn.Column a list, a column, or an iterator of items
+---@param opts? tarn.MapOptions
+---@return table results
+function pmap.pmap(fn, list, opts)
+  rpc.check_function(fn, "tarn.pmap")
+  opts = options.check(opts, OPTIONS, "tarn.pmap")
+  local pull, total = source(list)
+  local show = opts.progress == true
+  local run = {
+    fn = fn, list = list, pull = pull, total = total, workers = pick_workers(opts.workers), batch = check_count(opts, "batch", nil, 1),
+    retries = check_count(opts, "retries", 0, 0), progress = not show and check_callback(opts, "progress") or nil,
+    on_error = check_callback(opts, "on_error"),
+    results = {}, taken = 0, done = 0, again = {}, answered = {}, outstanding = {},
+  }
+  task.check("tarn.pmap")
+  run_shown(run, show)
   run.results.n = run.taken
   return run.results
 end

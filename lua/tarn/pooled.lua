@@ -19,6 +19,13 @@ local band, lshift = bit.band, bit.lshift
 local floor = math.floor
 
 local pooled = {}
+
+---Values of which few are distinct, strings or numbers: codes, and each value once.
+---@class tarn.Pooled: tarn.Column
+---@field kind "pooled"
+---@field codes tarn.Array from 0
+---@field values tarn.Strings|tarn.Array the distinct values
+---@field [integer] any
 local methods = {}
 
 -- A pool: the values, and what has been found out of them: [code + 1] the Lua value, codes (value -> code), rank (of each code). Shared
@@ -53,7 +60,7 @@ local fields = {
   values = function(c) return pools[c].values end,
   codes = function(c)
     local t = array._element_type(by_view[tonumber(typeof(c))].text)
-    return array._view(t, c.n, nil, block.offset(c.block, c.c), function() return block.share(c.block) end)
+    return array._view(t, c.n, nil, block.offset(c.block, c.c), block.share, c.block)
   end,
 }
 
@@ -182,8 +189,8 @@ local function without_missing(values)
   if values.kind ~= "strings" or values.there == nil then return values end
   local _, width, _, blob_size = values:buffers()
   local from = { values.offsets_block, values.blob_block }
-  return strings._view(values.n, width, block.offset(from[1], values.o), block.offset(from[2], values.blob), blob_size,
-    function() return block.share(table.remove(from, 1)) end)
+  local offsets_at, blob_at = block.offset(from[1], values.o), block.offset(from[2], values.blob)
+  return strings._view(values.n, width, offsets_at, blob_at, blob_size, nil, block.share_next, from)
 end
 
 -- Another column's elements, by their bytes.
@@ -201,8 +208,9 @@ local function from_column(c)
   return pooled._view(codes, without_missing(c:take(rows)), missing > 0 and c:validity():copy() or nil)
 end
 
----A column of values of which few are distinct.
----@param x any a list of strings or of numbers, {"x", nil, "y", n = 3}; or another column
+---A column of values of which few are distinct: small codes, and each value once. It never changes.
+---@param x table|tarn.Column a list of strings or of numbers, {"x", nil, "y", n = 3}; or another column
+---@return tarn.Pooled pooled
 function pooled.new(x)
   local kind = column.kind(x)
   if kind == "pooled" then return x end -- never changes, so it is its own copy
@@ -217,12 +225,16 @@ end
 
 -- ---- methods ----
 
----Is x one?
+---Is x a pooled column?
+---@param x any
+---@return boolean is
 function pooled.is(x) return column.kind(x) == "pooled" end
 
 local function check_self(c, method) column.check(c, "pooled", "pooled:" .. method) end
 
 ---The code of a value, from 0; nil where no element can have it.
+---@param value any
+---@return integer|nil code
 function methods:code(value)
   check_self(self, "code")
   return code_of(pools[self], value)
@@ -232,7 +244,7 @@ function methods:valid(i) return code_at(self, i) ~= nil end
 
 function methods:validity()
   if self.there == nil then return nil end
-  return bits._view(self.n, self.there_at, function() return block.share(self.there_block) end)
+  return bits._view(self.n, self.there_at, block.share, self.there_block)
 end
 
 function methods:valid_count()
@@ -240,6 +252,7 @@ function methods:valid_count()
 end
 
 ---A copy; the values are shared.
+---@return tarn.Pooled pooled
 function methods:copy()
   check_self(self, "copy")
   local validity = self:validity()
@@ -247,6 +260,9 @@ function methods:copy()
 end
 
 ---Elements i to j on the same bytes.
+---@param i integer
+---@param j? integer Default: the last
+---@return tarn.Pooled pooled
 function methods:slice(i, j)
   check_self(self, "slice")
   i, j = column.range(i, j, self.n, "pooled:slice")

@@ -11,12 +11,14 @@ local strings = require "tarn.strings"
 local argument_error, describe = column.argument_error, column.describe
 local widths, width_for = pooled._widths, pooled._width_for
 
+---@class tarn.PooledBuilder
 local Builder = {}
 Builder.__index = Builder
 
 local NAN = {} -- stands for NaN, which can be no key
 
----A builder: b:add(value or nil), then b:finish().
+---Build a pooled column one value after another.
+---@return tarn.PooledBuilder builder
 local function new() return setmetatable({ n = 0, capacity = 0, text = "uint8_t", codes = {}, list = {} }, Builder) end
 
 -- Room for so many codes of that type.
@@ -61,7 +63,8 @@ local function new_code(b, value, key)
   return code
 end
 
----@param value string|number|nil
+---One more element: strings alone, or numbers alone.
+---@param value string|number|nil nil: a missing one
 function Builder:add(value)
   local code
   if value == nil then
@@ -78,6 +81,7 @@ function Builder:add(value)
 end
 
 ---The column. The builder is empty again after it.
+---@return tarn.Pooled pooled
 function Builder:finish()
   local codes = array.new(self.text, self.n)
   if self.n > 0 then

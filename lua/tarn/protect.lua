@@ -75,6 +75,7 @@ rpc.on_notify["record.ended"] = function() ended(core.payload()) end
 
 -- Store x here, with a record (what it is about: record.lua) -> DRef.
 function protect.set(x, flags, more)
+  if more.remake and core.myid() == DRIVER then core.encode(more.remake) end -- elsewhere it travels now: what cannot is refused
   local ref = core.pool_set(x, flags, more.size)
   local about = { flags = flags, size = more.size, destructor = more.destructor }
   protect.own(ref, about)
@@ -171,6 +172,7 @@ local function stored(source, about)
   end
   return core.pool_set(source(), about.flags, about.size)
 end
+jit.off(stored) -- what is compiled would keep source (docs/REFERENCES.md)
 
 -- Our object of that name gets its value again, if it has none. False: it is not ours, or there is no source.
 function owner.restore(origin, id, size, source)

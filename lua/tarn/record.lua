@@ -160,6 +160,8 @@ local function replenish(r)
     elseif not is_member(r.owner) then
       settle(r)
       if r.absent then return end
+    elseif errors.iserror(copy, "NotSerializable") then
+      error(copy, 0)
     end
   end
 end
@@ -243,9 +245,11 @@ local function restore(r, for_whom)
   error(e, 0)
 end
 
+local function work_ended(watcher) watcher.record.work = nil end
+
 local function start_restoring(r, from)
   r.work = future.run(true, locked, r, restore, from)
-  future.watch(r.work, function() r.work = nil end)
+  future.watch(r.work, { ready = work_ended, record = r })
 end
 
 -- Process `from` has found that the owner, as it knows it, has no value, or is lost -> the owner to be asked, and by which move it came
@@ -284,7 +288,8 @@ local function finish_move(r)
   look_after(r)
 end
 
--- A new object of process `origin`; what: remake, replicas, about. Its copies are made before this returns.
+-- A new object of process `origin`; what: remake, replicas, about. Its copies are made before this returns; what cannot
+-- be copied is an error.
 function directory.create(_, origin, id, size, what)
   local key = ("%d:%d"):format(origin, id)
   local r = {
@@ -292,7 +297,11 @@ function directory.create(_, origin, id, size, what)
     replicas = what.replicas or 0, copies = {}, count = 0,
   }
   records[key] = r
-  if r.replicas > 0 or not is_member(origin) then locked(r, replenish) end
+  if r.replicas == 0 and is_member(origin) then return end
+  local ok, e = pcall(locked, r, replenish)
+  if ok then return end
+  forget(r)
+  error(e, 0)
 end
 
 -- Nobody holds the object any more, or it is deleted.

@@ -101,8 +101,9 @@ local function expired(wait)
   if pending[wait.msgid] == t and task.abandon(t) then task.wake(t, false, wait.error) end
 end
 
-local function answered(t, ...)
+local function answered(t, timer, ...)
   t.keep = nil
+  task.stop_timer(timer)
   return ...
 end
 
@@ -116,14 +117,7 @@ local function await(what, msgid, timeout_s, keep)
     local late = errors.new("Timeout", ("%s: not there within %g s"):format(what, timeout_s))
     timer = task.timer(timeout_s, expired, { task = t, msgid = msgid, error = late })
   end
-  if timer then
-    local function stop(...)
-      task.stop_timer(timer)
-      return answered(t, ...)
-    end
-    return stop(task.wait(forget_response, msgid, timer))
-  end
-  return answered(t, task.wait(forget_response, msgid))
+  return answered(t, timer, task.wait(forget_response, msgid, timer))
 end
 
 -- The same; an error is raised.
@@ -149,18 +143,39 @@ local function name_lost(ref, e)
   return errors.new("WorkerLost", ("object %s: %s"):format(ref:key(), failure.tostring(e.message)), e)
 end
 
--- ask(ref) gives a msgid: what the owner of ref answers; take_here(ref) is the answer when that is this process.
+-- As await, where nothing may suspend: this process's Lua waits, its service goes on.
+local function await_here(_, msgid)
+  local ok, x = core.wait(msgid)
+  if ok then return true, x end
+  return false, failure.received(x)
+end
+
+-- The owner has answered that another process has the bytes: true and the value from there, or false, an error, and whether to ask the
+-- owner again, which will name another.
+local function get_elsewhere(await_one, what, ref, source, timeout_s)
+  local owner = ref.owner
+  local ok, x = await_one(what, core.spread_get(ref, source), timeout_s, ref)
+  local again = not ok and source ~= owner and not errors.iserror(x, "Cancelled") and not errors.iserror(x, "Timeout")
+  return ok, x, again
+end
+
+-- ask(ref, may) gives a msgid: what the owner of ref answers, which may be that another process is to be asked. take_here(ref) is the
+-- answer when that is this process.
 local function ask_owner(what, ask, take_here, ref, timeout_s, without_value)
-  local recoveries = 0
+  local recoveries, failures = 0, 0
   while true do
     local ok, x
+    local again = false
     if ref.owner == core.myid() then
       ok, x = pcall(take_here, ref)
     else
-      ok, x = await(what, ask(ref), timeout_s, ref)
+      ok, x = await(what, ask(ref, failures < RECOVERIES), timeout_s, ref)
+      if not ok and errors.iserror(x, "Elsewhere") then ok, x, again = get_elsewhere(await, what, ref, x.needed, timeout_s) end
     end
     if ok then return x end
-    if not rpc.has_moved(ref, x) then
+    if again then
+      failures = failures + 1
+    elseif not rpc.has_moved(ref, x) then
       recoveries = recoveries + 1
       if recoveries > RECOVERIES or not rpc.recover(ref, x, without_value) then error(name_lost(ref, x), 0) end
     end
@@ -170,12 +185,26 @@ end
 -- The value of a DRef.
 function rpc.get(what, ref, timeout_s) return ask_owner(what, core.pool_get_at, core.pool_get, ref, timeout_s) end
 
+-- The same where nothing may suspend, of an object that another process has and that does not move.
+function rpc.get_waiting(what, ref)
+  local failures = 0
+  while true do
+    local again = false
+    local ok, x = await_here(what, core.pool_get_at(ref, failures < RECOVERIES))
+    if not ok and errors.iserror(x, "Elsewhere") then ok, x, again = get_elsewhere(await_here, what, ref, x.needed) end
+    if ok then return x end
+    if not again then error(name_lost(ref, x), 0) end
+    failures = failures + 1
+  end
+end
+
 -- Delete the object of a DRef. delete_here(ref) does it on its owner.
 function rpc.delete(what, ref, delete_here) ask_owner(what, core.pool_delete_at, delete_here, ref, nil, true) end
 
--- rpc.call at the owner of ref, which goes along in the arguments.
-function rpc.call_owner(what, ref, method, ...)
+-- rpc.call at the owner of ref, which goes along in the arguments; run_here(...) where that is this process, perhaps since a moment ago.
+function rpc.call_owner(what, ref, run_here, method, ...)
   while true do
+    if ref.owner == core.myid() then return run_here(...) end
     if not core.is_member(ref.owner) then rpc.recover(ref, errors.new("WorkerLost", "its owner is lost"), false) end
     local results = { pcall(rpc.call, what, ref.owner, method, ...) }
     if results[1] then return unpack(results, 2, table.maxn(results)) end
@@ -264,13 +293,13 @@ local function on_response(msgid, ok)
   local waiter = pending[msgid]
   if not waiter then return end
   pending[msgid] = nil
-  if waiter.co then
-    -- rpc.call's, when its clean-up is give_up: it was counted.
-    if waiter.cleanup == give_up then inflight[waiter.cleanup_b] = inflight[waiter.cleanup_b] - 1 end
-    return task.answer(waiter, decoded(ok, pcall(payload)))
+  if waiter.answered then
+    if waiter.pid then inflight[waiter.pid] = inflight[waiter.pid] - 1 end
+    return waiter:answered(decoded(ok, pcall(payload)))
   end
-  if waiter.pid then inflight[waiter.pid] = inflight[waiter.pid] - 1 end
-  return waiter:answered(decoded(ok, pcall(payload)))
+  -- A task. rpc.call's, when its clean-up is give_up: it was counted.
+  if waiter.cleanup == give_up then inflight[waiter.cleanup_b] = inflight[waiter.cleanup_b] - 1 end
+  return task.answer(waiter, decoded(ok, pcall(payload)))
 end
 
 ---------------------------------------------------------------------------------------------------- jobs: serving
@@ -281,23 +310,36 @@ function rpc.refuse(token, msgid, e, traceback)
   core.reply_error(token, msgid, failure.outgoing(e, traceback))
 end
 
--- The traceback of a failed job; where a tail call has left nothing of it, at least which function it was.
-local function located(t)
-  local traceback = failure.trim(t.traceback)
-  if type(traceback) ~= "string" or traceback:find("\n", 1, true) or not t.fn_called then return traceback end
-  local info = debug.getinfo(t.fn_called, "S")
+-- The traceback of a job of fn that has failed; where a tail call has left nothing of it, at least which function it was.
+function rpc.located(traceback, fn)
+  traceback = failure.trim(traceback)
+  if type(traceback) ~= "string" or traceback:find("\n", 1, true) or type(fn) ~= "function" then return traceback end
+  local info = debug.getinfo(fn, "S")
   return ("%s\n\t%s:%d: in the job's function, by a tail call"):format(traceback, info.short_src, info.linedefined)
 end
 
--- A job's task is done: answer with its results. Field of the task: token, msgid, key.
-local function reply_results(t, ok, ...)
+-- The current task begins to run fn as a job, which observers see; job_ended(t, ok) is due. t.failed: it has, whatever it returns.
+function rpc.job_begins(fn)
+  local t = task.current()
+  t.fn_called = fn -- for messages: a tail call leaves no other trace of where the job is
+  if type(fn) == "function" and not t.job then t.job = core.job_begin(fn) end
+end
+
+local function job_ended(t, ok)
   if t.key then jobs[t.key] = nil end
+  if t.job then core.job_end(t.job, ok and not t.failed) end
+end
+rpc.job_ended = job_ended
+
+-- A job's task is done: answer with its results. Field of the task: token, msgid, key, job.
+local function reply_results(t, ok, ...)
+  job_ended(t, ok)
   if ok then
     local sent, e = pcall(reply, t.token, t.msgid, ...)
     if sent then return end
     return rpc.refuse(t.token, t.msgid, e)
   end
-  return rpc.refuse(t.token, t.msgid, (...), located(t))
+  return rpc.refuse(t.token, t.msgid, (...), rpc.located(t.traceback, t.fn_called))
 end
 
 rpc.reply_results = reply_results
@@ -312,10 +354,6 @@ function rpc.serve(token, from, msgid, work, done)
   end
 end
 
-function rpc.job_ended(t)
-  if t.key then jobs[t.key] = nil end
-end
-
 -- Make a request that no task serves cancellable: target:cancel().
 function rpc.on_cancel(from, msgid, target) jobs[from * PIDS + msgid] = target end
 function rpc.no_cancel(from, msgid) jobs[from * PIDS + msgid] = nil end
@@ -324,9 +362,12 @@ local function invoke(fn, ...)
   if type(fn) ~= "function" then
     errors.raise("ArgumentError", "call: a function is needed, not " .. failure.describe(fn))
   end
-  task.current().fn_called = fn -- for messages: a tail call leaves no other trace of where the job is
+  rpc.job_begins(fn)
   return fn(...)
 end
+jit.off(invoke) -- what is compiled would keep fn (docs/REFERENCES.md)
+
+rpc.invoke = invoke
 
 local function run_payload() return invoke(payload()) end
 
@@ -337,10 +378,10 @@ rpc.on_notify["cancel"] = function(from)
   local key = from * PIDS + payload()
   local job = jobs[key]
   if not job then return end
-  if job.co then
-    task.cancel(job)
-  else
+  if job.cancel then
     job:cancel()
+  else
+    task.cancel(job)
   end
 end
 
@@ -348,9 +389,13 @@ local function log_failure(_, ok, e)
   if not ok then core.log("error", "remote_do: " .. failure.text(failure.outgoing(e))) end
 end
 
+local function done_without_answer(t, ok, e)
+  job_ended(t, ok)
+  log_failure(t, ok, e)
+end
+
 rpc.on_notify["do"] = function()
-  local t = { done = function(t, ok, e) log_failure(t, ok, e) end }
-  task.begin(t, run_payload)
+  task.begin({ done = done_without_answer }, run_payload)
 end
 rpc.log_failure = log_failure
 

@@ -2,7 +2,9 @@
 -- methods of `out` and `inp` that deal in pointers, and what keeps a block alive for who points into it.
 local core = require "tarn.core"
 local errors = require "tarn.errors"
+local failure = require "tarn.failure"
 local names = require "tarn.names"
+local options = require "tarn.options"
 local plug = require "tarn.plug"
 local block = require "tarn.block"
 local ffi = require "ffi"
@@ -20,8 +22,19 @@ local serializer = {}
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", "tarn.serializer: " .. fmt:format(...)) end
 
+---@class tarn.Serializer
+---@field name string
+---@field version? integer Default: 1. Of two the higher counts; of two contents of one version the later
+---@field type? table|ffi.ctype* the metatable or ctype of the values
+---@field matches? fun(x:any):boolean instead of `type`
+---@field approx_size? fun(x:any):number what a value counts for in the pool, in bytes
+---@field mmwrite fun(out:tarn.Writer,x:any) says what the value consists of
+---@field mmread fun(inp:tarn.Reader):any makes it again. Neither may suspend
+local OPTIONS = { name = true, version = true, type = true, matches = true, approx_size = true, mmwrite = true, mmread = true }
+
 local function check(spec)
-  if type(spec) ~= "table" then argument_error("a table is needed, not a %s", type(spec)) end
+  if type(spec) ~= "table" then argument_error("a table is needed, not %s", failure.describe(spec)) end
+  options.check(spec, OPTIONS, "tarn.serializer")
   local name, version = spec.name, spec.version == nil and 1 or spec.version
   if type(name) ~= "string" or name == "" or #name > 200 then argument_error("name must be a string of 1 to 200 bytes") end
   if type(version) ~= "number" or version < 0 or version > 4294967295 or version % 1 ~= 0 then
@@ -74,6 +87,9 @@ local function bind(s, type_)
   end
   ctypes[#ctypes + 1] = { type_, s }
 end
+
+---Values of a further type are this serializer's too.
+---@package
 function serializer.bind(name, type_) bind(by_name[name], type_) end
 
 -- What was old's is new's, but for values of old's own type where new is for another one: there may be some left, and old writes them.
@@ -115,6 +131,7 @@ end
 -- For what no metatable or ctype id decides.
 local function match(x)
   if type(x) == "cdata" then
+    if names.is_ctype(x) then return end
     for _, pair in ipairs(ctypes) do
       if ffi.istype(pair[1], x) then
         by_ctype[tonumber(typeof(x))] = pair[2]
@@ -190,6 +207,8 @@ function names.type_of(name, from)
   return s.spec.type
 end
 
+---The serializer of that name, loaded if it is a built-in one.
+---@package
 function serializer.load(name) return by_name[name] or load_builtin(name) end
 
 -- ---- out ----
@@ -203,8 +222,8 @@ local function size_of(x)
   return ffi.sizeof(x)
 end
 
----Write raw bytes as a block. They are copied: pointer need not stay valid.
----@param pointer any cdata pointer, array or struct, or a string
+---Write raw bytes as a block: others map it, aligned to 64. They are copied: the pointer need not stay valid.
+---@param pointer ffi.cdata*|string a pointer, array or struct, or a string
 ---@param nbytes? integer default: all, which a pointer does not tell
 function out:block(pointer, nbytes)
   local kind = type(pointer)
@@ -221,14 +240,16 @@ function out:block(pointer, nbytes)
   return self:_copy(ffi.cast("const void *", pointer), nbytes)
 end
 
--- Write a block that exists, without copying it; it is written once, however often it is shared in a value.
+---Write a block that exists, without copying it; it is written once, however often it is shared in a value.
+---@package
 function out:share(b) return self:_share(b) end
 
 -- ---- inp ----
 
 local inp = core.inp_methods
 
--- A block, mapped: the caller gives it to a view.
+---A block, mapped: the caller gives it to a view.
+---@package
 function inp:take_block()
   self:_take()
   return block.take()
@@ -248,10 +269,12 @@ local function mend(pointer, element, count, sealed)
 end
 
 ---The next block, mapped. It stays so while the value that mmread returns is reachable, or the pointer itself.
----@param ctype any of the elements; default uint8_t
----@return ffi.cdata* pointer to the first element, integer count of elements
+---@param ctype? any the type of its elements. Default: uint8_t
+---@return ffi.cdata* pointer to the first element, 0-based
+---@return integer count of elements
 function inp:block(ctype)
-  local element = typeof(ctype or "uint8_t")
+  local ok, element = pcall(typeof, ctype or "uint8_t")
+  if not ok then errors.raise("ArgumentError", ("inp:block: '%s' is no type of elements: %s"):format(tostring(ctype), element)) end
   if not ffi.sizeof(element) then errors.raise("ArgumentError", "inp:block: elements without a size: " .. tostring(element)) end
   local hold = block.hold()
   hold.block = self:take_block()
@@ -302,8 +325,8 @@ core.set_hooks {
   offer = function(s) plug.offer(s, names.modules) end,
   read = read,
   describe = function(x)
-    local ctype = typeof(x)
-    return tostring(ctype):match("^ctype<(.*)>$") or tostring(ctype), tonumber(ctype)
+    local ctype, is_type = typeof(x), names.is_ctype(x)
+    return tostring(ctype):match("^ctype<(.*)>$") or tostring(ctype), is_type and 0 or tonumber(ctype), is_type
   end,
   int64 = int64,
   uint64 = uint64,
@@ -313,4 +336,8 @@ core.set_hooks {
   uint64_sample = ffi.new("uint64_t", 1),
 }
 
+---Declare how values of a type become plain values and raw blocks, and come back. See docs/serializers.md. Declared again, the new one
+---counts from then on.
+---@param spec tarn.Serializer
+---@return tarn.Serializer spec
 return setmetatable(serializer, { __call = function(_, spec) return register(spec) end })

@@ -22,4 +22,16 @@ function size.parse(x, what)
   return math.floor(bytes)
 end
 
+local LEAST_BYTES = 1000 -- of memory; below that another unit was meant
+
+-- The same, for a process's memory, of which a few bytes are none. (max_memsize and max_disksize take them: to let nothing in.)
+function size.memory(x, what)
+  local bytes = size.parse(x, what)
+  if bytes < LEAST_BYTES and not tostring(x):find("%a$") then
+    local text = "%s: %s is that many bytes: did you mean '%sGB'? (%d bytes is the least without a unit)"
+    errors.raise("ArgumentError", text:format(what, failure.describe(x), tostring(x), LEAST_BYTES))
+  end
+  return bytes
+end
+
 return size

@@ -17,6 +17,12 @@ local floor = math.floor
 local strings = {
   _narrow_max = 4294967295, -- bytes of blob up to which offsets are 32 bits wide
 }
+
+---Strings, of which some may be missing: offsets, and one blob with all the bytes. A Lua string is made only for an element that is asked
+---for.
+---@class tarn.Strings: tarn.Column
+---@field kind "strings"
+---@field [integer] string
 local methods = {}
 
 local view_t = typeof [[struct {
@@ -26,6 +32,9 @@ local view_t = typeof [[struct {
   const uint8_t *blob; const uint8_t *there;
   double there_at; double n; double blob_size; }]]
 
+---Is x a column of strings?
+---@param x any
+---@return boolean is
 local function is_column(x) return ffi.istype(view_t, x) end
 
 local function check_self(s, method) column.check(s, "strings", "strings:" .. method) end
@@ -63,7 +72,7 @@ local function check_text(text)
   if type(text) ~= "string" then argument_error("%s cannot be compared with strings", describe(text)) end
 end
 
----Is element i that text? Makes no string.
+-- Is element i that text? Makes no string.
 function methods:eq(i, text)
   local from, to = bounds(self, i)
   if not from or text == nil then return not from and text == nil end
@@ -72,24 +81,29 @@ function methods:eq(i, text)
   return size == #text and kernel.memcmp(self.blob + from, text, size) == 0
 end
 
----A number that depends on the bytes of element i alone; nil where missing. Makes no string.
+-- A number that depends on the bytes of element i alone; nil where missing. Makes no string.
 function methods:hash(i)
   local from, to = bounds(self, i)
   if from then return kernel.tarn_view_hash(self.blob + from, to - from) end
 end
 
----The bytes of element i: pointer and size; nil where missing. Valid while the column is reachable.
+---The bytes of element i, without making a string; nil where it is missing. Valid while the column is reachable.
+---@param i integer
+---@return ffi.cdata*|nil pointer
+---@return integer|nil size in bytes
 function methods:ptr(i)
   local from, to = bounds(self, i)
   if from then return self.blob + from, to - from end
 end
 
 ---Is element i within the column, but missing?
+---@param i integer
+---@return boolean missing
 function methods:missing(i) return i >= 1 and i <= self.n and i % 1 == 0 and bounds(self, i) == nil end
 
 function methods:valid(i) return type(i) == "number" and bounds(self, i) ~= nil end
 
----Element i beside element j of other (default: this column).
+-- Element i beside element j of other (default: this column).
 function methods:compare(i, j, other)
   other = other or self
   local from, to = bounds(self, i)
@@ -99,7 +113,7 @@ function methods:compare(i, j, other)
   return kernel.tarn_column_text_compare(self.blob + from, to - from, other.blob + other_from, other_to - other_from)
 end
 
----Element i beside a text.
+-- Element i beside a text.
 function methods:order(i, text)
   local from, to = bounds(self, i)
   if not from then return text == nil and 0 or 1 end
@@ -200,20 +214,21 @@ local function from_list(list)
   return s
 end
 
----A column of strings from a list of them. Missing ones are nil: give n if the list may end in some.
----@param list string[] {"a", nil, "b", n = 3}
+---A new column of strings from a list of them. It never changes.
+---@param list table|tarn.Strings {"a", nil, "b", n = 3}: give n if the list may end in a missing one
+---@return tarn.Strings strings
 function strings.new(list)
   if is_column(list) then return list end -- never changes, so it is its own copy
   if type(list) ~= "table" then argument_error("tarn.strings: a list of strings is needed, not %s", describe(list)) end
   return from_list(list)
 end
 
--- A view of n elements over bytes that are there: take() maps first the block of the offsets (width 4 or 8 bytes, from offsets_at on), then
--- that of the blob (blob_size bytes from blob_at on). validity: bits of n elements, or nil. Raises a text.
-function strings._view(n, width, offsets_at, blob_at, blob_size, take, validity)
+-- A view of n elements over bytes that are there: take(from) maps first the block of the offsets (width 4 or 8 bytes, from offsets_at on),
+-- then that of the blob (blob_size bytes from blob_at on). validity: bits of n elements, or nil. Raises a text.
+function strings._view(n, width, offsets_at, blob_at, blob_size, validity, take, from)
   local s = empty_view(0, width == 8)
-  s.offsets_block = take()
-  s.blob_block = take()
+  s.offsets_block = take(from)
+  s.blob_block = take(from)
   local whole = column.is_whole(n) and column.is_whole(offsets_at) and column.is_whole(blob_at) and column.is_whole(blob_size)
   if not whole or width ~= 4 and width ~= 8 or offsets_at % width ~= 0 or offsets_at + (n + 1) * width > tonumber(s.offsets_block.size)
     or blob_at + blob_size > tonumber(s.blob_block.size) or validity and validity.n ~= n then
@@ -245,7 +260,7 @@ local function checked(x)
   return tonumber(x)
 end
 
----The index of the first element from `from` on that is this text (nil: that is missing), or nil. Makes no strings.
+-- The index of the first element from `from` on that is this text (nil: that is missing), or nil. Makes no strings.
 function methods:find(text, from)
   check_self(self, "find")
   from = math.max(from or 1, 1)
@@ -263,21 +278,28 @@ end
 
 function methods:validity()
   if self.there == nil then return nil end
-  return bits._view(self.n, self.there_at, function() return block.share(self.there_block) end)
+  return bits._view(self.n, self.there_at, block.share, self.there_block)
 end
 
 function methods:valid_count()
   return self.there == nil and self.n or tonumber(kernel.tarn_column_bits_count(self.there, self.there_at, self.n))
 end
 
----Offsets (n + 1 of them, the first need not be 0), their width in bytes (4, 8), the blob that they count in, and its size.
+---The bytes themselves, as Arrow has them.
+---@return ffi.cdata* offsets one more than there are elements; the first need not be 0
+---@return integer width of an offset in bytes: 4 or 8
+---@return ffi.cdata* blob what they count in
+---@return integer size of the blob in bytes
 function methods:buffers()
   check_self(self, "buffers")
   if self.wide ~= 0 then return self.o64, 8, self.blob, self.blob_size end
   return self.o, 4, self.blob, self.blob_size
 end
 
----Elements i to j (default: the last) as a column of their own on the same bytes.
+---Elements i to j as a column of their own on the same bytes.
+---@param i integer
+---@param j? integer Default: the last
+---@return tarn.Strings strings
 function methods:slice(i, j)
   check_self(self, "slice")
   i, j = column.range(i, j, self.n, "strings:slice")
@@ -304,6 +326,7 @@ local function gather(s, rows, n)
 end
 
 ---A copy, in blocks that hold nothing else.
+---@return tarn.Strings strings
 function methods:copy()
   check_self(self, "copy")
   return gather(self, nil, self.n)
@@ -346,12 +369,21 @@ strings.is = is_column
 column.methods(methods)
 column.define(view_t, "strings", read, write)
 
----A column of what an iterator gives, one string a turn.
+local function add_all(b, iterator, state, control)
+  for text in iterator, state, control do b:add(text) end
+end
+jit.off(add_all) -- what is compiled would keep the iterator (docs/REFERENCES.md)
+
+---A column of what an iterator gives, one string a turn: tarn.strings.from(io.lines(path)).
+---@param iterator function|table|tarn.Strings
+---@param state? any as for a generic `for`
+---@param control? any
+---@return tarn.Strings strings
 function strings.from(iterator, state, control)
   if type(iterator) == "table" or is_column(iterator) then return strings.new(iterator) end
   if type(iterator) ~= "function" then argument_error("strings.from: an iterator is needed, not %s", describe(iterator)) end
   local b = strings.builder()
-  for text in iterator, state, control do b:add(text) end
+  add_all(b, iterator, state, control)
   return b:finish()
 end
 

@@ -9,12 +9,14 @@ local argument_error, describe = column.argument_error, column.describe
 local bor, lshift = bit.bor, bit.lshift
 local floor = math.floor
 
+---@class tarn.StringsBuilder
 local Builder = {}
 Builder.__index = Builder
 
 local CHUNK_MIN, CHUNK_MAX = 65536, 16 * 1048576
 
----A builder: b:add(text or nil), then b:finish().
+---Build a column of strings one after another, their number and sizes not known yet.
+---@return tarn.StringsBuilder builder
 local function new()
   -- Without a chunk there is no room, not even for "".
   return setmetatable({ n = 0, total = 0, missing = 0, chunks = {}, room = -1, size = 0, capacity = 0 }, Builder)
@@ -52,7 +54,8 @@ local function add_end(b, value)
   b.n = b.n + 1
 end
 
----@param text string|nil
+---One more element.
+---@param text string|nil nil: a missing one
 function Builder:add(text)
   if text == nil then
     self.missing = self.missing + 1
@@ -69,6 +72,8 @@ function Builder:add(text)
 end
 
 ---Raw bytes as one more element.
+---@param pointer ffi.cdata*|string
+---@param size integer in bytes
 function Builder:add_bytes(pointer, size)
   if size > self.room then new_chunk(self, size) end
   ffi.copy(self.at + self.used, pointer, size)
@@ -103,6 +108,7 @@ local function join_there(there, ends, n)
 end
 
 ---The column. The builder is empty again after it.
+---@return tarn.Strings strings
 function Builder:finish()
   close_chunk(self)
   local s = strings._allocate(self.n, self.total, self.missing > 0)

@@ -104,6 +104,13 @@ function Subprocess:kill(signal)
   if not self.code then uv.kill(self.pid, signal or "sigkill") end
 end
 
+-- End it in order, if it is one that ends with its input too. ssh (9.2 at least) may overlook a signal that comes while it is about to
+-- wait, until something else comes, 15 s later perhaps: the end of its input does.
+function Subprocess:stop()
+  self:kill("sigterm")
+  close(self.stdin)
+end
+
 ---Run a program to its end. A task that is cancelled meanwhile ends it.
 ---@param argv string[]
 ---@param input string|nil what it reads

@@ -17,11 +17,24 @@ local column = require "tarn.column"
 local errors = require "tarn.errors"
 local ffi = require "ffi"
 local nullable = require "tarn.nullable"
+local options = require "tarn.options"
+local own_code = require "tarn.own_code"
 local serializer = require "tarn.serializer"
 local strings = require "tarn.strings"
+local suggest = require "tarn.suggest"
 local typeof, metatype = ffi.typeof, ffi.metatype -- busted replaces the FFI's by ones that remember their first argument only
 
 local tabular = {}
+
+local FIELDS = { columns = true, key = true }
+
+---Named columns of one length, with rows in the order of a key. `#t`, `t[i]`, `pairs`, `ipairs`: rows. `t.name`: a column. It never
+---changes.
+---@class tarn.Table
+---@field columns table[] {{name, column}, ...}
+---@field key string[]
+---@field [integer] tarn.Row
+---@field [string] tarn.Column
 local methods = {}
 tabular.methods = methods -- groupreduce, join and the preview are in files of their own
 
@@ -37,9 +50,16 @@ local function describe(x)
   return type(x) == "number" and ("%.14g"):format(x) or column.kind(x) or type(x)
 end
 
----Is x a table?
+---Is x a tarn table?
+---@param x any
+---@return boolean is
 function tabular.is(x) return ffi.istype(view_t, x) end
 local is_table = tabular.is
+
+local function no_column(what, name, names)
+  argument_error("%s no column %s; there are %s", what, describe(name), table.concat(names, ", "))
+end
+tabular._no_column = no_column
 
 -- The inside of a table. who: the method, for the error.
 local function inside(t, who)
@@ -65,7 +85,14 @@ local function from_list(list, name)
   local n = list.n or table.maxn(list)
   local first, holes
   for i = 1, n do
-    if list[i] == nil then holes = true else first = first == nil and list[i] or first end
+    local v = list[i]
+    if v == nil then
+      holes = true
+    elseif first == nil then
+      first = v
+    elseif type(v) ~= type(first) and type(v) ~= "cdata" then
+      argument_error("tarn.table: column '%s': element %d is %s, not a %s", name, i, describe(v), type(first))
+    end
   end
   local kind = type(first)
   if kind == "boolean" then return holes and nullable("bits", list) or bits(list) end
@@ -87,8 +114,10 @@ local function check_name(name, i, seen)
   return name
 end
 
+local FORM = 'columns = {{"name", column}, ...}'
+
 local function take_columns(columns)
-  if type(columns) ~= "table" or #columns == 0 then argument_error('tarn.table: columns = {{"name", column}, ...} is needed') end
+  if type(columns) ~= "table" or #columns == 0 then argument_error("tarn.table: %s is needed", FORM) end
   local names, list, seen = {}, {}, {}
   for i, pair in ipairs(columns) do
     if type(pair) ~= "table" then argument_error('tarn.table: column %d is %s, not {"name", column}', i, describe(pair)) end
@@ -103,13 +132,13 @@ local function take_columns(columns)
   return names, list, seen
 end
 
--- A list of names from one or several, each of a column of the table (known: name -> anything). what: for the error.
-local function name_list(names, known, what)
+-- A list of names from one or several, each of a column of the table (s: its by and names). what: for the error.
+local function name_list(names, s, what)
   if type(names) == "string" then names = { names } end
   if type(names) ~= "table" then argument_error("%s: a name or a list of names is needed, not %s", what, describe(names)) end
   local list, seen = {}, {}
   for i, name in ipairs(names) do
-    if type(name) ~= "string" or known[name] == nil then argument_error("%s: there is no column %s", what, describe(name)) end
+    if type(name) ~= "string" or not s.by[name] then no_column(what .. ": there is", name, s.names) end
     if seen[name] then argument_error("%s: '%s' stands twice", what, name) end
     list[i], seen[name] = name, true
   end
@@ -172,25 +201,36 @@ local function make(names, list, key)
 end
 tabular._make = make
 
----A new table.
----@param spec {columns: table, key: string|string[]?} columns: a list of {name, column}; a plain list of numbers, booleans or strings
---becomes a
---- column (doubles; missing where it has nil and n). key: the names of the columns in whose order the rows are kept, the first of them
---- first; rows that are equal in all of them stay as they were.
----@return tarn.table
+-- Columns themselves, where options should be, are what people write first.
+local function check_options(spec)
+  for name in pairs(spec) do
+    if not FIELDS[name] and not (type(name) == "string" and suggest.near(name, FIELDS)) then
+      argument_error("tarn.table: %s is no option: columns go into %s", describe(name), FORM)
+    end
+  end
+  options.check(spec, FIELDS, "tarn.table")
+end
+
+---A new table: named columns of one length, rows in the order of a key. Columns are shared, not copied, unless the rows have to be
+---sorted.
+---@param spec {columns:table,key:(string|string[])?} columns: a list of {name, column}; a plain list of numbers, booleans or strings
+--- becomes a column. key: the names of the columns in whose order the rows are kept
+---@return tarn.Table table
 function tabular.new(spec)
   if is_table(spec) then return spec end
   if type(spec) ~= "table" then argument_error("tarn.table: {columns = ..., key = ...} is needed, not %s", describe(spec)) end
-  for field in pairs(spec) do
-    if field ~= "columns" and field ~= "key" then argument_error("tarn.table: unknown field '%s'", tostring(field)) end
-  end
+  check_options(spec)
   local names, list, known = take_columns(spec.columns)
-  return make(names, list, name_list(spec.key or {}, known, "tarn.table: key"))
+  return make(names, list, name_list(spec.key or {}, { by = known, names = names }, "tarn.table: key"))
 end
 
 -- ---- rows ----
 
--- Its fields have names that no column has. They are written out, so that a compiled loop need not make the table at all.
+---A row of a table. Its fields have the names of the columns; a name that is none's is an error. `row()` is a plain table, which can
+---travel.
+---@class tarn.Row
+---@field [string] any
+-- Its own fields have names that no column has. They are written out, so that a compiled loop need not make the table at all.
 local Row = {}
 
 local function row_at(s, i) return setmetatable({ ["\0state"] = s, ["\0index"] = i }, Row) end
@@ -198,7 +238,7 @@ tabular._row_at = row_at
 
 function Row.__index(row, name)
   local c = row["\0state"].by[name]
-  if not c then argument_error("the row has no column %s", describe(name)) end
+  if not c then no_column("the row has", name, row["\0state"].names) end
   return c[row["\0index"]]
 end
 
@@ -252,7 +292,7 @@ metatype(view_t, {
     end
     local field = fields[key]
     if field then return field(s) end
-    return s.by[key]
+    return s.by[key] or no_column("the table has no method and", key, s.names)
   end,
   __newindex = function() argument_error("a table cannot be changed: make a new one of its columns") end,
   __len = function(t) return t.rows__ end,
@@ -261,19 +301,25 @@ metatype(view_t, {
   __tostring = function(t) return require("tarn.table.show")(states[t]) end,
 })
 
----The column of that name.
+---The column of that name, also where the table has something else under it.
+---@param name string
+---@return tarn.Column column
 function methods:column(name)
   local s = inside(self, "column")
-  return s.by[name] or argument_error("table:column: there is no column %s", describe(name))
+  return s.by[name] or no_column("table:column: there is", name, s.names)
 end
 
 ---Rows one after another: for i, row in t:rows() do.
+---@return function iterator
+---@return tarn.Table table
+---@return integer start
 function methods:rows()
   inside(self, "rows")
   return next_row, self, 0
 end
 
 ---All rows as plain tables.
+---@return table[] rows
 function methods:totable()
   local s, list = inside(self, "totable"), {}
   for i = 1, s.n do list[i] = row_at(s, i)() end
@@ -301,7 +347,11 @@ local function find_first(s, values, count)
   return from
 end
 
----The first row with that key, or whose key begins so, and its number; nil. Makes no strings.
+---The first row with that key, or whose key begins so. Makes no strings.
+---@param value any of the first column of the key
+---@param ... any of the next ones
+---@return tarn.Row|nil row
+---@return integer|nil index
 function methods:lookup(value, ...)
   local s = inside(self, "lookup")
   local more = select("#", ...)
@@ -343,8 +393,11 @@ local function part(s, i, j)
   return make_view(s.names, list, s.key)
 end
 
----The rows from key lo to key hi, both included, as a table on the same bytes. A bound is a value or a list of the first values of the
----key; nil: no bound. Rows whose key begins with hi are included.
+---The rows from key lo to key hi, both included, as a table on the same bytes. A bound is a value, or a list of the first values of
+---the key.
+---@param lo any nil: no bound
+---@param hi any nil: no bound; rows whose key begins with hi are included
+---@return tarn.Table table
 function methods:range(lo, hi)
   local s = inside(self, "range")
   if #s.key == 0 then argument_error("table:range: the table has no key") end
@@ -353,7 +406,10 @@ function methods:range(lo, hi)
   return part(s, from, math.max(to, from - 1))
 end
 
----Rows i to j (default: the last) as a table on the same bytes.
+---Rows i to j as a table on the same bytes.
+---@param i integer
+---@param j? integer Default: the last
+---@return tarn.Table table
 function methods:slice(i, j)
   local s = inside(self, "slice")
   i, j = column.range(i, j, s.n, "table:slice")
@@ -374,7 +430,7 @@ local function key_within(key, names)
 end
 
 local function select_columns(s, names)
-  names = name_list(names, s.by, "table:select")
+  names = name_list(names, s, "table:select")
   if #names == 0 then argument_error("table:select: no columns") end
   local list = {}
   for i, name in ipairs(names) do list[i] = s.by[name] end
@@ -387,16 +443,23 @@ local function select_rows(s, rows)
   return make_view(s.names, take_rows(s.list, rows), s.key)
 end
 
+local mark_rows = own_code(function(s, row_of, predicate, wanted)
+  for i = 1, s.n do
+    if predicate(row_of(s, i)) then wanted[i] = true end
+  end
+end)
+
 local function rows_where(s, predicate)
   local wanted = bits(s.n)
-  for i = 1, s.n do
-    if predicate(row_at(s, i)) then wanted[i] = true end
-  end
+  mark_rows(s, row_at, predicate, wanted)
   return wanted:which()
 end
 
----Some columns, shared: t:select("a", "b") or t:select{"a", "b"}; or some rows, copied: those for which t:select(function(row)) is true, or
----whose bit is.
+---Some columns, shared: t:select("a", "b") or t:select{"a", "b"}. Or some rows, copied: those for which a function is true, or whose
+---bit is.
+---@param what string|string[]|tarn.Bits|fun(row:tarn.Row):boolean
+---@param ... string further names
+---@return tarn.Table table
 function methods:select(what, ...)
   local s = inside(self, "select")
   if type(what) == "function" then return select_rows(s, rows_where(s, what)) end
@@ -419,11 +482,12 @@ local function sort_terms(s, by)
     names[i], down[i] = is_pair and term[1] or term, is_pair and term.down and true or false
     any = any or down[i]
   end
-  return name_list(names, s.by, "table:sort"), down, any
+  return name_list(names, s, "table:sort"), down, any
 end
 
 ---The rows in another order, which becomes the key, unless a column goes down. Rows that are equal stay as they were.
 ---@param by string|table a name, or a list of names and of {name, down = true}
+---@return tarn.Table table
 function methods:sort(by)
   local s = inside(self, "sort")
   local names, down, any = sort_terms(s, by)

@@ -7,6 +7,9 @@
 -- Three rules. Only dispatch and step (no task running) resume tasks; callbacks wake them, which puts them into the ready queue. A
 -- wait checks that it may suspend before it does anything else. A wait that is cut short runs its clean-up first.
 local errors = require "tarn.errors"
+local failure = require "tarn.failure"
+local many_closures = require "tarn.many_closures"
+local nil_global = require "tarn.nil_global"
 local uv = require "luv"
 
 local task = {}
@@ -66,6 +69,7 @@ local function wrap_through(f)
   local co = create(f)
   return function(...) return unwrap(resume_through(co, ...)) end
 end
+many_closures(wrap_through, function() end)
 
 local function yield_checked(...)
   if current and running() == current.co then error("attempt to yield from outside a coroutine", 2) end
@@ -90,6 +94,7 @@ end
 -- Keeps the traceback of what is raised in a task; it cannot be made after the stack is gone.
 local function on_error(e)
   current.traceback = debug.traceback("", 2):sub(2)
+  nil_global.note(e, 2)
   return e
 end
 
@@ -101,10 +106,11 @@ end
 
 -- Overwrites what ended calls have left on the stack: the collector takes for alive whatever lies within a frame, and the next
 -- task's frames would come to lie over it. Not compiled: the compiler leaves out what nobody reads.
-local scrub = loadstring("local " .. ("_,"):rep(190) .. "_")
+local scrub = loadstring("local " .. ("_,"):rep(190) .. "_", debug.getinfo(1, "S").source)
 jit.off(scrub)
 
 local function call(fn, ...) ended(xpcall(fn, on_error, ...)) end
+jit.off(call) -- what is compiled would keep fn (docs/REFERENCES.md)
 
 -- What a coroutine runs: one task after the other. Nothing of the last one is left in this frame while it is idle.
 local function body()
@@ -305,7 +311,7 @@ end
 function task.check_seconds(seconds, what)
   if seconds == nil then return nil end
   if type(seconds) ~= "number" or seconds ~= seconds then
-    errors.raise("ArgumentError", ("%s: seconds must be a number, not %s"):format(what, tostring(seconds)))
+    errors.raise("ArgumentError", ("%s: seconds must be a number, not %s"):format(what, failure.describe(seconds)))
   end
   return seconds > 0 and seconds or 0
 end
@@ -319,6 +325,8 @@ local function answered(ok, ...)
   error((...), 0)
 end
 
+---A pause of this task; others go on. 0: let others run once.
+---@param seconds? number default: 0
 function task.sleep(seconds)
   seconds = task.check_seconds(seconds == nil and 0 or seconds, "tarn.sleep")
   local t = task.check("tarn.sleep")

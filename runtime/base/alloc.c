@@ -1,7 +1,7 @@
 /* Allocation: malloc with a count of the bytes taken, and a seam by which tests make the n-th
  * allocation fail.
  *
- * The count is kept in malloc's own usable sizes, so that free needs no header of ours. Both
+ * The count is kept in malloc's own sizes, so that free needs no header of ours. Both
  * counters belong to the process, as malloc's heap does; they are the only state here. Threads:
  * any. */
 #include "base/alloc.h"
@@ -37,8 +37,11 @@ static inline bool must_fail(atomic_uint_fast64_t *counter) {
 
 bool tarn_alloc_lua_must_fail(void) { return must_fail(&lua_countdown); }
 
+/* What p takes of malloc's heap: its usable bytes, and the word before them. */
+static size_t size_taken(void *p) { return malloc_usable_size(p) + sizeof(size_t); }
+
 static void *count_taken(void *p) {
-  if (p) { atomic_fetch_add_explicit(&bytes_taken, malloc_usable_size(p), memory_order_relaxed); }
+  if (p) { atomic_fetch_add_explicit(&bytes_taken, size_taken(p), memory_order_relaxed); }
   return p;
 }
 
@@ -58,7 +61,7 @@ void *tarn_calloc(size_t count, size_t size_bytes) {
 
 void *tarn_realloc(void *p, size_t size_bytes) {
   if (refuse(size_bytes)) { return NULL; }
-  size_t before = p ? malloc_usable_size(p) : 0;
+  size_t before = p ? size_taken(p) : 0;
   void *q = realloc(p, size_bytes ? size_bytes : 1);
   if (q) {
     count_taken(q);
@@ -77,7 +80,7 @@ void *tarn_aligned(size_t alignment, size_t size_bytes) {
 
 void tarn_free(void *p) {
   if (p) {
-    atomic_fetch_sub_explicit(&bytes_taken, malloc_usable_size(p), memory_order_relaxed);
+    atomic_fetch_sub_explicit(&bytes_taken, size_taken(p), memory_order_relaxed);
     free(p);
   }
 }

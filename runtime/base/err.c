@@ -32,6 +32,7 @@ static const error_info_t infos[] = {
     {TARN_EAGAIN, "IOError", "not ready yet"},
     {TARN_ENEEDLUA, "IOError", "needs the Lua thread"},
     {TARN_EMOVED, "Moved", "the object is elsewhere now"},
+    {TARN_EELSEWHERE, "Elsewhere", "another process has the object's bytes"},
 };
 enum { INFO_COUNT = sizeof infos / sizeof infos[0] };
 

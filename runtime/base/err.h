@@ -26,7 +26,9 @@ enum {
   TARN_ENEEDLUA = -15, /* only the Lua thread can do it (never reaches users) */
   TARN_EREMOTE = -16,  /* an error of a job's own                     -> RemoteError */
   TARN_EMOVED =
-      -17 /* the object is at process `needed` since its move `available` (never reaches users) */
+      -17, /* the object is at process `needed` since its move `available` (never reaches users) */
+  TARN_EELSEWHERE =
+      -18 /* process `needed` has the object's bytes too: ask that one (never reaches users) */
 };
 
 #define TARN_ERROR_TEXT 384

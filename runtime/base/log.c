@@ -21,6 +21,7 @@ enum {
 static const char *const level_names[LEVEL_COUNT] = {"debug", "info", "warn", "error"};
 static atomic_int lowest_level = -1; /* -1: not yet read; racing readers find the same */
 static atomic_uint process_id;
+static atomic_bool drawn_below, erased;
 
 static int read_level(void) {
   const char *wanted = getenv("TARN_LOG");
@@ -28,6 +29,14 @@ static int read_level(void) {
     if (strcmp(wanted, level_names[i]) == 0) { return i; }
   }
   return TARN_LOG_WARN;
+}
+
+const char *tarn_log_unknown_level(void) {
+  const char *wanted = getenv("TARN_LOG");
+  for (int i = 0; wanted && i < LEVEL_COUNT; i++) {
+    if (strcmp(wanted, level_names[i]) == 0) { return NULL; }
+  }
+  return wanted && wanted[0] != '\0' ? wanted : NULL;
 }
 
 bool tarn_log_enabled(int level) {
@@ -43,6 +52,18 @@ void tarn_log_set_process(uint32_t pid) {
   atomic_store_explicit(&process_id, pid, memory_order_relaxed);
 }
 
+void tarn_log_set_below(bool drawn) { atomic_store(&drawn_below, drawn); }
+
+const char *tarn_log_erase(int fd) {
+  if (!atomic_load_explicit(&drawn_below, memory_order_relaxed) || !isatty(fd)) { return ""; }
+  atomic_store(&erased, true);
+  return "\r\033[J";
+}
+
+bool tarn_log_take_erased(void) {
+  return atomic_load_explicit(&erased, memory_order_relaxed) && atomic_exchange(&erased, false);
+}
+
 static size_t write_prefix(char *line, size_t capacity, int level) {
   struct timespec now;
   struct tm local;
@@ -51,10 +72,11 @@ static size_t write_prefix(char *line, size_t capacity, int level) {
   char process[16] = "";
   uint32_t pid = atomic_load_explicit(&process_id, memory_order_relaxed);
   if (pid != 0) { snprintf(process, sizeof process, "[%u]", pid); }
+  const char *erase = tarn_log_erase(STDERR_FILENO);
   int index = level < 0 ? 0 : level >= LEVEL_COUNT ? LEVEL_COUNT - 1 : level;
-  int length =
-      snprintf(line, capacity, "%02d:%02d:%02d.%03d tarn%s %s: ", local.tm_hour, local.tm_min,
-               local.tm_sec, (int)(now.tv_nsec / 1000000), process, level_names[index]);
+  int length = snprintf(line, capacity, "%s%02d:%02d:%02d.%03d tarn%s %s: ", erase, local.tm_hour,
+                        local.tm_min, local.tm_sec, (int)(now.tv_nsec / 1000000), process,
+                        level_names[index]);
   return (size_t)length;
 }
 

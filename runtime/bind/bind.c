@@ -46,6 +46,17 @@ static int core_log(lua_State *L) {
   return 0;
 }
 
+static int core_place(lua_State *L) {
+  tarn_bind_push_position(L);
+  return 1;
+}
+
+/* core.drawn_below(flag): see tarn_log_set_below. */
+static int core_drawn_below(lua_State *L) {
+  tarn_log_set_below(lua_toboolean(L, 1));
+  return 0;
+}
+
 static int core_can_yield(lua_State *L) {
   lua_pushboolean(L, lua_isyieldable(L));
   return 1;
@@ -53,7 +64,9 @@ static int core_can_yield(lua_State *L) {
 
 static int open_core(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"clock", core_clock}, {"log", core_log}, {"can_yield", core_can_yield}, {NULL, NULL}};
+      {"clock", core_clock},         {"log", core_log},
+      {"place", core_place},         {"drawn_below", core_drawn_below},
+      {"can_yield", core_can_yield}, {NULL, NULL}};
   lua_newtable(L);
   luaL_register(L, NULL, functions);
   tarn_ref_open(L);
@@ -63,10 +76,16 @@ static int open_core(lua_State *L) {
   tarn__fileref_open(L);
   tarn__disk_open(L);
   tarn__raw_open(L);
+  tarn__remote_open(L);
+  tarn__remote_form_open(L);
+  tarn__remote_sink_open(L);
   if (tarn_bind_of(L)->service != NULL) {
     tarn_messages_open(L);
     tarn_processes_open(L);
+    tarn_http_open(L);
     tarn__migrate_open(L);
+    tarn__get_all_open(L);
+    tarn__line_open(L);
   }
   return 1;
 }
@@ -198,7 +217,7 @@ static void reply_failure(lua_State *L, const char *method) {
 
 /* What C answers on the Lua thread. False: it is for Lua. */
 static bool dispatch_native(lua_State *L, tarn_event_t *e) {
-  lua_CFunction serve = e->kind == TARN_EVENT_REQUEST ? tarn__native_method(e->method) : NULL;
+  lua_CFunction serve = e->kind == TARN_EVENT_REQUEST ? tarn__native_method(e) : NULL;
   if (serve == NULL) { return false; }
   lua_pushcfunction(L, serve);
   if (lua_pcall(L, 0, 0, 0) != 0) { reply_failure(L, e->method); }
@@ -218,7 +237,7 @@ void tarn_bind_dispatch(tarn_bind_t *b, tarn_event_t *e) {
   int top = lua_gettop(L);
   b->current = e;
   if (e->kind == TARN_EVENT_JOINED || e->kind == TARN_EVENT_LOST) {
-    tarn__member_note(L, e->pid, e->kind == TARN_EVENT_JOINED);
+    tarn__member_note(L, e->pid, e->kind == TARN_EVENT_JOINED, e->os_pid);
   }
   if (!dispatch_native(L, e)) {
     lua_pushcfunction(L, on_error);

@@ -17,6 +17,7 @@ typedef struct tarn_bind_host {
       void
           *user); /* run the service loop once, blocking, and flush; only between enter and leave */
   void (*leave)(void *user);          /* put the baton down */
+  void (*queued)(void *user);         /* a message is in the outbox; outside of enter and leave */
   void (*exit)(void *user, int code); /* end the host's loop after this turn */
   const char *exe;                    /* the program, for workers; borrowed */
   void *user;
@@ -46,7 +47,10 @@ typedef struct tarn_bind {
   int ref_metatable, refs;      /* registry: the DRefs' metatable; those that are shared (ref.c) */
   const void *ref_metatable_at; /* its address */
   struct tarn_block *handed;    /* mapped, on its way to a view (block.c); owned */
+  double owed_kib;              /* of the heap, to be collected later (block.c) */
   bool making_room;             /* live values are being encoded */
+  uint64_t stuck;               /* the last object that could not be, for a PoolFull; 0: none */
+  char why_stuck[TARN_ERROR_TEXT];
   uint64_t unused
       [TARN__UNUSED]; /* objects of ours whose only ref has been collected, to be deleted (ref.c) */
   size_t unused_count;
@@ -78,6 +82,11 @@ void tarn_bind_collect(tarn_bind_t *b);
 void tarn_bind_hand(tarn_bind_t *b, struct tarn_block *mapped);
 /* So many bytes of blocks have got a view: LuaJIT's collector, which cannot see them, goes on by as much. */
 void tarn_bind_feed(lua_State *L, uint64_t bytes);
+/* The same for what another process owns and has lent: the collection is owed, for when there is nothing else to do. */
+void tarn_bind_feed_later(lua_State *L, uint64_t bytes);
+bool tarn_bind_owes(const tarn_bind_t *b);
+/* Some of what is owed, for 0.1 ms or as long as the collector's smallest step takes. Between tasks, where finalizers may run. */
+void tarn_bind_collect_owed(tarn_bind_t *b);
 /* The same for count mappings of a file: what they cost is a mapping each, whatever their size, so dead ones are collected by their number. */
 void tarn_bind_feed_mapped(lua_State *L, uint64_t bytes, uint32_t count);
 /* One event, to Lua's dispatcher (or to the bindings' own methods). The event stays the caller's. Never raises. */
@@ -90,7 +99,10 @@ int tarn_bind_boot(tarn_bind_t *b, const char *name);
 #define TARN_ERROR_METATABLE "tarn.error"
 /* Registry: a list of prefixes of chunk names ("@/.../lua/tarn/") that are tarn's own: an error's position is the first caller outside. */
 #define TARN_OWN_SOURCES "tarn.own_sources"
+bool tarn_bind_own_source(lua_State *L, const char *source);
 void tarn_bind_push_error(lua_State *L, const tarn_error_t *err);
+void tarn_bind_push_position(
+    lua_State *L); /* "file:line: " of the user's line that led here, or "" */
 void tarn_bind_add_position(
     lua_State *L, int index); /* prefix the error's message with the user's line that led here */
 int tarn_bind_raise(lua_State *L,
@@ -163,20 +175,34 @@ tarn_value_t *tarn_object_export(lua_State *L, uint64_t id, uint32_t flags);
 /* ---- messages (messages.c), processes (processes.c) ---- */
 void tarn_messages_open(lua_State *L);
 void tarn_processes_open(lua_State *L);
+void tarn_http_open(
+    lua_State *L); /* http.c: its function into the core table at the top of the stack */
 /* Keep core.members() up to date: pid has come, or is gone. */
-void tarn__member_note(lua_State *L, uint32_t pid, bool is);
+void tarn__member_note(lua_State *L, uint32_t pid, bool is, int64_t os_pid);
 /* A request that needs the Lua thread but no Lua code: the function that answers it, or null. */
-lua_CFunction tarn__native_method(const char *method);
+lua_CFunction tarn__native_method(const struct tarn_event *e);
 /* A request to a method that C serves: its parameters (released here), built with rc, and a value after them (taken over; may be empty). Pushes the
  * msgid; the response is one value. Raises PoolFull for lack of memory. */
 struct tarn_buf;
 struct tarn_payload;
 int tarn__plain_request(lua_State *L, uint32_t pid, const char *method, struct tarn_buf *params,
                         int rc, struct tarn_payload with);
+void tarn__get_all_open(lua_State *L); /* get_all.c: likewise */
 void tarn__migrate_open(
     lua_State *L); /* migrate.c: its functions into the core table at the top of the stack */
+void tarn__line_open(lua_State *L); /* line.c: core.line_* */
 /* Answer the present request with the error at index 1. */
 int tarn__reply_failure(lua_State *L);
+
+/* ---- userdata.c ---- */
+/* Push a zeroed userdata with that metatable of the registry, which is made with the first of them: gc is all it has. gc is null where the metatable is
+ * a class. */
+void *tarn__userdata_new(lua_State *L, size_t size, const char *metatable, lua_CFunction gc);
+/* The userdata at index if it has that metatable of the registry, else null. */
+void *tarn__userdata_test(lua_State *L, int index, const char *metatable);
+struct luaL_Reg;
+/* Make that metatable, in which the userdata find these methods. */
+void tarn__class_open(lua_State *L, const char *metatable, const struct luaL_Reg *methods);
 
 /* ---- blocks for Lua (block.c) ---- */
 /* A new block for Lua, making room as need be: encodes live values where only they are left. Raises PoolFull, DiskFull, IOError.

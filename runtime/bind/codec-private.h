@@ -139,9 +139,11 @@ void tarn__tables_release(tarn__tables_t *t);
 #define TARN__PATH_MAX 480
 
 typedef struct tarn__failure {
-  int code;         /* 0: nothing; 1: NotSerializable; else TARN_E* */
-  bool has_object;  /* the error object is in the state's environment under "error" */
-  bool in_function; /* the last step of the path is a function */
+  int code;           /* 0: nothing; 1: NotSerializable; else TARN_E* */
+  bool has_object;    /* the error object is in the state's environment under "error" */
+  bool object_ours;   /* made here, of what a serializer has raised: it gets the path */
+  bool in_function;   /* the last step of the path is a function */
+  const char *advice; /* what to do instead, after the path; null: nothing to say */
   char message[TARN_ERROR_TEXT];
   char path[TARN__PATH_MAX]; /* steps, innermost first */
 } tarn__failure_t;
@@ -150,6 +152,9 @@ enum { TARN__NOT_SERIALIZABLE = 1 };
 
 /* Set, unless something has failed already; returns the code. */
 int tarn__failure_set(tarn__failure_t *f, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* NotSerializable, with what to do instead (a constant). */
+int tarn__failure_refuse(tarn__failure_t *f, const char *advice, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Add a step outwards. */
 void tarn__failure_step(tarn__failure_t *f, const char *fmt, ...)
@@ -268,6 +273,17 @@ int tarn__decode_corrupt(tarn__decoder_t *d, const char *what);
 /* Number the object at the top of the stack. */
 void tarn__decode_made(tarn__decoder_t *d, lua_State *L);
 void tarn__decoder_methods(lua_State *L);
+
+/* ---- functions that come again (codec_kept.c) ---- */
+
+/* Push a function of that bytecode, with the usual environment and so many upvalues, without loading it anew: the one that was loaded before,
+ * or, if it has upvalues, a closure of its own. False, and nothing pushed: it has to be loaded. */
+bool tarn__kept_push(lua_State *L, const uint8_t *code, uint32_t length, uint32_t upvalues);
+/* The function at index has been loaded: give it the usual environment, and keep it if it can be. */
+void tarn__kept_put(lua_State *L, int index, const uint8_t *code, uint32_t length,
+                    uint32_t upvalues);
+/* Upvalue `number` of the function at index becomes a new variable, nil. */
+void tarn__kept_variable(lua_State *L, int index, int number);
 
 /* ---- files (codec_file.c) ---- */
 int tarn__codec_save(lua_State *L);   /* lua_CFunction: path, value */

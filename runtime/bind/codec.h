@@ -18,8 +18,18 @@ typedef struct tarn_encoded {
 
 /* Encode the value at index; pushes the userdata and returns its payload. NotSerializable names the path to what cannot travel. */
 tarn_encoded_t *tarn_codec_encode(lua_State *L, int index);
+/* What the values of a list are to the user, for messages. */
+typedef struct tarn_list_names {
+  int apart;          /* how many at the beginning are counted by nobody */
+  const char *first;  /* the name of those */
+  const char *others; /* printf's, with one %d */
+} tarn_list_names_t;
+
+/* The same; should it fail, the path ends with `what`. */
+tarn_encoded_t *tarn_codec_encode_named(lua_State *L, int index, const char *what);
 /* Encode the count values from index first on, as one array (a nil inside or at the end stays a nil; count is kept). */
-tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count);
+tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count,
+                                       const tarn_list_names_t *names);
 void tarn_encoded_clear(tarn_encoded_t *e);
 
 enum {

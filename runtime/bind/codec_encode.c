@@ -27,6 +27,8 @@ uint8_t *tarn__put_any_number(uint8_t *at, double d) {
 
 enum { SLOTS_A_LEVEL = 8 };
 
+static const char make_it_there[] = "make it where it is used";
+
 int tarn__encode_out_of_memory(tarn__encoder_t *e, int rc) {
   return tarn__failure_set(&e->failure, rc == TARN_ETOOBIG ? TARN_ETOOBIG : TARN_ENOMEM,
                            rc == TARN_ETOOBIG ? "value too large to encode"
@@ -109,11 +111,28 @@ static int refuse_cdata(tarn__encoder_t *e, lua_State *L, int index) {
   if (e->codec->describe != LUA_NOREF) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->describe);
     lua_pushvalue(L, index);
-    lua_call(L, 1, 1);
-    type = lua_tostring(L, -1);
+    lua_call(L, 1, 3);
+    type = lua_tostring(L, -3);
+    if (lua_toboolean(L, -1)) {
+      return tarn__failure_refuse(&e->failure,
+                                  "put it into a module, or name it by ffi.typeof where it is used",
+                                  "the C type '%s' cannot travel", type ? type : "?");
+    }
   }
-  return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
-                           "a cdata of type '%s' cannot travel", type ? type : "?");
+  return tarn__failure_refuse(
+      &e->failure, "put what it holds into a tarn.array, or declare its type with tarn.serializer",
+      "a cdata of type '%s' cannot travel", type ? type : "?");
+}
+
+/* What has no serializer: a C type that a module holds goes by its name, as a function does. */
+static int encode_ctype(tarn__encoder_t *e, lua_State *L, int index) {
+  tarn__encoder_check_names(e, L);
+  bool named = tarn__codec_lookup(L, e->codec->function_names, index);
+  if (!named) {
+    tarn__codec_refresh_names(L, e->codec, true);
+    named = tarn__codec_lookup(L, e->codec->function_names, index);
+  }
+  return named ? tarn__encode_name(e, L) : refuse_cdata(e, L, index);
 }
 
 static int encode_cdata(tarn__encoder_t *e, lua_State *L, int index) {
@@ -129,7 +148,7 @@ static int encode_cdata(tarn__encoder_t *e, lua_State *L, int index) {
     memcpy(&v, payload, sizeof v);
     return encode_uint64(e, v);
   }
-  if (!tarn__codec_serializer(L, e->codec, index)) { return refuse_cdata(e, L, index); }
+  if (!tarn__codec_serializer(L, e->codec, index)) { return encode_ctype(e, L, index); }
   bool again;
   int rc = tarn__encode_identity(e, payload, &again);
   if (rc == 0 && !again) { return tarn__encode_typed(e, L, index); }
@@ -174,10 +193,10 @@ static int encode_userdata(tarn__encoder_t *e, lua_State *L, int index) {
     return rc;
   }
   if (luaL_getmetafield(L, index, "__name") && lua_type(L, -1) == LUA_TSTRING) {
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a userdata (%s) cannot travel",
-                             lua_tostring(L, -1));
+    return tarn__failure_refuse(&e->failure, make_it_there, "a userdata (%s) cannot travel",
+                                lua_tostring(L, -1));
   }
-  return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a userdata cannot travel");
+  return tarn__failure_refuse(&e->failure, make_it_there, "a userdata cannot travel");
 }
 
 int tarn__encode_ref(tarn__encoder_t *e, lua_State *L, int index, tarn_ref_t *ref) {
@@ -228,8 +247,8 @@ static int encode_any_function(tarn__encoder_t *e, lua_State *L, int index) {
     tarn__codec_refresh_names(L, e->codec, true);
     named = tarn__codec_lookup(L, e->codec->function_names, index);
     if (!named) {
-      return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
-                               "a C function that is in no module cannot travel");
+      return tarn__failure_refuse(&e->failure, "let a Lua function get it where it is used",
+                                  "a C function that is in no module cannot travel");
     }
   }
   if (named) { return tarn__encode_name(e, L); }
@@ -269,9 +288,9 @@ int tarn__encode_value(tarn__encoder_t *e, lua_State *L, int index) {
     rc = encode_userdata(e, L, index);
     break;
   case LUA_TTHREAD:
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a coroutine cannot travel");
+    return tarn__failure_refuse(&e->failure, make_it_there, "a coroutine cannot travel");
   default:
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a light userdata cannot travel");
+    return tarn__failure_refuse(&e->failure, make_it_there, "a light userdata cannot travel");
   }
   lua_settop(L, top);
   return rc;

@@ -6,14 +6,28 @@
 
 #include "bind/codec-private.h"
 
-int tarn__failure_set(tarn__failure_t *f, int code, const char *fmt, ...) {
+static int set(tarn__failure_t *f, int code, const char *advice, const char *fmt, va_list args) {
   if (f->code) { return f->code; }
   f->code = code;
+  f->advice = advice;
+  vsnprintf(f->message, sizeof f->message, fmt, args);
+  return code;
+}
+
+int tarn__failure_set(tarn__failure_t *f, int code, const char *fmt, ...) {
   va_list args;
   va_start(args, fmt);
-  vsnprintf(f->message, sizeof f->message, fmt, args);
+  int rc = set(f, code, NULL, fmt, args);
   va_end(args);
-  return code;
+  return rc;
+}
+
+int tarn__failure_refuse(tarn__failure_t *f, const char *advice, const char *fmt, ...) {
+  va_list args;
+  va_start(args, fmt);
+  int rc = set(f, TARN__NOT_SERIALIZABLE, advice, fmt, args);
+  va_end(args);
+  return rc;
 }
 
 void tarn__failure_step(tarn__failure_t *f, const char *fmt, ...) {
@@ -35,11 +49,27 @@ void tarn__failure_step(tarn__failure_t *f, const char *fmt, ...) {
   f->in_function = false;
 }
 
+/* message of the error at the top of the stack: more at its end. */
+static void append(lua_State *L, const char *separator, const char *text) {
+  lua_getfield(L, -1, "message");
+  lua_pushfstring(L, "%s%s%s", lua_tostring(L, -1), separator, text);
+  lua_setfield(L, -3, "message");
+  lua_pop(L, 1);
+}
+
+static void add_path(lua_State *L, const tarn__failure_t *f) {
+  if (f->path[0] == '\0') { return; }
+  append(L, ": ", f->path);
+  lua_pushstring(L, f->path);
+  lua_setfield(L, -2, "path");
+}
+
 void tarn__failure_push(lua_State *L, const tarn__failure_t *f, int state) {
   if (f->has_object) {
     lua_getfenv(L, state);
     lua_getfield(L, -1, "error");
     lua_remove(L, -2);
+    if (f->object_ours) { add_path(L, f); }
     return;
   }
   tarn_error_t err = {.code = f->code < 0 ? f->code : TARN_EINVAL};
@@ -49,15 +79,9 @@ void tarn__failure_push(lua_State *L, const tarn__failure_t *f, int state) {
     lua_pushstring(L, "NotSerializable");
     lua_setfield(L, -2, "kind");
   }
-  tarn_bind_add_position(L, -1);
-  if (f->path[0]) {
-    lua_getfield(L, -1, "message");
-    lua_pushfstring(L, "%s: %s", lua_tostring(L, -1), f->path);
-    lua_setfield(L, -3, "message");
-    lua_pop(L, 1);
-    lua_pushstring(L, f->path);
-    lua_setfield(L, -2, "path");
-  }
+  if (!tarn_bind_of(L)->making_room) { tarn_bind_add_position(L, -1); } /* else it is no call's */
+  add_path(L, f);
+  if (f->advice) { append(L, "; ", f->advice); }
 }
 
 /* The error that a serializer raised becomes the cause of one that names the serializer; but errors of tarn's own that have
@@ -86,7 +110,8 @@ int tarn__failure_catch(lua_State *L, tarn__failure_t *f, int state, const char 
   int error = lua_gettop(L);
   f->code = TARN__NOT_SERIALIZABLE;
   f->has_object = true;
-  if (!keep_as_is(L, error)) {
+  f->object_ours = !keep_as_is(L, error);
+  if (f->object_ours) {
     tarn__failure_t named = {.code = TARN__NOT_SERIALIZABLE};
     const char *text = lua_isstring(L, error) ? lua_tostring(L, error) : NULL;
     if (!text && luaL_callmeta(L, error, "__tostring")) { text = lua_tostring(L, -1); }

@@ -19,6 +19,14 @@ bool tarn__check_option(lua_State *L, int index, const char *name, bool otherwis
                          "the options must be a table such as {code = true}, not a %s",
                          luaL_typename(L, index));
   }
+  lua_pushnil(L);
+  while (lua_next(L, index) != 0) { /* a misspelt {code = false} would let code in */
+    lua_pop(L, 1);
+    const char *key = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, -1);
+    if (strcmp(key, "code") != 0 && strcmp(key, "verify") != 0) {
+      tarn_bind_raise_kind(L, TARN_EINVAL, "unknown option '%s'; there are code and verify", key);
+    }
+  }
   lua_getfield(L, index, name);
   bool is = lua_isnil(L, -1) ? otherwise : lua_toboolean(L, -1);
   lua_pop(L, 1);
@@ -29,7 +37,7 @@ int tarn__codec_save(lua_State *L) {
   const char *path = tarn__file_check_path(L, 1, "save");
   lua_settop(L, 2);
   tarn_encoded_t *e = tarn__codec_encode_for_file(L, 2);
-  (void)tarn__file_write(L, path, true, e, NULL);
+  tarn__file_write(L, path, true, e, NULL);
   tarn_encoded_clear(e);
   return 0;
 }
@@ -84,14 +92,7 @@ static int box_gc(lua_State *L) {
 }
 
 tarn_value_t **tarn__value_box(lua_State *L) {
-  tarn_value_t **box = lua_newuserdata(L, sizeof *box);
-  *box = NULL;
-  if (luaL_newmetatable(L, "tarn.value_box")) {
-    lua_pushcfunction(L, box_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
-  return box;
+  return tarn__userdata_new(L, sizeof(tarn_value_t *), "tarn.value_box", box_gc);
 }
 
 int tarn__codec_load(lua_State *L) {

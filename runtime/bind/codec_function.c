@@ -1,8 +1,6 @@
 /* Lua functions: FUNCTION ext = bin of bytecode (with its debug information, so that tracebacks name the line), an array
  * header with the number of upvalues, then for each its identity (a uint; the same one is the same variable) followed, where that identity is
  * new, by the value. The environment is not sent: a function finds the globals of the process where it arrives. */
-#include <string.h>
-
 #include "base/alloc.h"
 #include "bind/codec-private.h"
 
@@ -115,6 +113,7 @@ static int load_bytecode(tarn__decoder_t *d, lua_State *L, uint32_t *upvalue_cou
   if (length == 0 || code[0] != 0x1b) {
     return tarn__decode_corrupt(d, "a function that is not bytecode");
   }
+  if (tarn__kept_push(L, code, length, *upvalue_count)) { return 0; }
   if (luaL_loadbufferx(L, (const char *)code, length, "=received", "b")) {
     return tarn__failure_set(&d->failure, TARN_ECORRUPT,
                              "image: a function that this LuaJIT cannot load: %.100s",
@@ -125,6 +124,7 @@ static int load_bytecode(tarn__decoder_t *d, lua_State *L, uint32_t *upvalue_cou
   if (*upvalue_count != (uint32_t)ar.nups) {
     return tarn__decode_corrupt(d, "a function with a wrong number of upvalues");
   }
+  tarn__kept_put(L, lua_gettop(L), code, length, *upvalue_count);
   return 0;
 }
 
@@ -151,6 +151,7 @@ static int decode_upvalue(tarn__decoder_t *d, lua_State *L, int function, uint32
     return tarn__failure_set(&d->failure, TARN_ENOMEM, "out of memory while decoding");
   }
   d->upvalues[d->upvalue_count++] = (tarn__upvalue_t){made, (uint32_t)number};
+  tarn__kept_variable(L, function, number);
   int rc = tarn__decode_value(d, L);
   if (rc) { return rc; }
   lua_setupvalue(L, function, number);
@@ -167,10 +168,6 @@ int tarn__decode_function(tarn__decoder_t *d, lua_State *L) {
   int rc = load_bytecode(d, L, &upvalue_count);
   if (rc) { return rc; }
   int function = lua_gettop(L);
-  lua_pushvalue(L, LUA_GLOBALSINDEX);
-  lua_getfield(L, -1, "_G"); /* a task has the same globals; a host's state may have moved them */
-  lua_settop(L, function + 1);
-  lua_setfenv(L, function);
   uint32_t made = d->made;
   tarn__decode_made(d, L);
   for (uint32_t i = 1; i <= upvalue_count && !rc; i++) {

@@ -68,7 +68,8 @@ void tarn__encoder_end(lua_State *L, tarn__encoder_t *e, int index) {
   e->writing = e->written = 0;
   e->serializer_count = e->ref_count = 0;
   e->failure.code = 0;
-  e->failure.has_object = e->failure.in_function = false;
+  e->failure.has_object = e->failure.object_ours = e->failure.in_function = false;
+  e->failure.advice = NULL;
   e->failure.message[0] = e->failure.path[0] = '\0';
   e->anchored = 0;
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->none);
@@ -190,21 +191,38 @@ static int absolute(lua_State *L, int index) {
   return index < 0 ? lua_gettop(L) + 1 + index : index;
 }
 
-static tarn_encoded_t *encode_one(lua_State *L, int index, bool keep_refs) {
+static tarn_encoded_t *encode_one(lua_State *L, int index, bool keep_refs, const char *what) {
   index = absolute(L, index);
   tarn__encoder_t *e = tarn__encoder_begin(L);
   int self = e->self;
   e->keep_refs = keep_refs;
-  if (tarn__encode_value(e, L, index)) { raise_failure(L, e, self); }
+  if (tarn__encode_value(e, L, index)) {
+    if (what) { tarn__failure_step(&e->failure, "%s", what); }
+    raise_failure(L, e, self);
+  }
   return finish(L, e, self);
 }
 
-tarn_encoded_t *tarn_codec_encode(lua_State *L, int index) { return encode_one(L, index, true); }
+tarn_encoded_t *tarn_codec_encode(lua_State *L, int index) {
+  return encode_one(L, index, true, NULL);
+}
+tarn_encoded_t *tarn_codec_encode_named(lua_State *L, int index, const char *what) {
+  return encode_one(L, index, true, what);
+}
 tarn_encoded_t *tarn__codec_encode_for_file(lua_State *L, int index) {
-  return encode_one(L, index, false);
+  return encode_one(L, index, false, NULL);
 }
 
-tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count) {
+static void step_in_list(tarn__failure_t *f, const tarn_list_names_t *names, int number) {
+  if (number > names->apart) {
+    tarn__failure_step(f, names->others, number - names->apart);
+  } else {
+    tarn__failure_step(f, "%s", names->first);
+  }
+}
+
+tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count,
+                                       const tarn_list_names_t *names) {
   first = absolute(L, first);
   tarn__encoder_t *e = tarn__encoder_begin(L);
   int self = e->self;
@@ -215,7 +233,7 @@ tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count) {
   }
   for (int i = 0; i < count; i++) {
     if (tarn__encode_value(e, L, first + i)) {
-      if (!e->failure.in_function) { tarn__failure_step(&e->failure, "value %d", i + 1); }
+      if (!e->failure.in_function) { step_in_list(&e->failure, names, i + 1); }
       raise_failure(L, e, self);
     }
   }
@@ -264,8 +282,9 @@ static int core_encode(lua_State *L) {
 
 const char *tarn__check_text(lua_State *L, int index, const char *what, size_t *size) {
   if (lua_type(L, index) != LUA_TSTRING) {
-    tarn_bind_raise_kind(L, TARN_EINVAL, "%s must be a string, not a %s", what,
-                         luaL_typename(L, index));
+    tarn_bind_raise_kind(L, TARN_EINVAL, "%s must be a string, not %s%s", what,
+                         lua_isnoneornil(L, index) ? "" : "a ",
+                         lua_isnone(L, index) ? "nothing" : luaL_typename(L, index));
   }
   return lua_tolstring(L, index, size);
 }

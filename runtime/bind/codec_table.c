@@ -307,8 +307,10 @@ static int encode_with_metatable(tarn__encoder_t *e, lua_State *L, int index) {
   lua_getmetatable(L, index);
   int metatable = lua_gettop(L);
   if (!find_metatable_name(e, L, metatable)) {
-    return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
-                             "a table with an unregistered metatable cannot travel");
+    return tarn__failure_refuse(&e->failure,
+                                "declare its type with tarn.serializer, or keep the metatable in a "
+                                "module (docs/serializers.md)",
+                                "a table with an unregistered metatable cannot travel");
   }
   size_t mark, length;
   int rc = tarn__encode_open(e, TARN_EXT_META, &mark);

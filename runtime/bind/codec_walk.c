@@ -2,24 +2,13 @@
  * written is turned into a map. Most tables are read where they lie instead (codec_table.c). */
 #include "bind/codec-write.h"
 
-/* Of a map with so many pairs: 1, 3 or 5 bytes, the shortest form, as who reads a table where it lies writes it too. */
-static size_t map_header_size(uint32_t count) { return count <= 15 ? 1 : count <= 0xffff ? 3 : 5; }
+#define HEADER_ROOM 16 /* a map's header, and what its writer may write beyond it */
 
-static void put_map_header(uint8_t *at, uint32_t count) {
-  uint16_t narrow = __builtin_bswap16((uint16_t)count);
-  uint32_t wide = __builtin_bswap32(count);
-  switch (map_header_size(count)) {
-  case 1:
-    at[0] = (uint8_t)(0x80u | count);
-    break;
-  case 3:
-    at[0] = 0xde;
-    memcpy(at + 1, &narrow, sizeof narrow);
-    break;
-  default:
-    at[0] = 0xdf;
-    memcpy(at + 1, &wide, sizeof wide);
-  }
+/* The header of a map with so many pairs; its size. */
+static size_t map_header(uint32_t count, uint8_t out[HEADER_ROOM]) {
+  tarn_buf_t b = {.data = out, .capacity = HEADER_ROOM, .limit = HEADER_ROOM};
+  (void)tarn_mp_write_map(&b, count);
+  return b.size;
 }
 
 /* Name the key at key_index as the step of the path that failed. */
@@ -46,7 +35,8 @@ static inline int encode_pair_value(tarn__encoder_t *e, lua_State *L) {
 
 /* The map at start gets one more pair: its header may have to grow. */
 static int make_header_room(tarn__encoder_t *e, size_t start, uint32_t count) {
-  size_t size = map_header_size(count), more = map_header_size(count + 1) - size;
+  uint8_t header[HEADER_ROOM];
+  size_t size = map_header(count, header), more = map_header(count + 1, header) - size;
   if (more == 0) { return 0; }
   int rc = tarn_buf_reserve(&e->out, more);
   if (rc) { return tarn__done(e, rc); }
@@ -73,7 +63,9 @@ static int encode_pairs(tarn__encoder_t *e, lua_State *L, int index, size_t star
     lua_settop(L, top - 1);
     if (++count == UINT32_MAX) { return tarn__encode_out_of_memory(e, TARN_ETOOBIG); }
   } while (lua_next(L, index));
-  put_map_header(e->out.data + start, count);
+  uint8_t header[HEADER_ROOM];
+  size_t size = map_header(count, header);
+  memcpy(e->out.data + start, header, size);
   return 0;
 }
 
@@ -95,8 +87,7 @@ static int array_to_map(tarn__encoder_t *e, size_t start, uint32_t count) {
                              : code == 0xdc ? 3
                                             : 1),
                         e->out.data + e->out.size};
-  const uint8_t header[5] = {0}; /* encode_pairs fills it in */
-  int rc = tarn_buf_append(&map, header, map_header_size(count));
+  int rc = tarn_mp_write_map(&map, count);
   for (uint32_t i = 1; i <= count && !rc; i++) {
     const uint8_t *at = r.at;
     rc = tarn_mp_skip(&r, TARN_IMAGE_MAX_DEPTH + 1);

@@ -51,8 +51,7 @@ static int file_identity(lua_State *L) {
   return 1;
 }
 
-/* Push a box with the object's value, verified; nothing is touched, nothing counted. */
-static tarn_value_t **peek(lua_State *L, uint64_t id) {
+tarn_value_t **tarn__file_peek(lua_State *L, uint64_t id) {
   tarn_value_t **box = tarn__value_box(L);
   tarn_error_t err = {0};
   *box = tarn__object_value(L, id, TARN_GET_QUIET | TARN_GET_VERIFIED);
@@ -67,16 +66,16 @@ static int file_save(lua_State *L) {
   bool replace = lua_toboolean(L, 3);
   lua_settop(L, 3);
   if (tarn__object_push_live(L, id)) {
-    tarn_encoded_t *e = tarn_codec_encode(L, -1);
-    (void)tarn__file_write(L, path, replace, e, NULL);
+    tarn_encoded_t *e = tarn__object_encode(L, id, -1);
+    tarn__file_write(L, path, replace, e, NULL);
     tarn_encoded_clear(e);
     return 0;
   }
-  tarn_value_t **box = peek(L, id);
+  tarn_value_t **box = tarn__file_peek(L, id);
   char home[PATH_MAX];
   bool at_home = tarn_pool_saved_path(tarn_bind_of(L)->pool, id, home, sizeof home) == 0 &&
                  strcmp(home, path) == 0;
-  (void)tarn__file_write(L, path, replace, NULL, *box);
+  tarn__file_write(L, path, replace, NULL, *box);
   if (at_home) { /* it was in the file that has just been replaced */
     tarn_error_t err = {0};
     tarn_value_t **again = tarn__file_open(L, path, false, NULL);
@@ -95,7 +94,7 @@ static int file_move(lua_State *L) {
   lua_settop(L, 2);
   tarn_value_t **old = tarn__value_box(L);
   *old = tarn_object_export(L, id, TARN_GET_VERIFIED);
-  (void)tarn__file_write(L, path, false, NULL, *old);
+  tarn__file_write(L, path, false, NULL, *old);
   tarn_value_t **moved = tarn__file_open(L, path, false, NULL);
   tarn_error_t err = {0};
   int rc = tarn_pool_rehome(b->pool, id, *moved, &err);

@@ -7,8 +7,7 @@
 #include "base/err.h"
 #include "bind/bind.h"
 
-/* Whether a chunk name begins with one of the prefixes in the registry. */
-static bool own_source(lua_State *L, const char *source) {
+bool tarn_bind_own_source(lua_State *L, const char *source) {
   bool own = false;
   lua_getfield(L, LUA_REGISTRYINDEX, TARN_OWN_SOURCES);
   if (lua_istable(L, -1)) {
@@ -25,11 +24,10 @@ static bool own_source(lua_State *L, const char *source) {
   return own;
 }
 
-/* Push "file:line: " of the user's line that led here, or "". */
-static void push_position(lua_State *L) {
+void tarn_bind_push_position(lua_State *L) {
   lua_Debug ar;
   for (int level = 1; lua_getstack(L, level, &ar); level++) {
-    if (lua_getinfo(L, "Sl", &ar) && ar.currentline > 0 && !own_source(L, ar.source)) {
+    if (lua_getinfo(L, "Sl", &ar) && ar.currentline > 0 && !tarn_bind_own_source(L, ar.source)) {
       lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
       return;
     }
@@ -63,7 +61,7 @@ void tarn_bind_push_error(lua_State *L, const tarn_error_t *err) {
 
 void tarn_bind_add_position(lua_State *L, int index) {
   if (index < 0) { index = lua_gettop(L) + 1 + index; }
-  push_position(L);
+  tarn_bind_push_position(L);
   lua_getfield(L, index, "message");
   lua_concat(L, 2);
   lua_setfield(L, index, "message");

@@ -16,23 +16,13 @@
 #include "base/clock.h"
 #include "base/sys.h"
 #include "bind/codec-private.h"
-#include "image/file.h"
-
-#define JOB_METATABLE "tarn.file_job"
-#define FRONT_FIXED 32u /* the bytes of a front in which it says that it is detached */
 
 typedef struct job {
   int fd;          /* -1: none */
   char *directory; /* owned */
   char *
       temporary; /* owned; the name that the file has for a moment, to be unlinked; null: it has none */
-  tarn_buf_t header;    /* owned */
-  const uint8_t *front; /* borrowed */
-  size_t front_size;
-  const void **data; /* of the blocks; owned */
-  uint64_t *sizes;   /* owned */
-  uint32_t count;
-  const tarn__file_part_t *parts; /* of a file of another form; borrowed */
+  const tarn__file_part_t *parts; /* borrowed */
   size_t part_count;
   uint64_t whole_size; /* that the file is to have */
   uint64_t file_size;  /* so far */
@@ -43,9 +33,6 @@ static void clear(job_t *j) {
   if (j->temporary) { tarn_sys_unlink(j->temporary); }
   tarn_free(j->directory);
   tarn_free(j->temporary);
-  tarn_free(j->data);
-  tarn_free(j->sizes);
-  tarn_buf_release(&j->header);
   memset(j, 0, sizeof *j);
   j->fd = -1;
 }
@@ -56,15 +43,8 @@ static int job_gc(lua_State *L) {
 }
 
 static job_t *new_job(lua_State *L) {
-  job_t *j = lua_newuserdata(L, sizeof *j);
-  memset(j, 0, sizeof *j);
+  job_t *j = tarn__userdata_new(L, sizeof *j, "tarn.file_job", job_gc);
   j->fd = -1;
-  tarn_buf_init(&j->header, (size_t)1 << 40);
-  if (luaL_newmetatable(L, JOB_METATABLE)) {
-    lua_pushcfunction(L, job_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
   return j;
 }
 
@@ -99,71 +79,6 @@ static int raise_errno(lua_State *L, job_t *j, const char *path, const char *wha
   return tarn__file_raise(L, path, &err);
 }
 
-/* ---- what may be in a file ---- */
-
-static int found_ref(void *ud, const tarn_image_ref_t *ref) {
-  (void)ref;
-  *(const char **)ud = "a DRef cannot be saved in a file: save what it refers to";
-  return 1;
-}
-
-static int found_serializer(void *ud, uint32_t index, const tarn_image_serializer_t *s) {
-  (void)index;
-  if (s->name_length != 11 || memcmp(s->name, "tarn.future", 11) != 0) { return 0; }
-  *(const char **)ud = "a Future cannot be saved in a file: save what it gives";
-  return 1;
-}
-
-static void check_content(lua_State *L, job_t *j, const char *path) {
-  tarn_image_t im;
-  tarn_error_t err = {0};
-  const char *problem = NULL;
-  if (tarn_image_open(j->front, j->front_size, &im, &err) != 0) {
-    clear(j);
-    tarn__file_raise(L, path, &err);
-  }
-  if (tarn_image_each_ref(&im, found_ref, &problem) == 0) {
-    (void)tarn_image_each_serializer(&im, found_serializer, &problem);
-  }
-  if (problem == NULL) { return; }
-  clear(j);
-  tarn__failure_t f = {0};
-  tarn__failure_set(&f, TARN__NOT_SERIALIZABLE, "%s", problem);
-  tarn__failure_push(L, &f, 0);
-  lua_error(L);
-}
-
-/* The parts to be written; header composed. */
-static void take_parts(lua_State *L, job_t *j, const char *path, const tarn_encoded_t *e,
-                       tarn_value_t *v) {
-  j->front = e ? e->front : tarn_value_front(v, &j->front_size);
-  if (e) { j->front_size = e->front_size; }
-  j->count = e ? e->block_count : tarn_value_block_count(v);
-  check_content(L, j, path);
-  j->data = tarn_calloc((size_t)j->count + 1, sizeof *j->data);
-  j->sizes = tarn_calloc((size_t)j->count + 1, sizeof *j->sizes);
-  int rc = j->data && j->sizes ? 0 : TARN_ENOMEM;
-  for (uint32_t i = 0; rc == 0 && i < j->count; i++) {
-    const tarn_block_t *b = e ? e->blocks[i] : tarn_value_block(v, i);
-    j->data[i] = b->data;
-    j->sizes[i] = b->size;
-  }
-  if (rc == 0) {
-    rc = tarn_file_compose_header(j->front, j->front_size, j->data, j->sizes, j->count, &j->header);
-  }
-  j->whole_size = j->front_size;
-  for (uint32_t i = 0; rc == 0 && i < j->count; i++) {
-    j->whole_size = tarn_image_align(j->whole_size) + j->sizes[i];
-  }
-  j->whole_size += j->header.size;
-  if (rc == 0) { return; }
-  tarn_error_t err;
-  tarn_error_set(&err, rc, "%s",
-                 rc == TARN_ENOMEM ? "out of memory while saving" : "cannot be saved");
-  clear(j);
-  tarn__file_raise(L, path, &err);
-}
-
 /* ---- bytes ---- */
 
 static bool write_all(job_t *j, const void *bytes, size_t size) {
@@ -175,30 +90,6 @@ static bool write_all(job_t *j, const void *bytes, size_t size) {
     if (done < 0) { return false; }
     at += done;
     size -= (size_t)done;
-  }
-  return true;
-}
-
-/* In a file the blocks follow the front, which says so; the one in memory is not ours to change. */
-static bool write_front(job_t *j) {
-  uint8_t fixed[FRONT_FIXED];
-  size_t head = j->front_size < sizeof fixed ? j->front_size : sizeof fixed;
-  memcpy(fixed, j->front, head);
-  if (j->count > 0) { tarn_image_set_detached(fixed, head, false); }
-  return write_all(j, fixed, head) && write_all(j, j->front + head, j->front_size - head);
-}
-
-static bool write_image(job_t *j) {
-  static const char zeros[TARN_IMAGE_ALIGN];
-  if (!write_all(j, j->header.data, j->header.size) || !write_front(j)) { return false; }
-  uint64_t at = j->front_size;
-  for (uint32_t i = 0; i < j->count; i++) {
-    uint64_t start = tarn_image_align(at);
-    if (!write_all(j, zeros, (size_t)(start - at)) ||
-        !write_all(j, j->data[i], (size_t)j->sizes[i])) {
-      return false;
-    }
-    at = start + j->sizes[i];
   }
   return true;
 }
@@ -304,36 +195,41 @@ static void sync_directory(const job_t *j) {
   close(fd);
 }
 
-/* The job, done from creating the file on. Its size in bytes. */
-static uint64_t run(lua_State *L, job_t *j, const char *path, bool replace,
-                    bool (*write_content)(job_t *)) {
+/* The job, done from creating the file on. */
+static void run(lua_State *L, job_t *j, const char *path, bool replace) {
   if (!open_file(j, path)) { raise_errno(L, j, path, "cannot create a file"); }
-  if (!write_content(j) || tarn_sys_fsync(j->fd) != 0) { raise_errno(L, j, path, "cannot write"); }
+  if (!write_parts(j) || tarn_sys_fsync(j->fd) != 0) { raise_errno(L, j, path, "cannot write"); }
   if (!put_in_place(j, path, replace)) { raise_errno(L, j, path, "cannot put it in place"); }
   sync_directory(j);
-  uint64_t size = j->file_size;
   clear(j);
   lua_pop(L, 1);
-  return size;
 }
 
-uint64_t tarn__file_write(lua_State *L, const char *path, bool replace, const tarn_encoded_t *e,
-                          tarn_value_t *v) {
+static void take_parts(job_t *j, const tarn__file_part_t *parts, size_t count) {
+  j->parts = parts;
+  j->part_count = count;
+  for (size_t i = 0; i < count; i++) { j->whole_size += parts[i].size; }
+}
+
+void tarn__file_write(lua_State *L, const char *path, bool replace, const tarn_encoded_t *e,
+                      tarn_value_t *v) {
   job_t *j = new_job(L);
   struct stat st;
   if (!replace && lstat(path, &st) == 0) {
     errno = EEXIST;
     raise_errno(L, j, path, "the file must not exist yet");
   }
-  take_parts(L, j, path, e, v);
-  return run(L, j, path, replace, write_image);
+  tarn__file_form_t *form = tarn__file_form(L, path, e, v);
+  lua_insert(L, -2);
+  take_parts(j, form->parts, form->part_count);
+  run(L, j, path, replace);
+  tarn__file_form_clear(form);
+  lua_pop(L, 1);
 }
 
-uint64_t tarn__file_write_parts(lua_State *L, const char *path, const tarn__file_part_t *parts,
-                                size_t count) {
+void tarn__file_write_parts(lua_State *L, const char *path, const tarn__file_part_t *parts,
+                            size_t count) {
   job_t *j = new_job(L);
-  j->parts = parts;
-  j->part_count = count;
-  for (size_t i = 0; i < count; i++) { j->whole_size += parts[i].size; }
-  return run(L, j, path, true, write_parts);
+  take_parts(j, parts, count);
+  run(L, j, path, true);
 }

@@ -1,4 +1,4 @@
-/* FileRefs in Lua: a host, and a path there; or, without a path, an object in its owner's spill file, held by its DRef. Two are equal when
+/* FileRefs in Lua: a host, and a path there; without a host, an object in a store, s3://bucket/key; without a path, an object in its owner's spill file, held by its DRef. Two are equal when
  * they name the same. Lua thread only. */
 #include <lauxlib.h>
 #include <string.h>
@@ -9,12 +9,7 @@
 #define FILEREF_METATABLE "tarn.FileRef"
 
 tarn__fileref_t *tarn__fileref_test(lua_State *L, int index) {
-  tarn__fileref_t *f = lua_touserdata(L, index);
-  if (f == NULL || !lua_getmetatable(L, index)) { return NULL; }
-  luaL_getmetatable(L, FILEREF_METATABLE);
-  bool same = lua_rawequal(L, -1, -2);
-  lua_pop(L, 2);
-  return same ? f : NULL;
+  return tarn__userdata_test(L, index, FILEREF_METATABLE);
 }
 
 static tarn__fileref_t *check_fileref(lua_State *L, int index) {
@@ -113,7 +108,8 @@ static int fileref_eq(lua_State *L) {
 
 static int fileref_tostring(lua_State *L) {
   tarn__fileref_t *f = check_fileref(L, 1);
-  lua_pushfstring(L, "FileRef(%s:%s, ", f->text, f->path_length > 0 ? path_of(f) : "(spill file)");
+  lua_pushfstring(L, "FileRef(%s%s%s, ", f->text, f->host_length > 0 ? ":" : "",
+                  f->path_length > 0 ? path_of(f) : "(spill file)");
   lua_pushnumber(L, (double)f->size);
   lua_pushliteral(L, " bytes)");
   lua_concat(L, 3);
@@ -124,6 +120,7 @@ static int fileref_index(lua_State *L) {
   tarn__fileref_t *f = check_fileref(L, 1);
   const char *name = luaL_checkstring(L, 2);
   if (strcmp(name, "host") == 0) {
+    if (f->host_length == 0) { return 0; }
     lua_pushlstring(L, f->text, f->host_length);
   } else if (strcmp(name, "path") == 0) {
     if (f->path_length == 0) { return 0; }
@@ -132,7 +129,7 @@ static int fileref_index(lua_State *L) {
     lua_pushnumber(L, (double)f->size);
   } else {
     lua_pushvalue(L, 2);
-    lua_rawget(L, lua_upvalueindex(1)); /* core.fileref_methods */
+    lua_gettable(L, lua_upvalueindex(1)); /* core.fileref_methods */
   }
   return 1;
 }

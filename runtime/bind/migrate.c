@@ -26,7 +26,8 @@ static int pool_copy_at(lua_State *L) {
   }
   tarn_buf_t params;
   tarn_buf_init(&params, 64);
-  rc = tarn_mp_write_array(&params, 1) | tarn_mp_write_uint(&params, flags);
+  rc = tarn_mp_write_array(&params, 1);
+  rc |= tarn_mp_write_uint(&params, flags);
   return tarn__plain_request(L, pid, "pool.set", &params, rc, p);
 }
 

@@ -172,6 +172,15 @@ static int value_of(tarn_bind_t *b, tarn_encoded_t *e, tarn_value_t **v, tarn_er
   return rc;
 }
 
+tarn_encoded_t *tarn__object_encode(lua_State *L, uint64_t id, int index) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  unsigned pid = b->service != NULL ? tarn_service_id(b->service) : 0;
+  char what[80];
+  snprintf(what, sizeof(what), "object %u:%llu (a %s, stored on process %u)", pid,
+           (unsigned long long)id, luaL_typename(L, index), pid);
+  return tarn_codec_encode_named(L, index, what);
+}
+
 /* Encode the live object id into *v and tell the pool. Raises what encoding raises. */
 static int encode_live(lua_State *L, uint64_t id, tarn_value_t **v, tarn_error_t *err) {
   tarn_bind_t *b = tarn_bind_of(L);
@@ -180,7 +189,7 @@ static int encode_live(lua_State *L, uint64_t id, tarn_value_t **v, tarn_error_t
     return tarn_error_set(err, TARN_ENOENT, "no object %llu", (unsigned long long)id);
   }
   tarn__anchor_push(L, &b->anchors, (uint32_t)slot);
-  tarn_encoded_t *e = tarn_codec_encode(L, -1);
+  tarn_encoded_t *e = tarn__object_encode(L, id, -1);
   int rc = value_of(b, e, v, err);
   if (rc == 0) { rc = tarn_pool_encoded(b->pool, id, *v, err); }
   if (rc == 0) {
@@ -204,6 +213,33 @@ static int encode_protected(lua_State *L) {
   return 0;
 }
 
+/* Why the object stays in memory is at the top of the stack: said with the PoolFull that may come of it. */
+static void remember_stuck(lua_State *L, tarn_bind_t *b, uint64_t id) {
+  const char *why = lua_tostring(L, -1);
+  if (lua_istable(L, -1)) {
+    lua_getfield(L, -1, "message");
+    why = lua_tostring(L, -1);
+    lua_pop(L, 1); /* the error keeps it */
+  }
+  b->stuck = id;
+  snprintf(b->why_stuck, sizeof(b->why_stuck), "%s", why != NULL ? why : "it cannot be encoded");
+  tarn_log(TARN_LOG_DEBUG, "object %llu stays in memory: %s", (unsigned long long)id, b->why_stuck);
+}
+
+/* The pool is full: if there is an object that cannot be written to disk, say so. */
+static void explain_stuck(const tarn_bind_t *b, tarn_error_t *err) {
+  uint64_t size, needed = err->needed, available = err->available;
+  if (err->code != TARN_EPOOLFULL || b->stuck == 0 ||
+      tarn_pool_size_of(b->pool, b->stuck, &size) != 0) {
+    return;
+  }
+  char text[TARN_ERROR_TEXT];
+  snprintf(text, sizeof(text), "%s", err->message);
+  tarn_error_set(err, TARN_EPOOLFULL, "%s; one that cannot be written to disk: %s", text,
+                 b->why_stuck);
+  (void)tarn_error_bytes(err, needed, available);
+}
+
 bool tarn_bind_make_room(lua_State *L) {
   tarn_bind_t *b = tarn_bind_of(L);
   if (b->making_room) { return false; }
@@ -211,8 +247,7 @@ bool tarn_bind_make_room(lua_State *L) {
   uint64_t id = 0;
   while (tarn_pool_next_live(b->pool, &id) == 1) {
     if (lua_cpcall(L, encode_protected, &id) == 0) { continue; }
-    tarn_log(TARN_LOG_DEBUG, "object %llu stays in memory: %s", (unsigned long long)id,
-             lua_isstring(L, -1) ? lua_tostring(L, -1) : "it cannot be encoded");
+    remember_stuck(L, b, id);
     lua_pop(L, 1);
     tarn_pool_pin_live(b->pool, id);
   }
@@ -237,6 +272,7 @@ bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *e
     tarn_error_set(err, TARN_EPOOLFULL, "no room: what fills the pool cannot be moved to disk");
     (void)tarn_error_bytes(err, needed, available);
   }
+  explain_stuck(tarn_bind_of(L), err);
   return false;
 }
 
@@ -255,11 +291,6 @@ void tarn_bind_boundary(tarn_bind_t *b) {
   drop_anchors(b->L, b);
   if (any_deleted(b->drops)) { (void)tarn_bind_boot(b, "deleted"); }
   (void)tarn_bind_make_room(b->L);
-}
-
-void tarn_bind_collect(tarn_bind_t *b) {
-  lua_gc(b->L, LUA_GCCOLLECT, 0);
-  tarn_bind_boundary(b);
 }
 
 static int raise_missing(lua_State *L, uint64_t id) {
@@ -343,11 +374,12 @@ uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags) {
   return id;
 }
 
-/* Store the value at index 1 as its image. An error is raised. */
-static uint64_t set_encoded(lua_State *L, uint32_t flags) {
+/* Store the value at index 1 as its image. An error is raised; why: what it says of the value, null for nothing. */
+static uint64_t set_encoded(lua_State *L, uint32_t flags, const char *why) {
   tarn_error_t err = {0};
   tarn_value_t *v = NULL;
-  tarn__object_check(L, value_of(tarn_bind_of(L), tarn_codec_encode(L, 1), &v, &err), &err, 0);
+  tarn_encoded_t *e = tarn_codec_encode_named(L, 1, why);
+  tarn__object_check(L, value_of(tarn_bind_of(L), e, &v, &err), &err, 0);
   lua_pop(L, 1);
   uint64_t id = tarn_object_store(L, v, flags);
   tarn__object_cache(L, id, 1);
@@ -388,7 +420,9 @@ static int pool_set(lua_State *L) {
   if (said >= 0) { size = (uint64_t)said; }
   /* Typed: its bytes are in blocks already, the image costs next to nothing, and C alone can serve and spill it. A nil has no place in a table. */
   if (!typed && !lua_isnil(L, 1)) { id = set_live(L, flags, size); }
-  if (id == 0) { id = set_encoded(L, flags); }
+  if (id == 0) {
+    id = set_encoded(L, flags, typed ? NULL : "a value that must go to disk, for lack of memory");
+  }
   tarn_ref_push_new(L, id, size);
   return 1;
 }

@@ -9,18 +9,18 @@
 
 extern char **environ;
 
-static const char members_key = 0; /* registry: pid -> true, as of the events dispatched so far */
+static const char members_key = 0; /* registry: pid -> os_pid, as of the events dispatched so far */
 
 static void push_members(lua_State *L) {
   lua_pushlightuserdata(L, (void *)(uintptr_t)&members_key);
   lua_rawget(L, LUA_REGISTRYINDEX);
 }
 
-void tarn__member_note(lua_State *L, uint32_t pid, bool is) {
+void tarn__member_note(lua_State *L, uint32_t pid, bool is, int64_t os_pid) {
   push_members(L);
   lua_pushnumber(L, pid);
   if (is) {
-    lua_pushboolean(L, true);
+    lua_pushnumber(L, (double)os_pid);
   } else {
     lua_pushnil(L);
   }
@@ -60,8 +60,16 @@ static int core_myid(lua_State *L) {
   return 1;
 }
 
+/* os_pid(pid) -> what its machine calls that process (nil: this one); nil: there is none */
 static int core_os_pid(lua_State *L) {
-  lua_pushnumber(L, getpid());
+  lua_settop(L, 1);
+  if (lua_isnil(L, 1)) {
+    lua_pushnumber(L, getpid());
+    return 1;
+  }
+  push_members(L);
+  lua_pushvalue(L, 1);
+  lua_rawget(L, -2);
   return 1;
 }
 
@@ -196,24 +204,66 @@ static int core_reach(lua_State *L) {
   return 1;
 }
 
+/* core.set_tls(true | false | nil): all connections from now on are encrypted, none is, those between machines are. */
+static int core_set_tls(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  tarn_net_tls_t tls = lua_isnoneornil(L, 1) ? TARN_TLS_BEYOND
+                       : lua_toboolean(L, 1) ? TARN_TLS_ALWAYS
+                                             : TARN_TLS_NEVER;
+  b->host.enter(b->host.user);
+  tarn_service_set_tls(b->service, tls);
+  b->host.leave(b->host.user);
+  return 0;
+}
+
+/* core.job_begin(fn) -> number: a job begins that runs fn, sent by who has sent what is being dispatched; core.job_end(number, ok). */
+static int core_job_begin(lua_State *L) {
+  tarn_bind_t *b = tarn_bind_of(L);
+  lua_Debug at;
+  lua_settop(L, 1);
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_getinfo(L, ">S", &at);
+  uint32_t from = b->current != NULL ? b->current->pid : 0;
+  lua_pushnumber(L, tarn_service_job_begin(b->service, at.short_src, at.linedefined, from));
+  return 1;
+}
+
+static int core_job_end(lua_State *L) {
+  uint32_t number = (uint32_t)luaL_checknumber(L, 1);
+  tarn_service_job_end(tarn_bind_of(L)->service, number, lua_toboolean(L, 2));
+  return 0;
+}
+
+/* core.messages() -> how many have come and how many have been sent, by either lane, without handshakes */
+static int core_messages(lua_State *L) {
+  tarn_service_stats_t stats;
+  tarn_service_get_stats(tarn_bind_of(L)->service, &stats);
+  lua_pushnumber(L, (double)stats.in_messages);
+  lua_pushnumber(L, (double)stats.out_messages);
+  return 2;
+}
+
+static int core_started(lua_State *L) {
+  tarn_service_started(tarn_bind_of(L)->service);
+  return 0;
+}
+
 void tarn_processes_open(lua_State *L) {
-  static const luaL_Reg functions[] = {{"myid", core_myid},
-                                       {"os_pid", core_os_pid},
-                                       {"address", core_address},
-                                       {"exit", core_exit},
-                                       {"ready", core_ready},
-                                       {"stop", core_stop},
-                                       {"kill", core_kill},
-                                       {"spawn", core_spawn},
-                                       {"reach", core_reach},
-                                       {"members", core_members},
-                                       {"is_member", core_is_member},
-                                       {"secret_file", core_secret_file},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"myid", core_myid},           {"os_pid", core_os_pid},
+      {"address", core_address},     {"exit", core_exit},
+      {"ready", core_ready},         {"stop", core_stop},
+      {"kill", core_kill},           {"spawn", core_spawn},
+      {"reach", core_reach},         {"members", core_members},
+      {"is_member", core_is_member}, {"secret_file", core_secret_file},
+      {"job_begin", core_job_begin}, {"job_end", core_job_end},
+      {"started", core_started},     {"messages", core_messages},
+      {"set_tls", core_set_tls},     {NULL, NULL}};
   lua_pushlightuserdata(L, (void *)(uintptr_t)&members_key);
   lua_newtable(L);
   lua_rawset(L, LUA_REGISTRYINDEX);
-  tarn__member_note(L, TARN_DRIVER, true);
-  tarn__member_note(L, tarn_service_id(tarn_bind_of(L)->service), true);
+  struct tarn_service *s = tarn_bind_of(L)->service;
+  tarn__member_note(L, TARN_DRIVER, true, tarn_service_os_pid(s, TARN_DRIVER));
+  tarn__member_note(L, tarn_service_id(s), true, getpid());
   luaL_register(L, NULL, functions);
 }

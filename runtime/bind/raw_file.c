@@ -13,12 +13,16 @@
 
 #define FILE_METATABLE "tarn.raw_file"
 
+static int file_gc(lua_State *L) {
+  tarn_raw_file_t **f = lua_touserdata(L, 1);
+  if (*f) { tarn_pool_close_raw(tarn_bind_of(L)->pool, *f); }
+  *f = NULL;
+  return 0;
+}
+
 static int raw_open(lua_State *L) {
   const char *path = tarn__file_check_path(L, 1, "the file");
-  tarn_raw_file_t **f = lua_newuserdata(L, sizeof *f);
-  *f = NULL;
-  luaL_getmetatable(L, FILE_METATABLE);
-  lua_setmetatable(L, -2);
+  tarn_raw_file_t **f = tarn__userdata_new(L, sizeof *f, FILE_METATABLE, file_gc);
   uint64_t size = 0;
   tarn_error_t err = {0};
   if (tarn_pool_open_raw(tarn_bind_of(L)->pool, path, f, &size, &err) != 0) {
@@ -26,13 +30,6 @@ static int raw_open(lua_State *L) {
   }
   lua_pushnumber(L, (double)size);
   return 2;
-}
-
-static int file_gc(lua_State *L) {
-  tarn_raw_file_t **f = lua_touserdata(L, 1);
-  if (*f) { tarn_pool_close_raw(tarn_bind_of(L)->pool, *f); }
-  *f = NULL;
-  return 0;
 }
 
 /* A whole number of bytes. */
@@ -82,7 +79,7 @@ static int raw_save(lua_State *L) {
   tarn__file_part_t *parts = lua_newuserdata(L, ((size_t)length + 1) * sizeof *parts);
   size_t count = 0;
   for (int at = 1; at <= length;) { at = take_part(L, at, &parts[count++]); }
-  (void)tarn__file_write_parts(L, path, parts, count);
+  tarn__file_write_parts(L, path, parts, count);
   return 0;
 }
 
@@ -90,8 +87,4 @@ void tarn__raw_open(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"raw_open", raw_open}, {"raw_block", raw_block}, {"raw_save", raw_save}, {NULL, NULL}};
   luaL_register(L, NULL, functions);
-  luaL_newmetatable(L, FILE_METATABLE);
-  lua_pushcfunction(L, file_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
 }

@@ -163,7 +163,7 @@ static int ref_index(lua_State *L) {
     lua_pushnumber(L, (double)r->size);
   } else {
     lua_pushvalue(L, 2);
-    lua_rawget(L, lua_upvalueindex(1)); /* core.ref_methods */
+    lua_gettable(L, lua_upvalueindex(1)); /* core.ref_methods */
   }
   return 1;
 }

@@ -138,9 +138,19 @@ void tarn_baton_destroy(tarn_baton_t *b) {
   tarn_free(b);
 }
 
-void tarn_baton_acquire(tarn_baton_t *b) {
+static bool take_free(tarn_baton_t *b) {
   int free_owner = OWNER_FREE;
-  if (!atomic_compare_exchange_strong(&b->owner, &free_owner, OWNER_LUA)) {
+  return atomic_compare_exchange_strong(&b->owner, &free_owner, OWNER_LUA);
+}
+
+bool tarn_baton_try(tarn_baton_t *b) {
+  bool taken = take_free(b);
+  if (taken) { uv_update_time(b->loop); }
+  return taken;
+}
+
+void tarn_baton_acquire(tarn_baton_t *b) {
+  if (!take_free(b)) {
     pthread_mutex_lock(&b->mutex);
     atomic_store(&b->want, 1);
     uv_async_send(&b->async);

@@ -9,6 +9,7 @@
 #ifndef TARN_HOST_BATON_H
 #define TARN_HOST_BATON_H
 
+#include <stdbool.h>
 #include <uv.h>
 #include "base/err.h"
 
@@ -22,6 +23,7 @@ int tarn_baton_create(uv_loop_t *loop, void (*on_takeover)(void *user), void (*f
 void tarn_baton_destroy(tarn_baton_t *b);
 
 void tarn_baton_acquire(tarn_baton_t *b); /* Lua thread */
+bool tarn_baton_try(tarn_baton_t *b);     /* Lua thread: the same if nobody has it */
 void tarn_baton_release(tarn_baton_t *b); /* Lua thread */
 /* [any] The outbox got an item: when the service thread runs the loop, wake it. */
 void tarn_baton_wake(tarn_baton_t *b);

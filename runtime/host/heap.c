@@ -12,6 +12,7 @@
 #include <lauxlib.h>
 #include <mimalloc.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/log.h"
 #include "host-private.h"
@@ -41,11 +42,19 @@ struct tarn__heap {
   mi_heap_t *heap; /* null: LuaJIT's allocator */
   char *range;     /* of addresses; null: none */
   bool large;      /* it is in large pages */
+  char *top;       /* beyond what of it has ever been given out: relaxed atomics */
   uint64_t peak;   /* bytes, since what was free has last been given back */
   lua_Alloc lua;   /* LuaJIT's allocator */
   void *lua_ud;
   uint64_t *bytes; /* the host's counter */
 };
+
+/* The range is filled from below: how far, for tarn__heap_resident. */
+static void note_top(tarn__heap_t *h, char *end) {
+  if (end > h->top && h->range != NULL && end <= h->range + RANGE_BYTES) {
+    __atomic_store_n(&h->top, end, __ATOMIC_RELAXED);
+  }
+}
 
 static void *take(tarn__heap_t *h, void *p, size_t old_size, size_t new_size) {
   if (h->heap == NULL) { return h->lua(h->lua_ud, p, old_size, new_size); }
@@ -53,7 +62,9 @@ static void *take(tarn__heap_t *h, void *p, size_t old_size, size_t new_size) {
     h->mi.free(p);
     return NULL;
   }
-  return h->mi.heap_realloc(h->heap, p, new_size);
+  char *q = h->mi.heap_realloc(h->heap, p, new_size);
+  if (q != NULL) { note_top(h, q + new_size); }
+  return q;
 }
 
 /* The heap has become larger or smaller. */
@@ -82,6 +93,18 @@ static void *heap_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
     if (h->heap != NULL) { follow(h, bytes); }
   }
   return q;
+}
+
+uint64_t tarn__heap_resident(const tarn__heap_t *h) {
+  enum { STEP = 64 << 20 };
+  unsigned char pages[STEP / 4096]; /* no page is smaller */
+  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), sum = 0;
+  char *top = __atomic_load_n(&h->top, __ATOMIC_RELAXED);
+  for (char *at = h->range; at != NULL && at < top; at += STEP) {
+    if (mincore(at, STEP, pages) != 0) { break; }
+    for (uint64_t i = 0; i < STEP / page; i++) { sum += pages[i] & 1; }
+  }
+  return sum > 0 ? sum * page : __atomic_load_n(h->bytes, __ATOMIC_RELAXED);
 }
 
 static bool load(tarn__mimalloc_t *mi) {

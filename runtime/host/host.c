@@ -25,6 +25,7 @@
 #include "host-private.h"
 
 #define CHILD_GRACE_MS 2000u
+#define QUEUED_MAX 32u /* messages */
 
 /* ---- the outbox, the baton, the nested loop ---- */
 
@@ -44,13 +45,18 @@ static void on_takeover(void *user) {
   }
 }
 
+static void nest_ready(tarn_host_t *h) {
+  h->nest_ready = true;
+  uv_stop(&h->loop);
+}
+
 static void on_nest(uv_poll_t *p, int status, int events) {
   (void)status;
   (void)events;
-  uv_stop(p->loop);
+  nest_ready(p->data);
 }
 
-static void on_nest_timer(uv_timer_t *t) { uv_stop(t->loop); }
+static void on_nest_timer(uv_timer_t *t) { nest_ready(t->data); }
 
 /* Watch the user's loop while the service loop blocks. With nothing alive in it there is nothing to watch. */
 static void arm_nest(tarn_host_t *h) {
@@ -70,9 +76,21 @@ static void arm_nest(tarn_host_t *h) {
   }
 }
 
+/* What Lua queues in its turn goes out at the end, all at once; when it is much, a part at a time, so that the other end has something
+ * to do meanwhile. */
+static void queued(void *user) {
+  tarn_host_t *h = user;
+  if (h->baton == NULL || ++h->queued < QUEUED_MAX || !tarn_baton_try(h->baton)) { return; }
+  h->queued = 0;
+  tarn_service_flush(h->service);
+  tarn_baton_release(h->baton);
+}
+
 static void enter(void *user) {
   tarn_host_t *h = user;
+  tarn_service_lua_busy(h->service, false);
   tarn_baton_acquire(h->baton);
+  h->queued = 0;
   tarn_service_flush(h->service);
 }
 
@@ -82,7 +100,11 @@ static void turn(void *user) {
   tarn_service_flush(h->service);
 }
 
-static void leave(void *user) { tarn_baton_release(((tarn_host_t *)user)->baton); }
+static void leave(void *user) {
+  tarn_host_t *h = user;
+  tarn_service_lua_busy(h->service, true);
+  tarn_baton_release(h->baton);
+}
 
 static void request_exit(void *user, int code) {
   tarn_host_t *h = user;
@@ -114,6 +136,8 @@ static void on_overdue(void *user) {
   end_now(user, 0);
 }
 
+static uint64_t lua_memory(void *user) { return tarn__heap_resident(((tarn_host_t *)user)->heap); }
+
 /* ---- the turn ---- */
 
 static void dispatch_all(tarn_host_t *h, tarn_event_t *e) {
@@ -134,11 +158,21 @@ static void run(tarn_host_t *h) {
   enter(h);
   while (!h->exiting) {
     arm_nest(h);
-    bool busy = more || tarn_service_wants_lua(h->service);
-    uv_run(&h->loop, busy ? UV_RUN_NOWAIT : UV_RUN_ONCE);
+    /* What the service thread has taken in while Lua was away wakes nobody now. */
+    bool redraw = tarn_log_take_erased();
+    bool busy = more || redraw || tarn__interrupt_pending() || tarn_service_wants_lua(h->service);
+    bool quiet = false; /* time for the collection that is owed */
+    if (busy) {
+      uv_run(&h->loop, UV_RUN_NOWAIT);
+    } else if (tarn_bind_owes(h->bind)) {
+      quiet = !tarn__look(h);
+    } else {
+      tarn__wait(h);
+    }
     tarn_event_t *events = tarn_service_take_events(h->service);
     bool collect = tarn_service_wants_collection(h->service);
     leave(h);
+    if (quiet) { tarn_bind_collect_owed(h->bind); }
     tarn_bind_boundary(h->bind);
     if (collect) {
       uint64_t began = tarn_clock_ns();
@@ -147,6 +181,9 @@ static void run(tarn_host_t *h) {
       tarn_service_room(h->service);
     }
     dispatch_all(h, events);
+    if (!h->exiting && tarn__interrupt_pending()) { (void)tarn_bind_boot(h->bind, "interrupt"); }
+    redraw = tarn_log_take_erased() || redraw;
+    if (!h->exiting && redraw) { (void)tarn_bind_boot(h->bind, "redraw"); }
     if (!h->exiting) { more = tarn_bind_boot(h->bind, "step") == 1; }
     if (!h->exiting && uv_loop_alive(&h->user_loop)) {
       uv_run(&h->user_loop, UV_RUN_NOWAIT);
@@ -167,6 +204,7 @@ static void run(tarn_host_t *h) {
 static void nested_handles(tarn_host_t *h) {
   uv_poll_init(&h->loop, &h->nest, uv_backend_fd(&h->user_loop));
   uv_timer_init(&h->loop, &h->nest_timer);
+  h->nest.data = h->nest_timer.data = h;
   h->nest_open = true;
 }
 
@@ -257,12 +295,15 @@ static int start_service(tarn_host_t *h, tarn_error_t *err) {
                               .driver = h->options->worker ? h->line.address : NULL,
                               .bytecode = h->bytecode,
                               .no_map = h->options->no_map,
+                              .tls = h->options->tls,
                               .launch = h->line.launch,
                               .silence_ms = h->options->silence_ms,
+                              .idle_ms = h->options->idle_ms,
                               .life_fd = h->line.life_fd,
                               .wake = on_wake,
                               .on_orphan = on_orphan,
                               .on_overdue = on_overdue,
+                              .lua_memory = lua_memory,
                               .user = h};
   int rc = tarn_service_create(&sc, &h->service, err);
   explicit_bzero(h->line.secret, sizeof(h->line.secret));
@@ -281,8 +322,13 @@ static int start_baton(tarn_host_t *h, tarn_error_t *err) {
 }
 
 static int start_lua(tarn_host_t *h, tarn_error_t *err) {
-  tarn_bind_host_t bh = {
-      .enter = enter, .turn = turn, .leave = leave, .exit = request_exit, .exe = h->exe, .user = h};
+  tarn_bind_host_t bh = {.enter = enter,
+                         .turn = turn,
+                         .leave = leave,
+                         .queued = queued,
+                         .exit = request_exit,
+                         .exe = h->exe,
+                         .user = h};
   h->bind = tarn_bind_open(h->L, h->pool, h->service, &bh);
   if (h->bind == NULL) { return tarn_error_set(err, TARN_ENOMEM, "out of memory"); }
   h->bind->drops = h->drops;
@@ -323,6 +369,7 @@ static void stop(tarn_host_t *h, int code) {
   } /* finalizers put blocks back; the pool is still there */
   if (h->pool != NULL) { tarn_pool_boundary(h->pool); }
   tell_room_to(h, NULL);
+  tarn__interrupt_close();
   if (h->service != NULL) { tarn_service_destroy(h->service); }
   h->service = NULL;
   if (h->baton != NULL) { tarn_baton_destroy(h->baton); }
@@ -390,10 +437,16 @@ int tarn_host_run(const tarn_options_t *options) {
     fprintf(stderr, "tarn: cannot open %s: %s\n", options->script, strerror(errno));
     return 2;
   }
+  const char *level = options->worker ? NULL : tarn_log_unknown_level();
+  if (level != NULL) {
+    fprintf(stderr, "tarn: TARN_LOG: '%.40s' is no level; there are debug, info, warn, error\n",
+            level);
+  }
   int code = 1;
   if (start(&h, &err) != 0) {
     fprintf(stderr, "tarn: %s\n", err.message);
   } else {
+    if (!options->worker) { tarn__interrupt_install(&h); }
     leave(&h);
     h.booted = tarn_bind_boot(h.bind, "start") >= 0;
     if (h.booted) {

@@ -123,6 +123,14 @@ static void set_path(lua_State *L, const char *root) {
   lua_pop(L, 2);
 }
 
+/* It lies beside the program in a build folder, among the modules where it is installed. */
+static void push_compiled(lua_State *L, const char *exe, const char *root) {
+  char file[4400];
+  snprintf(file, sizeof file, "%s.bytecode", exe);
+  if (access(file, R_OK) != 0) { snprintf(file, sizeof file, "%s/tarn.bytecode", root); }
+  tarn__compiled_push(L, file, root);
+}
+
 static void set_options(tarn_host_t *h, const char *script, bool interactive) {
   lua_State *L = h->L;
   const tarn_options_t *o = h->options;
@@ -134,10 +142,17 @@ static void set_options(tarn_host_t *h, const char *script, bool interactive) {
   if (o->listen != NULL) { lua_pushstring(L, o->listen), lua_setfield(L, -2, "listen"); }
   if (o->hosts != NULL) { lua_pushstring(L, o->hosts), lua_setfield(L, -2, "hosts"); }
   if (o->launcher != NULL) { lua_pushstring(L, o->launcher), lua_setfield(L, -2, "launcher"); }
+  if (o->connect != NULL) { lua_pushstring(L, o->connect), lua_setfield(L, -2, "connect"); }
+  if (o->secret_file != NULL) {
+    lua_pushstring(L, o->secret_file), lua_setfield(L, -2, "secret_file");
+  }
   if (script != NULL) { lua_pushstring(L, script), lua_setfield(L, -2, "script"); }
   if (o->code != NULL) { lua_pushstring(L, o->code), lua_setfield(L, -2, "code"); }
   lua_pushboolean(L, interactive), lua_setfield(L, -2, "interactive");
   lua_pushboolean(L, !o->no_map), lua_setfield(L, -2, "map");
+  if (o->tls != TARN_TLS_BEYOND) {
+    lua_pushboolean(L, o->tls == TARN_TLS_ALWAYS), lua_setfield(L, -2, "tls");
+  }
   lua_pushboolean(L, o->worker), lua_setfield(L, -2, "worker");
   lua_newtable(
       L); /* arg, as lua has it: arg[0] the script, arg[1].. its arguments, arg[-1].. what stands before it */
@@ -169,8 +184,12 @@ static int setup_protected(lua_State *L) {
   lua_getglobal(L, "require");
   lua_pushliteral(L, "tarn.core");
   lua_call(L, 1, 1);
+  tarn__interrupt_open(L);
+  tarn__mcode_open(L);
   set_options(h, script, o->interactive || (script == NULL && o->code == NULL && terminal));
   lua_setfield(L, -2, "options");
+  push_compiled(L, h->exe, root);
+  lua_setfield(L, -2, "compiled");
   lua_pushstring(L, tarn_version);
   lua_setfield(L, -2, "version");
   return 0;

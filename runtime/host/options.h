@@ -5,21 +5,26 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/err.h"
+#include "net/net.h"
 
 typedef struct tarn_options {
   bool help, version, worker, interactive;
   const char
       *listen; /* where this process and its workers here listen: HOST:PORT; null: the default */
-  const char *hosts;     /* where addprocs(n) starts workers: "alpha*4,user@beta"; null: here */
-  const char *launcher;  /* by which launcher; null: local, or ssh where there are hosts */
-  uint32_t silence_ms;   /* a worker: unheard for so long it counts as lost */
-  bool no_map;           /* copy between processes of one machine too */
-  uint32_t procs;        /* 0: none */
-  uint64_t memory;       /* bytes; 0: the default */
-  const char *spill_dir; /* ".tarn" by default */
-  const char *code;      /* -e; null: none */
-  const char *script;    /* null: none */
-  int script_index;      /* argv[script_index] is the script (or, with -e, where arguments begin) */
+  const char *hosts;       /* where addprocs(n) starts workers: "alpha*4,user@beta"; null: here */
+  const char *launcher;    /* by which launcher; null: local, or ssh where there are hosts */
+  const char *connect;     /* -i: a prompt on the cluster whose process 1 is there; null: here */
+  const char *secret_file; /* of that cluster; null: TARN_SECRET_FILE names it */
+  uint32_t silence_ms;     /* a worker: unheard for so long it counts as lost */
+  uint32_t idle_ms;        /* a worker: connections that are idle for so long are closed */
+  tarn_net_tls_t tls;      /* which connections are encrypted */
+  bool no_map;             /* copy between processes of one machine too */
+  uint32_t procs;          /* 0: none */
+  uint64_t memory;         /* bytes; 0: the default */
+  const char *spill_dir;   /* ".tarn" by default */
+  const char *code;        /* -e; null: none */
+  const char *script;      /* null: none */
+  int script_index; /* argv[script_index] is the script (or, with -e, where arguments begin) */
   int argc;
   char **argv; /* borrowed */
 } tarn_options_t;

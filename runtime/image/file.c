@@ -105,7 +105,9 @@ static bool all_zero(const uint8_t *bytes, uint64_t size) {
 static int check_fixed(const uint8_t *bytes, uint64_t file_size, tarn_file_info_t *info,
                        tarn_error_t *err) {
   if (memcmp(bytes, magic, sizeof magic) != 0) {
-    return tarn_error_set(err, TARN_ECORRUPT, "file: not a tarn file (first bytes)");
+    bool arrow = memcmp(bytes, "ARROW1", 6) == 0;
+    return tarn_error_set(err, TARN_ECORRUPT, "file: not a tarn file (first bytes)%s",
+                          arrow ? ", but an Arrow file: tarn.arrow.load reads it" : "");
   }
   if (tarn__load32(bytes + AT_VERSION) != FILE_VERSION) {
     return tarn_error_set(err, TARN_ECORRUPT, "file: format version %" PRIu32 ", this reads %d",

@@ -46,6 +46,11 @@ int tarn__address_parse(const char *text, tarn__address_t *out, tarn_error_t *er
   return 0;
 }
 
+int tarn_net_address_check(const char *text, tarn_error_t *err) {
+  tarn__address_t address;
+  return tarn__address_parse(text, &address, err);
+}
+
 void tarn__address_format(const struct sockaddr *sa, char *out, size_t size) {
   char host[64] = "?";
   if (sa->sa_family == AF_INET) {

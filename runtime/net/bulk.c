@@ -51,11 +51,24 @@ static int open_lane(tarn_peer_t *peer) {
   return tarn__lane_connect(peer->net, peer, TARN__ROLE_BULK, peer->address, &peer->bulk_out, NULL);
 }
 
+/* Nobody can open it. Where that is because the other process has ended, the control lane says so soon, and all fails with that. */
+static void hold(tarn_peer_t *peer, int status) {
+  if (peer->refused != 0) { return; }
+  peer->refused = status;
+  tarn__lane_linger(peer->control, TARN__LINGER_MS);
+}
+
+void tarn__bulk_give_up(tarn_peer_t *peer) {
+  int status = peer->refused;
+  peer->refused = 0;
+  if (status != 0) { tarn__bulk_fail_waiting(peer, status); }
+}
+
 /* There is no lane and none can be opened from here: the other end may be able to. */
 static void ask_or_fail(tarn_peer_t *peer, int status) {
   if (peer->asked) { return; }
   peer->asked = !peer->connector && say(peer, ask_frame, sizeof ask_frame - 1) == 0;
-  if (!peer->asked) { tarn__bulk_fail_waiting(peer, status); }
+  if (!peer->asked) { hold(peer, status); }
 }
 
 void tarn__bulk_route(tarn_peer_t *peer) {

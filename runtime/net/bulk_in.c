@@ -111,6 +111,7 @@ static bool ask(tarn__lane_t *lane) {
 static void finish(tarn__lane_t *lane) {
   tarn__bulk_in_t *in = &lane->in;
   tarn_net_t *net = lane->net;
+  net->stats.in_messages++;
   in->in_blocks = false;
   net->callbacks.on_bulk(net->user, lane->peer, frame_of(lane), in->frame_size, in->token,
                          in->status);
@@ -177,7 +178,7 @@ static bool feed_blocks(tarn__lane_t *lane, const uint8_t **at, size_t *size) {
 
 void tarn__bulk_in_feed(tarn__lane_t *lane, const uint8_t *bytes, size_t size) {
   tarn__bulk_in_t *in = &lane->in;
-  bool more = true;
+  bool more = !in->paused;
   while (more && !lane->closing) {
     more = in->in_blocks ? feed_blocks(lane, &bytes, &size) : feed_head(lane, &bytes, &size);
   }
@@ -191,11 +192,13 @@ void tarn__bulk_in_feed(tarn__lane_t *lane, const uint8_t *bytes, size_t size) {
 
 void tarn__bulk_in_direct(tarn__lane_t *lane, size_t count) {
   tarn__bulk_in_t *in = &lane->in;
+  lane->peer->bulk.received += count;
   in->offset += count;
   if (left_in_block(lane) == 0) { tarn__bulk_in_feed(lane, NULL, 0); }
 }
 
 void tarn__bulk_in_acc(tarn__lane_t *lane, size_t count) {
+  lane->peer->bulk.received += count;
   lane->acc.size += count;
   if (lane->acc.size == lane->in.need) { tarn__bulk_in_feed(lane, NULL, 0); }
 }
@@ -206,8 +209,9 @@ bool tarn__bulk_in_buffer(tarn__lane_t *lane, uv_buf_t *out) {
     if (lane->acc.size > 0 && tarn__lane_acc_buffer(lane, in->need - lane->acc.size, out)) {
       return true;
     }
-    out->len =
-        TARN__DIRECT_BYTES; /* what comes with it of the blocks has to be copied: not too much */
+    if (out->len > TARN__DIRECT_BYTES) { /* what comes of the blocks has to be copied */
+      out->len = TARN__DIRECT_BYTES;
+    }
     return false;
   }
   uint64_t left = left_in_block(lane);

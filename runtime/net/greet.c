@@ -16,17 +16,12 @@
 enum { HELLO_MSGID = 1, PROVE_MSGID = 2 };
 
 static void say(tarn__lane_t *lane, int rc, tarn_buf_t *message) {
+  if (!rc) { rc = tarn__secure_say(lane, message->data, message->size); }
   if (rc) {
-    tarn__lane_fail(lane, TARN_ELOST, "no memory for the handshake");
-  } else if (!tarn__lane_write_now(lane, message)) {
-    tarn__lane_fail(lane, TARN_ELOST, "closed by the other end");
+    tarn__lane_fail(lane, TARN_ELOST,
+                    rc == TARN_ELOST ? "closed by the other end" : "no memory for the handshake");
   }
   tarn_buf_release(message);
-}
-
-static void on_shutdown(uv_shutdown_t *req, int status) {
-  (void)req;
-  (void)status;
 }
 
 /* An acceptor's no: one logged line, a reply with the reason, and a moment for it to arrive. */
@@ -44,10 +39,9 @@ static void refuse(tarn__lane_t *lane, uint32_t msgid, int code, const char *fmt
   tarn_log(TARN_LOG_WARN, "net: refused a connection from %s: %s", lane->remote, text);
   tarn_buf_t b;
   tarn_buf_init(&b, TARN_NET_UNPROVEN_BYTES);
-  if (tarn__refusal_write(&b, msgid, text) == 0 && tarn__lane_write_now(lane, &b) &&
-      uv_shutdown(&lane->shutdown, (uv_stream_t *)&lane->tcp, on_shutdown) == 0) {
-    lane->state = TARN__LANE_PARTING;
-    tarn__lane_linger(lane, TARN__LINGER_MS);
+  if (tarn__refusal_write(&b, msgid, text) == 0 && tarn__secure_say(lane, b.data, b.size) == 0) {
+    tarn__secure_close(lane);
+    tarn__lane_part(lane);
   } else {
     tarn__lane_close(lane);
   }
@@ -59,6 +53,15 @@ static void tie(tarn__lane_t *lane, tarn_peer_t *peer) {
   tarn__proof_make(lane->net->secret, TARN__PROOF_TIE, &lane->greeting->hello,
                    &lane->greeting->welcome, mac);
   memcpy(peer->tie, mac, sizeof peer->tie);
+}
+
+/* The proofs of a lane with TLS are worth something in its TLS session only. */
+static bool bind_to_tls(tarn__lane_t *lane) {
+  tarn__hello_t *h = &lane->greeting->hello;
+  h->bound = lane->tls != NULL;
+  if (!h->bound || tarn__tls_binding(lane->tls, h->binding) == 0) { return true; }
+  tarn__lane_fail(lane, TARN_ELOST, "no memory for the handshake");
+  return false;
 }
 
 /* ---- acceptor ---- */
@@ -93,6 +96,7 @@ static void on_hello(tarn__lane_t *lane, const tarn__envelope_t *e) {
     return;
   }
   if (!acceptable(lane, e->msgid, &g->hello)) { return; }
+  if (!bind_to_tls(lane)) { return; }
   lane->role = g->hello.role;
   tarn__welcome_t *w = &g->welcome;
   memcpy(w->host, self->host, sizeof w->host);
@@ -188,25 +192,10 @@ static void on_prove(tarn__lane_t *lane, const tarn__envelope_t *e) {
   }
 }
 
-/* Does it come from this machine: from loopback, or from the very address that it came to? */
-static bool from_here(const tarn__lane_t *lane) {
-  struct sockaddr_storage theirs, ours;
-  int size = sizeof theirs, our_size = sizeof ours;
-  char a[TARN_NET_ADDRESS_BYTES], b[TARN_NET_ADDRESS_BYTES];
-  if (uv_tcp_getpeername(&lane->tcp, (struct sockaddr *)&theirs, &size) != 0 ||
-      uv_tcp_getsockname(&lane->tcp, (struct sockaddr *)&ours, &our_size) != 0) {
-    return false;
-  }
-  if (tarn__address_is_loopback((struct sockaddr *)&theirs)) { return true; }
-  tarn__address_format((struct sockaddr *)&theirs, a, sizeof a);
-  tarn__address_format((struct sockaddr *)&ours, b, sizeof b);
-  return tarn_net_join_address(a, NULL, a) == 0 && tarn_net_join_address(b, NULL, b) == 0 &&
-         strcmp(a, b) == 0;
-}
-
 static void on_foreign(tarn__lane_t *lane, const tarn__envelope_t *e) {
-  if (!from_here(lane)) {
-    refuse(lane, e->msgid, TARN_EAUTH, "auth.secret is only for clients on the same machine");
+  if (!lane->tls && !tarn__secure_is_local(lane)) {
+    refuse(lane, e->msgid, TARN_EAUTH,
+           "auth.secret is only for clients on the same machine, or by TLS");
     return;
   }
   tarn_mp_reader_t r = {e->body, e->end};
@@ -225,7 +214,11 @@ static void on_foreign(tarn__lane_t *lane, const tarn__envelope_t *e) {
 
 static void acceptor_message(tarn__lane_t *lane, const tarn__envelope_t *e) {
   uint8_t step = lane->greeting->step;
-  if (step == 0 && tarn__envelope_is(e, "hello")) {
+  if (lane->mismatched && !e->response) {
+    refuse(lane, e->msgid, TARN_EPROTO,
+           "this process wants TLS, and the one that connects does not: tls must be the same on "
+           "both sides");
+  } else if (step == 0 && tarn__envelope_is(e, "hello")) {
     on_hello(lane, e);
   } else if (step == 1 && tarn__envelope_is(e, "prove")) {
     on_prove(lane, e);
@@ -256,6 +249,7 @@ void tarn__greet_start(tarn__lane_t *lane) {
   h->want_incarnation = bulk ? peer->identity.incarnation : peer->want_incarnation;
   if (bulk) { memcpy(h->tie, peer->tie, sizeof h->tie); }
   randombytes_buf(h->nonce, sizeof h->nonce);
+  if (!bind_to_tls(lane)) { return; }
   tarn_buf_t b;
   tarn_buf_init(&b, TARN_NET_UNPROVEN_BYTES);
   say(lane, tarn__hello_write(&b, HELLO_MSGID, h), &b);
@@ -341,6 +335,9 @@ static void connector_message(tarn__lane_t *lane, const tarn__envelope_t *e) {
                     lane->remote);
   } else if (e->error) {
     refused(lane, e);
+  } else if (lane->mismatched) {
+    tarn__lane_fail(lane, TARN_EPROTO, "%s answers without TLS, which this process wants",
+                    lane->remote);
   } else if (step == 0) {
     on_welcome(lane, e);
   } else {
@@ -361,9 +358,25 @@ static void graduate(tarn__lane_t *lane) {
   tarn_free(g);
 }
 
+/* Somebody speaks TLS to an end that does not want it. The answer is in plain, which the other takes for a refusal. */
+static void refuse_tls(tarn__lane_t *lane) {
+  if (lane->connector) {
+    tarn__lane_fail(lane, TARN_EPROTO, "%s answers in TLS, which this process does not want",
+                    lane->remote);
+  } else {
+    refuse(lane, HELLO_MSGID, TARN_EPROTO,
+           "this process does not want TLS, and the one that connects does: tls must be the same "
+           "on both sides");
+  }
+}
+
 void tarn__greet_feed(tarn__lane_t *lane, size_t count) {
   tarn__greeting_t *g = lane->greeting;
   g->have += count;
+  if (!lane->tls && g->scanned == 0 && tarn__tls_is_record(g->bytes[0])) {
+    refuse_tls(lane);
+    return;
+  }
   while (!lane->closing && lane->state == TARN__LANE_GREETING && g->scanned < g->have) {
     size_t used = 0;
     tarn_error_t err;

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include "base/buf.h"
 #include "base/err.h"
+#include "net/tls-private.h"
 
 #define TARN__NONCE_BYTES 32
 #define TARN__PROOF_BYTES 32
@@ -25,6 +26,8 @@ typedef struct tarn__hello { /* what a connector says of itself */
   uint8_t nonce[TARN__NONCE_BYTES];
   uint8_t
       tie[TARN__TIE_BYTES]; /* of the control lane to which a bulk lane belongs; zeros otherwise */
+  bool bound;               /* not sent: the connection has TLS, and this is its session's own */
+  uint8_t binding[TARN__TLS_BINDING_BYTES];
 } tarn__hello_t;
 
 typedef struct tarn__welcome { /* what an acceptor says of itself */
@@ -66,7 +69,7 @@ int tarn__joined_write(tarn_buf_t *b, uint32_t msgid, uint32_t id,
                        uint64_t incarnation); /* id 0: true */
 int tarn__refusal_write(tarn_buf_t *b, uint32_t msgid, const char *text);
 
-/* HMAC-SHA-512-256 of the label of `who` and every field of both (but the welcome's proof). out: TARN__PROOF_BYTES. */
+/* HMAC-SHA-512-256 of the label of `who` and every field of both (but the welcome's proof), and the binding where there is TLS. out: TARN__PROOF_BYTES. */
 void tarn__proof_make(const uint8_t *secret, int who, const tarn__hello_t *h,
                       const tarn__welcome_t *w, uint8_t *out);
 /* In constant time. */

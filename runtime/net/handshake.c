@@ -410,6 +410,7 @@ void tarn__proof_make(const uint8_t *secret, int who, const tarn__hello_t *h,
   add_u64(&t, w->your_id);
   add_u64(&t, w->your_incarnation);
   add_bytes(&t, w->nonce, sizeof w->nonce);
+  if (h->bound) { add_bytes(&t, h->binding, sizeof h->binding); }
   _Static_assert(crypto_auth_hmacsha512256_BYTES == TARN__PROOF_BYTES, "HMAC-SHA-512-256");
   crypto_auth_hmacsha512256_state
       state; /* as good as the secret: crypto_auth would leave it behind */

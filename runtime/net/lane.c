@@ -4,8 +4,8 @@
  * once. Frames that lie whole in it are delivered in place; what is left over is gathered in
  * lane->acc, and once at least TARN__DIRECT_BYTES are known to be missing they are read straight
  * into it. Memory grows with what has arrived, not with what a header claims. A lane that has read
- * TARN__TURN_BYTES in one turn of the loop waits for the next, so that a bulk transfer does not
- * keep the control lanes waiting; write.c does the same. */
+ * its share in one turn of the loop waits for the next, so that a bulk transfer does not keep the
+ * control lanes waiting; write.c does the same. The share is smaller while frames come. */
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,6 +35,7 @@ static void release_handle(tarn__lane_t *lane) {
     tarn_free(lane->greeting);
   }
   tarn_framer_destroy(lane->framer);
+  tarn__secure_release(lane);
   tarn_buf_release(&lane->acc);
   tarn_free(lane->out);
   if (peer) {
@@ -53,6 +54,7 @@ static void on_handle_closed(uv_handle_t *handle) { release_handle(handle->data)
 
 void tarn__lane_close(tarn__lane_t *lane) {
   if (lane->closing) { return; }
+  tarn__secure_close(lane);
   lane->closing = true;
   if (!tarn_list_empty(&lane->unproven)) {
     tarn_list_remove(&lane->unproven);
@@ -107,7 +109,9 @@ void tarn__lane_fail(tarn__lane_t *lane, int code, const char *fmt, ...) {
 
 static void deliver(tarn__lane_t *lane, const uint8_t *frame, size_t size) {
   tarn_net_t *net = lane->net;
+  net->stats.in_messages++;
   if (!tarn__bulk_control(lane->peer, frame, size)) {
+    net->talked = net->turn;
     net->callbacks.on_frame(net->user, lane->peer, frame, size);
   }
 }
@@ -160,9 +164,25 @@ static void feed_acc(tarn__lane_t *lane, size_t count) {
 
 void tarn__lane_feed(tarn__lane_t *lane, const uint8_t *bytes, size_t size) {
   if (lane->role == TARN__ROLE_BULK) {
+    lane->peer->bulk.received += size;
     tarn__bulk_in_feed(lane, bytes, size);
   } else {
     feed_control(lane, bytes, size);
+  }
+}
+
+void tarn__lane_choose(tarn__lane_t *lane, uv_buf_t *out) {
+  lane->into = TARN__INTO_SHARED;
+  if (lane->state == TARN__LANE_GREETING) {
+    tarn__greeting_t *g = lane->greeting;
+    lane->into = TARN__INTO_GREETING;
+    *out = uv_buf_init((char *)g->bytes + g->have, (unsigned)(sizeof g->bytes - g->have));
+  } else if (lane->state != TARN__LANE_PROVEN) {
+    return;
+  } else if (lane->role == TARN__ROLE_BULK) {
+    tarn__bulk_in_buffer(lane, out);
+  } else if (lane->acc.size > 0) {
+    tarn__lane_acc_buffer(lane, tarn__framer_need(lane->framer), out);
   }
 }
 
@@ -170,23 +190,17 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
   (void)suggested;
   tarn__lane_t *lane = handle->data;
   tarn_net_t *net = lane->net;
-  lane->into = TARN__INTO_SHARED;
   *buf = uv_buf_init((char *)net->read_buffer, TARN__READ_BYTES);
-  if (lane->state == TARN__LANE_GREETING) {
-    tarn__greeting_t *g = lane->greeting;
-    lane->into = TARN__INTO_GREETING;
-    *buf = uv_buf_init((char *)g->bytes + g->have, (unsigned)(sizeof g->bytes - g->have));
-    return;
-  }
-  if (tarn__ration_left(net, &lane->reads) == 0) {
+  bool greeting = lane->state == TARN__LANE_GREETING;
+  size_t left = greeting ? SIZE_MAX : tarn__ration_left(net, &lane->reads);
+  if (left == 0) {
     buf->len = 0; /* libuv calls back with UV_ENOBUFS and polls again in the next turn */
-  } else if (lane->state != TARN__LANE_PROVEN) {
-    return;
-  } else if (lane->role == TARN__ROLE_BULK) {
-    tarn__bulk_in_buffer(lane, buf);
-  } else if (lane->acc.size > 0) {
-    tarn__lane_acc_buffer(lane, tarn__framer_need(lane->framer), buf);
+  } else if (lane->secure) {
+    buf->len = tarn__secure_room(lane);
+  } else {
+    tarn__lane_choose(lane, buf);
   }
+  if (buf->len > left) { buf->len = left; }
 }
 
 bool tarn__lane_acc_buffer(tarn__lane_t *lane, uint64_t need, uv_buf_t *out) {
@@ -200,8 +214,8 @@ bool tarn__lane_acc_buffer(tarn__lane_t *lane, uint64_t need, uv_buf_t *out) {
   return true;
 }
 
-static void ended(tarn__lane_t *lane, int status) {
-  bool silent = lane->greeting && lane->greeting->have == 0;
+void tarn__lane_ended(tarn__lane_t *lane, int status) {
+  bool silent = lane->greeting && lane->greeting->have == 0 && lane->heard_bytes == 0;
   if (silent && lane->connector) {
     tarn__lane_fail(lane, TARN_ELOST,
                     "%s has closed the connection without a word: it may have no descriptors left",
@@ -217,13 +231,21 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
   tarn__lane_t *lane = stream->data;
   if (nread == 0 || nread == UV_ENOBUFS || lane->closing) { return; }
   if (nread < 0) {
-    ended(lane, (int)nread);
+    tarn__lane_ended(lane, (int)nread);
     return;
   }
   size_t count = (size_t)nread;
   lane->reads.bytes += count;
   lane->net->stats.in_bytes += count;
   if (lane->peer) { lane->peer->received_bytes += count; }
+  if (lane->secure) {
+    tarn__secure_feed(lane, (const uint8_t *)buf->base, count);
+  } else {
+    tarn__lane_take(lane, (const uint8_t *)buf->base, count);
+  }
+}
+
+void tarn__lane_take(tarn__lane_t *lane, const uint8_t *bytes, size_t count) {
   bool bulk = lane->role == TARN__ROLE_BULK;
   if (lane->into == TARN__INTO_GREETING) {
     tarn__greet_feed(lane, count);
@@ -232,7 +254,7 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
   } else if (lane->into == TARN__INTO_BLOCK) {
     tarn__bulk_in_direct(lane, count);
   } else if (lane->into == TARN__INTO_SHARED) {
-    tarn__lane_feed(lane, (const uint8_t *)buf->base, count);
+    tarn__lane_feed(lane, bytes, count);
   } else if (bulk) {
     tarn__bulk_in_acc(lane, count);
   } else {
@@ -260,14 +282,30 @@ void tarn_peer_resume(tarn_peer_t *peer) {
 
 /* ---- the beginning ---- */
 
+static void on_shutdown(uv_shutdown_t *req, int status) {
+  (void)req;
+  (void)status;
+}
+
+void tarn__lane_part(tarn__lane_t *lane) {
+  if (uv_shutdown(&lane->shutdown, (uv_stream_t *)&lane->tcp, on_shutdown) != 0) {
+    tarn__lane_close(lane);
+    return;
+  }
+  lane->state = TARN__LANE_PARTING;
+  tarn__lane_linger(lane, TARN__LINGER_MS);
+}
+
 static void on_timer(uv_timer_t *timer) {
   tarn__lane_t *lane = timer->data;
   if (lane->closing) { return; }
   if (lane->state == TARN__LANE_PARTING) {
     tarn__lane_close(lane);
+  } else if (lane->state == TARN__LANE_PROVEN && lane->peer->doomed) {
+    tarn_peer_close(lane->peer, &lane->peer->reason); /* its bytes did not end in time */
   } else if (lane->state == TARN__LANE_PROVEN) {
-    tarn_peer_close(lane->peer,
-                    &lane->peer->reason); /* doomed, and its bytes did not end in time */
+    tarn__bulk_give_up(lane->peer);
+    tarn__net_dispatch(lane->net);
   } else {
     tarn__lane_fail(lane, TARN_ETIMEDOUT, "no proof within %u ms", lane->net->hello_timeout_ms);
   }
@@ -297,6 +335,7 @@ static tarn__lane_t *create(tarn_net_t *net, uint8_t role, uint8_t state) {
   tarn_list_init(&lane->dirty);
   tarn_list_init(&lane->retry);
   tarn_buf_init(&lane->acc, SIZE_MAX / 2); /* the framer and the bulk header bound what it holds */
+  tarn_buf_init(&lane->sealed, TARN__TLS_OUTPUT_BYTES);
   tarn__bulk_in_init(lane);
   uv_tcp_init(net->loop, &lane->tcp);
   uv_timer_init(net->loop, &lane->timer);
@@ -332,6 +371,7 @@ static void begin(tarn__lane_t *lane) {
   }
   uv_tcp_nodelay(&lane->tcp, 1);
   lane->state = TARN__LANE_GREETING;
+  tarn__secure_begin(lane);
   tarn__lane_read(lane);
 }
 
@@ -358,7 +398,7 @@ static void on_connect(uv_connect_t *req, int status) {
     return;
   }
   begin(lane);
-  if (!lane->closing) { tarn__greet_start(lane); }
+  if (!lane->closing && !lane->secure) { tarn__greet_start(lane); }
 }
 
 static void on_resolve(uv_getaddrinfo_t *req, int status, struct addrinfo *found) {

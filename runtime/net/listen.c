@@ -3,7 +3,9 @@
  *
  * Beyond max_unproven the oldest is closed for a new one, but not before it has had TARN__GRACE_MS:
  * when many workers join at once they wait in the kernel's queue for a few milliseconds instead of
- * closing one another, and silent strangers cannot hold the door for longer than the grace. libuv
+ * closing one another, and silent strangers cannot hold the door for longer than the grace. A busy
+ * machine may take longer than that to prove all the members of a large cluster, when they all begin
+ * to talk to each other: so there is room for each of them (tarn_net_expect). libuv
  * polls a listener no further while a connection of its own is not accepted. */
 #include <netdb.h>
 #include <stdio.h>
@@ -12,7 +14,8 @@
 #include "net/net-private.h"
 
 #define BACKLOG 1024
-#define AGAIN_MS 100u /* after memory was short */
+#define AGAIN_MS 100u      /* after memory was short */
+#define EXPECTED_MAX 1024u /* of those who may connect at once, in a large cluster */
 
 static void on_patience(uv_timer_t *timer) {
   tarn_net_t *net = timer->data;
@@ -51,6 +54,11 @@ static void accept_one(tarn_net_t *net, tarn__listener_t *l) {
   if (l->pending && !uv_is_active((uv_handle_t *)&net->patience)) {
     uv_timer_start(&net->patience, on_patience, wait_ms, 0);
   }
+}
+
+void tarn_net_expect(tarn_net_t *net, uint64_t others) {
+  net->max_unproven =
+      net->least_unproven + (uint32_t)(others < EXPECTED_MAX ? others : EXPECTED_MAX);
 }
 
 void tarn__listeners_accept(tarn_net_t *net) {
@@ -133,11 +141,13 @@ int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t ad
   char text[TARN_NET_ADDRESS_BYTES];
   tarn__address_format((struct sockaddr *)&sa, text, sizeof text);
   if (!tarn__address_is_loopback((struct sockaddr *)&sa)) {
-    tarn_log(TARN_LOG_WARN,
+    bool plain = net->tls_mode == TARN_TLS_NEVER;
+    tarn_log(plain ? TARN_LOG_WARN : TARN_LOG_INFO,
              "net: listening on %s, not only for this machine: who connects must prove the secret, "
-             "but nothing "
-             "that is sent is encrypted, or guarded against change on the way",
-             text);
+             "%s",
+             text,
+             plain ? "but nothing that is sent is encrypted, or guarded against change on the way"
+                   : "and what is sent to other machines is encrypted");
   }
   if (address) { snprintf(address, address_size, "%s", text); }
   return 0;

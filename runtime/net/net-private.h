@@ -15,6 +15,7 @@
 #include "image/mp.h"
 #include "net/handshake-private.h"
 #include "net/net.h"
+#include "net/tls-private.h"
 
 #define TARN__READ_BYTES (256u * 1024u) /* the read buffer that all lanes of a net share */
 #define TARN__DIRECT_BYTES                                                                         \
@@ -22,8 +23,11 @@
 #define TARN__SLICE_BYTES (512u * 1024u) /* one read */
 #define TARN__TURN_BYTES                                                                           \
   (512u * 1024u) /* one lane's reads, and its writes, in one turn of the loop */
+#define TARN__TALK_BYTES (64u * 1024u) /* the same while small messages come */
+#define TARN__TALK_TURNS 256u          /* after the last one */
 #define TARN__KEEP_BYTES                                                                           \
-  (64u * 1024u)               /* a receive buffer larger than this is given back after use */
+  (64u * 1024u) /* a receive buffer larger than this is given back after use */
+#define TARN__UNPROVEN_TLS_BYTES 4096u /* the most that is read before a TLS handshake is done */
 #define TARN__LINGER_MS 1000u /* for the other lane's bytes to be read, or a refusal to arrive */
 #define TARN__GRACE_MS 1000u  /* so long an unproven connection is not closed for a newer one */
 #define TARN__ADDRESS_BYTES 288u
@@ -95,6 +99,8 @@ struct tarn__lane {
   bool used;            /* a bulk lane that has carried something */
   bool writing;         /* a uv_write is under way */
   bool write_dead;      /* a write failed; what can still be read is read */
+  bool secure;          /* TLS is wanted; else the connection is plain */
+  bool mismatched;      /* the other end does otherwise: a refusal is all that passes */
   uint8_t open_handles; /* uv handles and requests that hold this struct */
   uint16_t port;        /* while the name is looked up */
   char remote[64];
@@ -104,10 +110,14 @@ struct tarn__lane {
   uv_getaddrinfo_t resolve;
   uv_shutdown_t shutdown;
   uv_write_t write;
-  size_t write_bytes;         /* of the uv_write under way */
-  tarn_framer_t *framer;      /* owned */
-  tarn__greeting_t *greeting; /* owned; null once proven */
-  tarn_buf_t acc;             /* a frame that did not come in one piece */
+  size_t write_bytes;             /* of the uv_write under way */
+  tarn_framer_t *framer;          /* owned */
+  tarn__greeting_t *greeting;     /* owned; null once proven */
+  tarn__tls_t *tls;               /* owned; null while plain, or before the first byte */
+  uint32_t heard_bytes;           /* before the TLS handshake was done */
+  tarn_buf_t sealed;              /* TLS output on its way: from sealed_at on it has not left */
+  size_t sealed_at, sealed_plain; /* sealed_plain: for so many bytes of the queue it stands */
+  tarn_buf_t acc;                 /* a frame that did not come in one piece */
   tarn__bulk_in_t in;
   uint64_t born_ms;
   tarn__ration_t reads, writes;
@@ -132,10 +142,12 @@ struct tarn_peer {
   tarn_list_t bulk_wait;                      /* of tarn__bulk_t: waiting for a bulk lane */
   uint64_t queued_bytes;
   uint64_t received_bytes; /* on all its lanes */
-  bool connector;          /* made by tarn_net_connect */
+  tarn_net_bulk_t bulk;
+  bool connector; /* made by tarn_net_connect */
   bool up, congested, closing;
   bool
       doomed; /* something broke; closed for `reason` when the control lane has been read to its end, or soon */
+  int refused; /* the bulk lane could not be opened: with that its messages fail, when the control lane has had time to end */
   bool asked, wanted; /* asked the other end for a bulk lane; was asked for one */
   tarn_error_t reason;
 };
@@ -152,19 +164,22 @@ struct tarn_net {
   uv_loop_t *loop;
   uint8_t *secret;      /* sodium_malloc */
   uint8_t *read_buffer; /* TARN__READ_BYTES */
+  tarn_net_tls_t tls_mode;
+  tarn__tls_context_t *tls; /* made when first needed, as what follows */
+  uint8_t *tls_buffer;      /* TARN__TLS_RECORD_BYTES: a record's plain text, coming or going */
   tarn_net_identity_t self;
   tarn_net_callbacks_t callbacks;
   void *user;
   char bytecode[TARN__TEXT_BYTES];
   uint64_t max_frame, high_mark, low_mark;
-  uint32_t hello_timeout_ms, max_unproven, unproven_count;
+  uint32_t hello_timeout_ms, least_unproven, max_unproven, unproven_count;
   tarn_list_t lanes, unproven, peers, listeners;
   tarn_list_t dirty, later, done, drained, retry;
   uv_prepare_t prepare;
   uv_check_t check;
   uv_idle_t idle;
-  uv_timer_t patience; /* listeners look again at what is pending */
-  uint64_t turn;
+  uv_timer_t patience;   /* listeners look again at what is pending */
+  uint64_t turn, talked; /* the number of this turn, and of the last in which a frame came */
   uint32_t open_handles; /* uv handles of its own, listeners and lanes */
   bool closing, idling;
   void (*on_closed)(void *user);
@@ -201,7 +216,14 @@ int tarn__lane_accept(tarn_net_t *net,
                       uv_stream_t *listener); /* a uv error; UV_ENOMEM: not accepted */
 int tarn__lane_connect(tarn_net_t *net, tarn_peer_t *peer, uint8_t role, const char *address,
                        tarn__lane_t **out, tarn_error_t *err);
-void tarn__lane_read(tarn__lane_t *lane); /* start, or go on, reading */
+void tarn__lane_read(tarn__lane_t *lane);              /* start, or go on, reading */
+void tarn__lane_ended(tarn__lane_t *lane, int status); /* nothing more comes: a uv error */
+/* Where the next bytes of what the other end says go: as lane->into then says. */
+void tarn__lane_choose(tarn__lane_t *lane, uv_buf_t *out);
+/* So many have been put there. */
+void tarn__lane_take(tarn__lane_t *lane, const uint8_t *bytes, size_t count);
+void tarn__lane_part(
+    tarn__lane_t *lane); /* nothing more is listened to; what was written may arrive */
 void tarn__lane_feed(tarn__lane_t *lane, const uint8_t *bytes,
                      size_t size); /* bytes of a proven lane */
 /* A place in lane->acc to read into, if at least `need` bytes are to come and that is much. False: use the shared buffer. */
@@ -215,15 +237,30 @@ void tarn__lane_fail(tarn__lane_t *lane, int code, const char *fmt, ...)
 
 /* write.c */
 int tarn__lane_push(tarn__lane_t *lane, tarn__out_t entry);
-/* How much of TARN__TURN_BYTES is left for this turn. */
+size_t tarn__turn_share(const tarn_net_t *net); /* TARN__TURN_BYTES, or TARN__TALK_BYTES */
+/* How much of a lane's share of this turn is left. */
 size_t tarn__ration_left(const tarn_net_t *net, tarn__ration_t *ration);
 void tarn__lane_mark(tarn__lane_t *lane); /* send in this turn what is queued */
 void tarn__lane_flush(
     tarn__lane_t *lane); /* calls nobody back: what is through goes to net->done */
 void tarn__lane_drop_queue(tarn__lane_t *lane, int status);
-bool tarn__lane_write_now(
-    tarn__lane_t *lane,
-    const tarn_buf_t *message); /* handshake only: all of it at once, or false */
+int tarn__lane_write_now(tarn__lane_t *lane, const uint8_t *bytes,
+                         size_t size); /* handshake only, as it is: all at once, or TARN_ELOST */
+
+/* secure.c: TLS between a lane and its socket */
+bool tarn__secure_is_local(
+    const tarn__lane_t *lane);               /* does the connection stay on this machine? */
+void tarn__secure_begin(tarn__lane_t *lane); /* it is connected: is TLS wanted, and who begins? */
+size_t tarn__secure_room(const tarn__lane_t *lane); /* how much may be read now */
+void tarn__secure_feed(tarn__lane_t *lane, const uint8_t *bytes, size_t size); /* as they came */
+/* Encrypts these into lane->sealed, with what else the engine has to say. TARN_ENOMEM, TARN_EIO. */
+int tarn__secure_seal(tarn__lane_t *lane, const uv_buf_t *iov, unsigned count);
+bool tarn__secure_waits(const tarn__lane_t *lane); /* is there encrypted that has not left? */
+void tarn__secure_sent(tarn__lane_t *lane);        /* lane->sealed has */
+/* A message of the handshake, encrypted or not, leaves at once. TARN_ENOMEM, TARN_EIO, TARN_ELOST. */
+int tarn__secure_say(tarn__lane_t *lane, const uint8_t *bytes, size_t size);
+void tarn__secure_close(tarn__lane_t *lane); /* a last word */
+void tarn__secure_release(tarn__lane_t *lane);
 void tarn__bulk_finish(tarn_net_t *net, tarn__bulk_t *b, int status); /* on_done will be called */
 void tarn__peer_sent(tarn_peer_t *peer, uint64_t bytes); /* so many fewer bytes are queued */
 
@@ -246,6 +283,7 @@ void tarn__bulk_in_resume(tarn__lane_t *lane);
 
 /* bulk.c: opening, choosing, losing the lane */
 void tarn__bulk_route(tarn_peer_t *peer);
+void tarn__bulk_give_up(tarn_peer_t *peer); /* what waits for the lane fails */
 void tarn__bulk_lost(tarn__lane_t *lane, const tarn_error_t *err);
 void tarn__bulk_attached(tarn_peer_t *peer, tarn__lane_t *lane);
 bool tarn__bulk_control(tarn_peer_t *peer, const uint8_t *frame,

@@ -20,9 +20,14 @@ void tarn_net_flush(tarn_net_t *net) {
   }
 }
 
+size_t tarn__turn_share(const tarn_net_t *net) {
+  return net->turn - net->talked < TARN__TALK_TURNS ? TARN__TALK_BYTES : TARN__TURN_BYTES;
+}
+
 size_t tarn__ration_left(const tarn_net_t *net, tarn__ration_t *r) {
   if (r->turn != net->turn) { *r = (tarn__ration_t){.turn = net->turn}; }
-  return r->bytes < TARN__TURN_BYTES ? (size_t)(TARN__TURN_BYTES - r->bytes) : 0;
+  size_t share = tarn__turn_share(net);
+  return r->bytes < share ? (size_t)(share - r->bytes) : 0;
 }
 
 /* What comes due while these callbacks run waits for the next call. */
@@ -111,6 +116,8 @@ static void init_lists(tarn_net_t *net) {
 }
 
 static void release(tarn_net_t *net) {
+  tarn__tls_context_destroy(net->tls);
+  tarn_free(net->tls_buffer);
   sodium_free(net->secret);
   tarn_free(net->read_buffer);
   tarn_free(net);
@@ -145,7 +152,9 @@ int tarn_net_create(const tarn_net_config_t *config, tarn_net_t **out, tarn_erro
   net->high_mark = config->high_mark ? config->high_mark : (uint64_t)64 << 20;
   net->low_mark = config->low_mark ? config->low_mark : (uint64_t)16 << 20;
   net->hello_timeout_ms = config->hello_timeout_ms ? config->hello_timeout_ms : 5000;
-  net->max_unproven = config->max_unproven ? config->max_unproven : 64;
+  net->least_unproven = config->max_unproven ? config->max_unproven : 64;
+  net->max_unproven = net->least_unproven;
+  net->tls_mode = config->tls;
   init_lists(net);
   init_handles(net);
   *out = net;
@@ -195,6 +204,8 @@ void tarn_net_set_self(tarn_net_t *net, uint32_t id, uint64_t incarnation) {
 }
 
 const tarn_net_identity_t *tarn_net_self(const tarn_net_t *net) { return &net->self; }
+
+void tarn_net_set_tls(tarn_net_t *net, tarn_net_tls_t tls) { net->tls_mode = tls; }
 
 void tarn_net_get_stats(const tarn_net_t *net, tarn_net_stats_t *out) { *out = net->stats; }
 

@@ -17,8 +17,11 @@
  * proof = HMAC-SHA-512-256(secret, label || transcript), label telling the two directions apart, the transcript being every field of both hellos; compared in constant
  * time. `want` is the id and incarnation that the connector expects to meet (0: whoever it is). A connector with id 0 asks
  * to join: the acceptor's on_join gives it its id, which becomes its tarn_net_self before its on_up.
- * `tie` (bulk only, 16 bytes derived from the control lane's handshake) names the peer to which a bulk lane belongs. A foreign client sends instead [0, n, "auth.secret", [hex secret]] (loopback only): it becomes a foreign
+ * `tie` (bulk only, 16 bytes derived from the control lane's handshake) names the peer to which a bulk lane belongs. A foreign client sends instead [0, n, "auth.secret", [hex secret]] (from the same machine, or by TLS): it becomes a foreign
  * peer (id 0), control lane only. Anything else before that: one logged line, connection closed.
+ *
+ * TLS: all of this, on both lanes, goes through TLS 1.3 where the connection leaves this machine (or as tarn_net_set_tls says), with a key derived
+ * from the secret; the proofs are then bound to the TLS session. An end that wants TLS and one that does not refuse each other, in plain.
  *
  * Two notifications on the control lane are the net's own and do not reach on_frame: [2, "net.bulk", []], which asks the other end to open the bulk
  * lane because this end has no address for it, and its refusal [2, "net.nobulk", []].
@@ -75,6 +78,9 @@ typedef struct tarn_net_callbacks {
   void (*on_drained)(void *user, tarn_peer_t *peer);
 } tarn_net_callbacks_t;
 
+/* Which connections use TLS: those that leave this machine; all; none. Both ends must think alike. */
+typedef enum { TARN_TLS_BEYOND, TARN_TLS_ALWAYS, TARN_TLS_NEVER } tarn_net_tls_t;
+
 typedef struct tarn_net_config {
   uv_loop_t *loop;       /* borrowed */
   const uint8_t *secret; /* TARN_SECRET_BYTES; copied into guarded memory */
@@ -86,10 +92,13 @@ typedef struct tarn_net_config {
   uint64_t high_mark, low_mark; /* queued bytes to a peer; 0: 64 MiB, 16 MiB */
   uint32_t hello_timeout_ms;    /* 0: 5000 */
   uint32_t max_unproven;        /* 0: 64 */
+  tarn_net_tls_t tls;
   const char *
       bytecode; /* the kind of this process's Lua bytecode (at most 31 characters; null: ""): both ends must be alike. Copied */
 } tarn_net_config_t;
 
+/* So many others may well connect at about the same time: that many more unproven connections than max_unproven are allowed (at most 1024 more). */
+void tarn_net_expect(tarn_net_t *net, uint64_t others);
 int tarn_net_create(const tarn_net_config_t *config, tarn_net_t **out, tarn_error_t *err);
 /* Close every connection and the listener (each peer gets on_down, TARN_ECANCELED). on_closed comes when all handles are closed and the
  * net has been freed. */
@@ -98,9 +107,11 @@ void tarn_net_close(tarn_net_t *net, void (*on_closed)(void *user), void *user);
 /* This process's id and incarnation are known only after joining. */
 void tarn_net_set_self(tarn_net_t *net, uint32_t id, uint64_t incarnation);
 const tarn_net_identity_t *tarn_net_self(const tarn_net_t *net);
+/* For connections made from now on. */
+void tarn_net_set_tls(tarn_net_t *net, tarn_net_tls_t tls);
 
 /* Listen on "HOST:PORT" (IPv6 in brackets; a name is looked up, which may block; port 0: any); may be called again for further ones. address gets
- * the real one (>= TARN_NET_ADDRESS_BYTES). One that other machines may reach is logged, with what that means. */
+ * the real one (>= TARN_NET_ADDRESS_BYTES). One that other machines may reach is logged, with what that means; a warning where nothing is encrypted. */
 int tarn_net_listen(tarn_net_t *net, const char *where, char *address, size_t address_size,
                     tarn_error_t *err);
 
@@ -132,6 +143,12 @@ void tarn_peer_resume(tarn_peer_t *peer);
 bool tarn_peer_gone(const tarn_peer_t *peer);
 bool tarn_peer_congested(const tarn_peer_t *peer);
 uint64_t tarn_peer_received(const tarn_peer_t *peer); /* bytes, on both lanes */
+/* Bytes of bulk messages, since the beginning. waits: on_bulk_begin has said not now. */
+typedef struct tarn_net_bulk {
+  uint64_t sent, received;
+  bool waits;
+} tarn_net_bulk_t;
+tarn_net_bulk_t tarn_peer_bulk(const tarn_peer_t *peer);
 uint64_t tarn_peer_queued_bytes(const tarn_peer_t *peer);
 const tarn_net_identity_t *
 tarn_peer_identity(const tarn_peer_t *peer); /* of the other end; valid from on_up */
@@ -146,7 +163,8 @@ void *tarn_peer_data(const tarn_peer_t *peer);
 void tarn_peer_close(tarn_peer_t *peer, const tarn_error_t *reason);
 
 typedef struct tarn_net_stats {
-  uint64_t in_bytes, out_bytes; /* both lanes, since the start */
+  uint64_t in_bytes, out_bytes;       /* both lanes, since the start */
+  uint64_t in_messages, out_messages; /* without those of handshakes */
 } tarn_net_stats_t;
 void tarn_net_get_stats(const tarn_net_t *net, tarn_net_stats_t *out);
 
@@ -167,4 +185,6 @@ void tarn_framer_destroy(tarn_framer_t *f);
 int tarn_framer_scan(tarn_framer_t *f, const uint8_t *bytes, size_t size, size_t *used,
                      tarn_error_t *err);
 
+/* Is it "HOST:PORT", an IPv6 host in brackets? TARN_EINVAL says what is wrong with it. Nothing is looked up. */
+int tarn_net_address_check(const char *text, tarn_error_t *err);
 #endif

@@ -99,6 +99,7 @@ int tarn_peer_send(tarn_peer_t *peer, uint8_t *frame, size_t size) {
     tarn_free(frame);
     return rc;
   }
+  peer->net->stats.out_messages++;
   add_queued(peer, size);
   tarn__lane_mark(peer->control);
   return 0;
@@ -152,6 +153,7 @@ int tarn_peer_send_bulk(tarn_peer_t *peer, uint8_t *frame, size_t size,
   }
   b->on_done = on_done;
   b->user = user;
+  peer->net->stats.out_messages++;
   tarn_list_push_back(&peer->bulk_wait, &b->link);
   add_queued(peer, b->total_bytes);
   tarn__bulk_route(peer);
@@ -173,6 +175,14 @@ void tarn_peer_bulk_retry(tarn_peer_t *peer) {
 bool tarn_peer_congested(const tarn_peer_t *peer) { return peer->congested; }
 
 uint64_t tarn_peer_received(const tarn_peer_t *peer) { return peer->received_bytes; }
+
+static bool waits(const tarn__lane_t *lane) { return lane && lane->in.paused; }
+
+tarn_net_bulk_t tarn_peer_bulk(const tarn_peer_t *peer) {
+  tarn_net_bulk_t bulk = peer->bulk;
+  bulk.waits = waits(peer->bulk_in) || waits(peer->bulk_out);
+  return bulk;
+}
 
 uint64_t tarn_peer_queued_bytes(const tarn_peer_t *peer) { return peer->queued_bytes; }
 

@@ -3,11 +3,13 @@
  * What is queued in one turn of the loop goes out by one uv_try_write of up to TARN__IOV pieces;
  * what the kernel does not take at once goes by uv_write, and when that is through, by uv_try_write
  * again. A reader that is as fast as the writer would keep it going for ever: a lane that has sent
- * TARN__TURN_BYTES waits for the next turn, and the control lanes have theirs. Nothing here calls the user: finished bulk messages wait in net->done and relieved peers
+ * its share waits for the next turn, and the control lanes have theirs. Nothing here calls the user: finished bulk messages wait in net->done and relieved peers
  * in net->drained for tarn__net_dispatch, so that sending is allowed everywhere. */
 #include <string.h>
 #include "base/alloc.h"
 #include "net/net-private.h"
+
+#define SEAL_BYTES (128u * 1024u) /* encrypted at once */
 
 static uint32_t part_count(const tarn__out_t *e) { return e->bulk ? e->bulk->part_count : 1; }
 
@@ -87,10 +89,9 @@ full:
   return n;
 }
 
-/* So many bytes have left. */
+/* So many bytes of the queue have left. */
 static void advance(tarn__lane_t *lane, size_t bytes) {
-  lane->net->stats.out_bytes += bytes;
-  lane->writes.bytes += bytes;
+  if (lane->role == TARN__ROLE_BULK) { lane->peer->bulk.sent += bytes; }
   tarn__peer_sent(lane->peer, bytes);
   while (lane->out_count > 0) {
     const tarn__out_t *e = entry_at(lane, 0);
@@ -106,6 +107,38 @@ static void advance(tarn__lane_t *lane, size_t bytes) {
       if (bytes == 0) { return; }
     }
   }
+}
+
+static bool has_sealed(const tarn__lane_t *lane) { return lane->sealed_at < lane->sealed.size; }
+
+/* What to write next: of the queue, or, with TLS, of what has been made of it. *bytes: their sum; 0: there was no memory to encrypt. */
+static unsigned next_bytes(tarn__lane_t *lane, size_t most, uv_buf_t *iov, size_t *bytes) {
+  if (!lane->tls) { return gather(lane, most, iov, bytes); }
+  if (!has_sealed(lane)) {
+    unsigned n = gather(lane, most < SEAL_BYTES ? most : SEAL_BYTES, iov, bytes);
+    if (tarn__secure_seal(lane, iov, n)) {
+      *bytes = 0;
+      return 0;
+    }
+    lane->sealed_plain = *bytes;
+  }
+  *bytes = lane->sealed.size - lane->sealed_at;
+  iov[0] = uv_buf_init((char *)lane->sealed.data + lane->sealed_at, (unsigned)*bytes);
+  return 1;
+}
+
+/* So many bytes have been written. */
+static void wrote(tarn__lane_t *lane, size_t bytes) {
+  lane->net->stats.out_bytes += bytes;
+  lane->writes.bytes += bytes;
+  if (!lane->tls) {
+    advance(lane, bytes);
+    return;
+  }
+  lane->sealed_at += bytes;
+  if (has_sealed(lane)) { return; }
+  advance(lane, lane->sealed_plain);
+  tarn__secure_sent(lane);
 }
 
 /* The other end no longer reads. It may have sent something before: read on until that ends. */
@@ -124,15 +157,16 @@ static void on_written(uv_write_t *req, int status) {
   if (status) {
     write_failed(lane, status);
   } else {
-    advance(lane, lane->write_bytes);
+    wrote(lane, lane->write_bytes);
     tarn__lane_flush(lane);
   }
   tarn__net_dispatch(lane->net);
 }
 
 static void write_later(tarn__lane_t *lane, uv_buf_t *iov) {
-  unsigned n = gather(lane, TARN__TURN_BYTES, iov, &lane->write_bytes);
-  int rc = uv_write(&lane->write, (uv_stream_t *)&lane->tcp, iov, n, on_written);
+  unsigned n = next_bytes(lane, tarn__turn_share(lane->net), iov, &lane->write_bytes);
+  int rc =
+      n == 0 ? UV_ENOMEM : uv_write(&lane->write, (uv_stream_t *)&lane->tcp, iov, n, on_written);
   if (rc) {
     write_failed(lane, rc);
   } else {
@@ -144,19 +178,20 @@ void tarn__lane_flush(tarn__lane_t *lane) {
   tarn_list_remove(&lane->dirty);
   if (lane->state != TARN__LANE_PROVEN) { return; }
   uv_buf_t iov[TARN__IOV];
-  while (lane->out_count > 0 && !lane->closing && !lane->writing && !lane->write_dead) {
+  while (!lane->closing && !lane->writing && !lane->write_dead &&
+         (lane->out_count > 0 || (lane->tls && tarn__secure_waits(lane)))) {
     size_t bytes, most = tarn__ration_left(lane->net, &lane->writes);
     if (most == 0) {
       tarn_list_push_back(&lane->net->later, &lane->dirty);
       return;
     }
-    unsigned n = gather(lane, most, iov, &bytes);
-    int sent = uv_try_write((uv_stream_t *)&lane->tcp, iov, n);
+    unsigned n = next_bytes(lane, most, iov, &bytes);
+    int sent = n == 0 ? UV_ENOMEM : uv_try_write((uv_stream_t *)&lane->tcp, iov, n);
     if (sent < 0 && sent != UV_EAGAIN) {
       write_failed(lane, sent);
       return;
     }
-    if (sent > 0) { advance(lane, (size_t)sent); }
+    if (sent > 0) { wrote(lane, (size_t)sent); }
     if (sent < 0 || (size_t)sent < bytes) { write_later(lane, iov); }
   }
 }
@@ -185,9 +220,9 @@ void tarn__lane_drop_queue(tarn__lane_t *lane, int status) {
   while (lane->out_count > 0) { pop(lane, status); }
 }
 
-bool tarn__lane_write_now(tarn__lane_t *lane, const tarn_buf_t *message) {
-  uv_buf_t iov = uv_buf_init((char *)message->data, (unsigned)message->size);
+int tarn__lane_write_now(tarn__lane_t *lane, const uint8_t *bytes, size_t size) {
+  uv_buf_t iov = uv_buf_init((char *)(uintptr_t)bytes, (unsigned)size);
   int sent = uv_try_write((uv_stream_t *)&lane->tcp, &iov, 1);
   if (sent > 0) { lane->net->stats.out_bytes += (uint64_t)sent; }
-  return sent >= 0 && (size_t)sent == message->size;
+  return sent >= 0 && (size_t)sent == size ? 0 : TARN_ELOST;
 }

@@ -202,6 +202,19 @@ static void forget_marks_locked(tarn_pool_t *pool, uint64_t lender) {
   }
 }
 
+bool tarn_pool_borrows_from(tarn_pool_t *pool, uint64_t lender) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  bool any = false;
+  tarn__pool_lock(pool);
+  for (const tarn_borrow_t *w;
+       !any && (w = tarn_map_next(&pool->borrows, &cursor, &key)) != NULL;) {
+    any = w->lender == lender && !w->refused;
+  }
+  tarn__pool_unlock(pool);
+  return any;
+}
+
 void tarn_pool_borrow_forget(tarn_pool_t *pool, uint64_t lender) {
   tarn__pool_lock(pool);
   forget_marks_locked(pool, lender);

@@ -33,7 +33,9 @@ static int refuse(tarn_pool_t *pool, uint64_t need, tarn_error_t *err) {
   uint64_t available = available_locked(pool);
   int rc = tarn_error_set(err, TARN_EPOOLFULL,
                           "the pool is full: %" PRIu64 " bytes needed, %" PRIu64
-                          " available of max_memsize %" PRIu64 "; what is in use cannot be evicted",
+                          " available of max_memsize %" PRIu64
+                          "; what is in use cannot be evicted (-m, memory of addprocs, or "
+                          "tarn.max_memsize() raise it)",
                           need, available, pool->max_memsize);
   (void)tarn_error_bytes(err, need, available);
   return rc;

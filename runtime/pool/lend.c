@@ -356,6 +356,13 @@ void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder) {
   tarn__pool_unlock(pool);
 }
 
+bool tarn_pool_lends_to(tarn_pool_t *pool, uint64_t holder) {
+  tarn__pool_lock(pool);
+  bool any = tarn_map_get(&pool->holders, holder) != NULL;
+  tarn__pool_unlock(pool);
+  return any;
+}
+
 void tarn_pool_lend_again(tarn_pool_t *pool, uint64_t holder) {
   tarn__pool_lock(pool);
   holder_t *h = tarn_map_get(&pool->holders, holder);

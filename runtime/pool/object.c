@@ -27,6 +27,7 @@ int tarn__object_enter_locked(tarn_pool_t *pool, tarn__object_t *o, tarn_error_t
     return tarn_error_set(err, TARN_ENOMEM, "no memory for an object's record");
   }
   pool->last_id = o->id;
+  tarn__age_note(&pool->ages, o->id);
   pool->records += sizeof *o;
   pool->sets++;
   tarn__lru_touch(pool, o);

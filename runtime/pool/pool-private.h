@@ -109,8 +109,9 @@ struct tarn_value {
   tarn__object_t *object; /* that is this value; null: none */
   uint64_t gain;          /* bytes that an eviction under way will bring */
   uint64_t size;
-  uint32_t count;          /* pieces: the front, then the blocks */
-  tarn__block_t *pieces[]; /* each entry holds a reference */
+  char contents[TARN_CONTENTS_MAX + 1]; /* see tarn_object_note_t; only of a large one */
+  uint32_t count;                       /* pieces: the front, then the blocks */
+  tarn__block_t *pieces[];              /* each entry holds a reference */
 };
 
 typedef enum {
@@ -164,6 +165,16 @@ static_assert(sizeof(struct tarn__object) == 48, "an object's record is not larg
 /* Runs of up to 512 bytes come from slabs by steps of 16: no header, and no splinters of the C heap. */
 #define TARN__RUN_STEP 16u
 #define TARN__RUN_CLASSES 32u
+
+/* When objects were stored, as far as their ids tell (age.c); begins as zeros. */
+#define TARN__AGES 128u
+typedef struct tarn__ages {
+  struct {
+    uint64_t id, ns; /* the first id that was given out then */
+  } marks[TARN__AGES];
+  uint32_t count;
+  uint64_t step_ns; /* between two marks, at least */
+} tarn__ages_t;
 
 enum { TARN__OF_OBJECTS, TARN__OF_BLOCKS, TARN__OF_RUNS, TARN__SOURCES };
 
@@ -254,7 +265,8 @@ struct tarn_pool {
   tarn__mappings_t mappings;
   uint64_t spilled; /* bytes of blocks on disk */
   uint64_t value_count;
-  uint64_t visitors; /* objects that are nobody's */
+  uint64_t visitors, visitor_bytes; /* objects that are nobody's */
+  tarn__ages_t ages;
   uint64_t sets, gets, deletes, evictions, spill_written, mapped_back;
 };
 
@@ -527,6 +539,10 @@ uint64_t tarn__sum(const uint8_t *bytes, uint64_t size, uint64_t from);
 int tarn__segments_write(tarn_pool_t *pool, tarn_list_t *segments, uint64_t bytes,
                          tarn_error_t *err);
 void tarn__hand_stop(tarn_pool_t *pool);
+
+/* ---- age.c ---- */
+void tarn__age_note(tarn__ages_t *a, uint64_t id); /* it is being given out */
+uint64_t tarn__age_of(const tarn__ages_t *a, uint64_t id, uint64_t now_ns);
 
 /* ---- stats.c ---- */
 /* For specs: 0 when every sum is what the parts say, else the number of the check that failed. */

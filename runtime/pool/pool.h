@@ -119,7 +119,8 @@ void tarn_value_release(tarn_value_t *v);
 const uint8_t *tarn_value_front(const tarn_value_t *v, size_t *size);
 uint32_t tarn_value_block_count(const tarn_value_t *v);
 tarn_block_t *tarn_value_block(const tarn_value_t *v, uint32_t index); /* borrowed */
-uint64_t tarn_value_size(const tarn_value_t *v); /* front + distinct blocks, bytes */
+uint64_t tarn_value_size(const tarn_value_t *v);    /* front + distinct blocks, bytes */
+bool tarn_value_is_borrowed(const tarn_value_t *v); /* some block is another process's memory */
 
 /* ---- objects ---- */
 
@@ -210,6 +211,7 @@ int tarn_pool_lend_value(tarn_pool_t *pool, uint64_t holder, uint64_t loan, tarn
 void tarn_pool_lend_moved(tarn_pool_t *pool, uint64_t holder, uint64_t loan, uint32_t block);
 void tarn_pool_lend_end(tarn_pool_t *pool, uint64_t holder, uint64_t loan);
 void tarn_pool_lend_end_all(tarn_pool_t *pool, uint64_t holder); /* its process is gone */
+bool tarn_pool_lends_to(tarn_pool_t *pool, uint64_t holder);     /* is there a loan? */
 /* What was on its way to or from that holder may be lost: ask it about each of its loans, and tell it once more what has moved. */
 void tarn_pool_lend_again(tarn_pool_t *pool, uint64_t holder);
 
@@ -230,6 +232,7 @@ void tarn_pool_borrow_moved(tarn_pool_t *pool, uint64_t lender, uint64_t loan, u
 /* The owner asks. A loan that is not here any more, or never arrived, is returned; and it is refused if it still comes (begin: null), since from
  * then on its bytes are not kept. */
 void tarn_pool_borrow_check(tarn_pool_t *pool, uint64_t lender, uint64_t loan);
+bool tarn_pool_borrows_from(tarn_pool_t *pool, uint64_t lender); /* is anything of a loan mapped? */
 void tarn_pool_borrow_forget(tarn_pool_t *pool,
                              uint64_t lender); /* its process is gone: so is what was refused */
 
@@ -296,7 +299,31 @@ typedef struct tarn_pool_stats { /* bytes and counts; names as in tarn.poolstats
       spilled_bytes, disk_bytes;
   uint64_t max_memsize, max_disksize;
   uint64_t sets, gets, deletes, evictions, spill_written_bytes, mapped_back_bytes;
+  /* Not in tarn.poolstats: of resident_bytes, those in the memory file, and on the C heap; of its memory, what is kept for the next segment; what
+   * is known about objects; values that came in messages and that nobody has stored. */
+  uint64_t segment_bytes, heap_bytes, cached_bytes, record_bytes, received_bytes;
 } tarn_pool_stats_t;
 void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out);
+
+/* What the system says about the pool's files. Makes system calls, on the spill directory's disk too. */
+typedef struct tarn_pool_files {
+  uint64_t memory_file_bytes; /* that the memory file has, whoever maps them */
+  uint64_t disk_free_bytes;   /* where the spill file is or would be; UINT64_MAX: not known */
+} tarn_pool_files_t;
+void tarn_pool_get_files(tarn_pool_t *pool, tarn_pool_files_t *out);
+
+#define TARN_CONTENTS_MAX 31u
+typedef struct tarn_object_note {
+  uint64_t id, size_bytes;
+  uint64_t
+      age_ns; /* since it was stored, to a quarter of a second; of a process that is old, to a hundredth of its age */
+  bool live;  /* a Lua value */
+  bool in_memory; /* its blocks, or some of them */
+  char contents[TARN_CONTENTS_MAX +
+                1]; /* "array, strings": serializers of what is in it; "": not known, or none */
+} tarn_object_note_t;
+/* The largest objects, largest first: how many of at most max there are. Lets others in between every few thousand objects, so what is stored
+ * or deleted meanwhile may be missed. Takes about 20 ms a million objects. */
+size_t tarn_pool_largest(tarn_pool_t *pool, tarn_object_note_t *out, size_t max);
 
 #endif

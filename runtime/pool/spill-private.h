@@ -72,5 +72,7 @@ static inline bool tarn__spill_in_window(const tarn__spill_t *s, const uint8_t *
 /* Nobody reads there any more. In slices; at: page-aligned. */
 void tarn__spill_unmap(tarn__spill_t *s, uint8_t *at, uint64_t size);
 bool tarn__spill_punch(tarn__spill_t *s, uint64_t offset, uint64_t size);
+/* Bytes that may still be written on the disk that the file is on, or will be. UINT64_MAX: not known. Any thread. */
+uint64_t tarn__spill_free_bytes(const tarn__spill_t *s);
 
 #endif

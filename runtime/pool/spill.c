@@ -13,11 +13,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -71,6 +73,23 @@ void tarn__spill_close(tarn__spill_t *s) {
   tarn_pages_free(s->stage, TARN__SPILL_BUFFER, TARN__SPILL_BUFFER);
   tarn_pages_free(s->records, TARN__SPILL_BUFFER, TARN__SPILL_BUFFER);
   pthread_mutex_destroy(&s->open_lock);
+}
+
+/* The directory is made when it is needed: until then its disk is that of the nearest one that is there. */
+uint64_t tarn__spill_free_bytes(const tarn__spill_t *s) {
+  char path[PATH_MAX];
+  struct statvfs disk;
+  int n = snprintf(path, sizeof(path), "%s", s->dir);
+  if (n < 0 || (size_t)n >= sizeof(path)) { return UINT64_MAX; }
+  while (statvfs(path, &disk) != 0) {
+    char *slash = strrchr(path, '/');
+    if (errno != ENOENT || strcmp(path, "/") == 0 || strcmp(path, ".") == 0) { return UINT64_MAX; }
+    snprintf(slash != NULL && slash > path ? slash : path, 2, "%s",
+             slash == NULL   ? "."
+             : slash == path ? "/"
+                             : "");
+  }
+  return (uint64_t)disk.f_bavail * disk.f_frsize;
 }
 
 uint8_t *tarn__spill_buffer(uint8_t **kept) {
@@ -163,7 +182,8 @@ static int open_file(tarn__spill_t *s, uint64_t need, tarn_error_t *err) {
     if (fd < 0 && !may_have_gone(why)) { break; }
   }
   if (fd < 0) {
-    int rc = tarn_error_errno(err, why, "cannot %s %s", what, s->dir);
+    int rc = tarn_error_errno(err, why, "cannot %s %s (-d, or spill_dir of addprocs, name another)",
+                              what, s->dir);
     return explain(s, rc, why, need, err);
   }
   char self[64];
@@ -196,7 +216,8 @@ int tarn__spill_take(tarn__spill_t *s, uint64_t size, bool fresh, uint64_t *offs
     uint64_t available = s->max > s->used ? s->max - s->used : 0;
     int rc = tarn_error_set(err, TARN_EDISKFULL,
                             "the spill file in %s is full: %" PRIu64 " bytes needed, %" PRIu64
-                            " available of max_disksize %" PRIu64,
+                            " available of max_disksize %" PRIu64
+                            " (disk of addprocs, or tarn.max_disksize() raise it)",
                             s->dir, size, available, s->max);
     (void)tarn_error_bytes(err, size, available);
     (void)tarn_error_path(err, s->dir);
@@ -229,8 +250,11 @@ void tarn__spill_punched(tarn__spill_t *s, uint64_t offset, uint64_t size) {
 }
 
 static int full(tarn__spill_t *s, int sys_errno, uint64_t size, tarn_error_t *err) {
-  int rc = tarn_error_errno(err, sys_errno,
-                            "cannot write %" PRIu64 " bytes to the spill file in %s", size, s->dir);
+  int rc = tarn_error_errno(
+      err, sys_errno,
+      "cannot write %" PRIu64
+      " bytes to the spill file in %s (-d, or spill_dir of addprocs, name another)",
+      size, s->dir);
   return explain(s, rc, sys_errno, size, err);
 }
 

@@ -1,4 +1,5 @@
 /* Figures, and the check that they are what the parts add up to. */
+#include <sys/stat.h>
 #include "pool/pool-private.h"
 
 void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out) {
@@ -20,8 +21,22 @@ void tarn_pool_get_stats(tarn_pool_t *pool, tarn_pool_stats_t *out) {
       .evictions = pool->evictions,
       .spill_written_bytes = pool->spill_written,
       .mapped_back_bytes = pool->mapped_back,
+      .segment_bytes = pool->segments,
+      .heap_bytes = pool->heap,
+      .cached_bytes = pool->memory.cached + pool->punching,
+      .record_bytes =
+          pool->records + pool->objects.bytes + (pool->slabs.chunks - pool->slabs.records),
+      .received_bytes = pool->visitor_bytes,
   };
   tarn__pool_unlock(pool);
+}
+
+void tarn_pool_get_files(tarn_pool_t *pool, tarn_pool_files_t *out) {
+  struct stat memory;
+  *out = (tarn_pool_files_t){.disk_free_bytes = tarn__spill_free_bytes(&pool->spill)};
+  if (fstat(pool->memory.fd, &memory) == 0) {
+    out->memory_file_bytes = (uint64_t)memory.st_blocks * 512;
+  }
 }
 
 typedef struct sums {

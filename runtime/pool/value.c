@@ -3,7 +3,9 @@
  * record. Mappings are counted on the pieces, so a reader that comes while the last one is still
  * unmapping needs no waiting. Any thread. */
 #include <assert.h>
+#include <string.h>
 #include "base/alloc.h"
+#include "image/image.h"
 #include "pool/pool-private.h"
 
 size_t tarn__value_record_size(const tarn_value_t *v) {
@@ -16,6 +18,24 @@ tarn_value_t *tarn__value_new(tarn_pool_t *pool, uint32_t count) {
   v->pool = pool;
   v->count = count;
   return v;
+}
+
+static int add_name(void *user, uint32_t index, const tarn_image_serializer_t *s) {
+  char *contents = user;
+  size_t used = strlen(contents), gap = index > 0 ? 2 : 0;
+  if (used + gap + s->name_length > TARN_CONTENTS_MAX) { return 1; }
+  memcpy(contents + used, ", ", gap);
+  memcpy(contents + used + gap, s->name, s->name_length);
+  contents[used + gap + s->name_length] = '\0';
+  return 0;
+}
+
+/* The serializers of what is in a value, for people. v is not known to anybody yet. */
+static void note_contents(tarn_value_t *v, const uint8_t *front, size_t size) {
+  tarn_image_t im;
+  if (tarn_image_has_head(front, size) && tarn_image_open(front, size, &im, NULL) == 0) {
+    (void)tarn_image_each_serializer(&im, add_name, v->contents);
+  }
 }
 
 int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
@@ -51,6 +71,7 @@ int tarn_value_create(tarn_pool_t *pool, uint8_t *front, size_t front_size,
   }
   for (uint32_t i = 1; i < v->count; i++) { v->pieces[i]->counted = false; }
   tarn__pool_unlock(pool);
+  if (v->size > TARN__SMALL_MAX) { note_contents(v, front, front_size); }
   *out = v;
   return 0;
 }
@@ -67,6 +88,7 @@ tarn_value_t *tarn__value_twin_locked(tarn_value_t *v) {
     tarn__block_ref_locked(v->pieces[i]);
   }
   twin->size = v->size;
+  memcpy(twin->contents, v->contents, sizeof(twin->contents));
   v->pool->records += tarn__value_record_size(twin);
   v->pool->value_count++;
   return twin;
@@ -188,3 +210,10 @@ tarn_block_t *tarn_value_block(const tarn_value_t *v, uint32_t index) {
 }
 
 uint64_t tarn_value_size(const tarn_value_t *v) { return v->size; }
+
+bool tarn_value_is_borrowed(const tarn_value_t *v) {
+  for (uint32_t i = 1; i < v->count; i++) {
+    if (v->pieces[i]->pub.kind == TARN__KIND_BORROWED) { return true; }
+  }
+  return false;
+}

@@ -15,6 +15,7 @@ int tarn__visitor_enter_locked(tarn_pool_t *pool, tarn_value_t *v) {
   (void)tarn__object_become_locked(o, v, NULL); /* v is no other's: nothing is taken */
   pool->sets--;                                 /* nobody has set it */
   pool->visitors++;
+  pool->visitor_bytes += v->size;
   o->visitor = true;
   for (uint32_t i = 0; i < v->count; i++) {
     if (!v->pieces[i]->visitor) { v->pieces[i]->visitor = o; }
@@ -47,4 +48,5 @@ void tarn__visitor_forget_locked(tarn__object_t *o) {
     if (v->pieces[i]->visitor == o) { v->pieces[i]->visitor = NULL; }
   }
   v->pool->visitors--;
+  v->pool->visitor_bytes -= v->size;
 }

@@ -221,7 +221,7 @@ static void end_fetch(tarn_service_t *s, fetch_t *f) {
     tarn_conn_t *c = tarn_map_get(&s->conns, f->token);
     tarn_buf_t b;
     tarn_buf_init(&b, 64);
-    if (c != NULL && (tarn_mp_write_array(&b, 1) | tarn_mp_write_uint(&b, f->loan)) == 0) {
+    if (c != NULL && tarn_mp_write_array(&b, 1) == 0 && tarn_mp_write_uint(&b, f->loan) == 0) {
       tarn__send_notice(s, c, "lend.end", &b);
     }
     tarn_buf_release(&b);
@@ -243,8 +243,9 @@ static int fetch(tarn_service_t *s, tarn_conn_t *c, const loan_t *l, tarn_borrow
   tarn_out_t o = {.kind = OUT_REQUEST, .msgid = msgid, .plain = true, .method = "lend.fetch"};
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  int rc =
-      tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, l->id) | tarn_mp_write_bool(&b, unable);
+  int rc = tarn_mp_write_array(&b, 2);
+  rc |= tarn_mp_write_uint(&b, l->id);
+  rc |= tarn_mp_write_bool(&b, unable);
   o.params = b.data;
   o.params_size = b.size;
   if (rc == 0) { tarn__send_request(s, c, &o); }
@@ -338,6 +339,17 @@ void tarn__borrow_forget(tarn_service_t *s, uint32_t pid) {
   tarn_pool_borrow_forget(s->pool, pid);
   if (l == NULL) { return; }
   close_lender(l); /* what is mapped stays mapped */
+  tarn_free(l);
+}
+
+void tarn__borrow_let_go(tarn_service_t *s, uint32_t pid) {
+  lender_t *l = tarn_map_get(&s->lenders, pid);
+  if (l == NULL || l->memory_fd < 0 || s->fetches.count > 0 ||
+      tarn_pool_borrows_from(s->pool, pid)) {
+    return;
+  }
+  tarn_map_remove(&s->lenders, pid);
+  close_lender(l);
   tarn_free(l);
 }
 

@@ -161,18 +161,29 @@ static void write_all(int fd, const char *bytes, size_t size) {
   }
 }
 
+/* A line of the worker's log names its process itself. */
+static bool is_log_line(const tarn_child_t *c, const char *line, size_t size) {
+  char name[32];
+  int n = snprintf(name, sizeof(name), " tarn[%u] ", c->id);
+  return c->id != 0 && size > 12 + (size_t)n && line[2] == ':' && line[5] == ':' &&
+         line[8] == '.' && memcmp(line + 12, name, (size_t)n) == 0;
+}
+
 static void print_line(struct tarn_output *o, const char *line, size_t size) {
   char prefix[100];
   const tarn_child_t *c = o->child;
   fflush(o->to_fd == STDOUT_FILENO ? stdout : stderr); /* what we have said ourselves comes first */
-  int n = c->id != 0 ? snprintf(prefix, sizeof(prefix), "[%u] ", c->id)
+  int n = is_log_line(c, line, size) ? 0
+          : c->id != 0               ? snprintf(prefix, sizeof(prefix), "[%u] ", c->id)
           : c->label[0] != '\0'
               ? snprintf(prefix, sizeof(prefix), "[%s] ", c->label)
               : snprintf(prefix, sizeof(prefix), "[pid %lld] ", (long long)c->os_pid);
   tarn_buf_t b;
   tarn_buf_init(&b, LINE_MAX_BYTES + 256);
-  if ((tarn_buf_append(&b, prefix, (size_t)n) | tarn_buf_append(&b, line, size) |
-       tarn_buf_append(&b, "\n", 1)) == 0) {
+  const char *erase = tarn_log_erase(o->to_fd);
+  if (tarn_buf_append(&b, erase, strlen(erase)) == 0 &&
+      tarn_buf_append(&b, prefix, (size_t)n) == 0 && tarn_buf_append(&b, line, size) == 0 &&
+      tarn_buf_append(&b, "\n", 1) == 0) {
     write_all(o->to_fd, (const char *)b.data,
               b.size); /* one write a line, so that lines of two workers do not mix */
   }
@@ -283,19 +294,20 @@ static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
 
 /* ---- its end ---- */
 
-static void describe(tarn_child_t *c, int status) {
+static void describe(tarn_child_t *c, const siginfo_t *info) {
   const char *who = c->label, *colon = c->label[0] != '\0' ? ": " : "";
   if (c->stopping && !c->killed) {
     snprintf(c->reason, sizeof(c->reason), "stopped");
-  } else if (WIFSIGNALED(status)) {
-    int sig = WTERMSIG(status);
+  } else if (info->si_code != CLD_EXITED) {
+    int sig = info->si_status;
     snprintf(c->reason, sizeof(c->reason), "%s%skilled by signal %d%s", who, colon, sig,
              sig == SIGKILL && !c->killed ? ", perhaps out of memory"
              : sig == SIGKILL             ? " (it did not stop when told)"
+             : sig == SIGSEGV             ? ", perhaps a write to stored data through a pointer"
                                           : "");
   } else {
     snprintf(c->reason, sizeof(c->reason), "%s%sexited with status %d", who, colon,
-             WEXITSTATUS(status));
+             info->si_status);
   }
 }
 
@@ -335,7 +347,6 @@ static void on_output_grace(uv_timer_t *t) {
 
 static void on_exit_seen(uv_poll_t *watch, int status, int events) {
   tarn_child_t *c = watch->data;
-  int how = 0;
   siginfo_t info = {0};
   (void)status;
   (void)events;
@@ -345,8 +356,8 @@ static void on_exit_seen(uv_poll_t *watch, int status, int events) {
   if (waited == 0) {
     /* What it left behind: its group goes with it. Before it is waited for, while the number is still its own. */
     kill((pid_t)-c->os_pid, SIGKILL);
-    waitpid((pid_t)c->os_pid, &how, 0);
-    describe(c, how);
+    waitpid((pid_t)c->os_pid, NULL, 0);
+    describe(c, &info);
   } else { /* the number may be another's by now */
     snprintf(c->reason, sizeof(c->reason),
              "ended; how is not known, since this program has waited for it itself");

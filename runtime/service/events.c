@@ -3,6 +3,7 @@
 #include <string.h>
 #include "service-private.h"
 
+#define ANSWER_BYTES (256u << 10) /* that a foreign client's request may cost: it may not read it */
 #define WAITING_BYTES_MAX (64u << 20) /* of one connection, while Lua is at a job */
 
 tarn_event_t *tarn__event_create(tarn_event_kind_t kind) {
@@ -82,7 +83,7 @@ void tarn__event_charge(tarn_service_t *s, tarn_conn_t *c, uint64_t bytes) {
     c->taken_at = s->takes;
     c->waiting_bytes = 0;
   }
-  c->waiting_bytes += bytes + sizeof(tarn_event_t);
+  c->waiting_bytes += bytes + sizeof(tarn_event_t) + (c->foreign ? ANSWER_BYTES : 0);
   if (c->waiting_bytes > WAITING_BYTES_MAX && !c->paused) {
     c->paused = true;
     s->paused++;
@@ -97,7 +98,11 @@ static void resume_all(tarn_service_t *s) {
   for (tarn_conn_t *c; (c = tarn_map_next(&s->conns, &cursor, &token)) != NULL;) {
     if (!c->paused) { continue; }
     c->paused = false;
-    tarn_peer_resume(c->peer);
+    if (c->holding) {
+      tarn__frames_unhold(s, c);
+    } else {
+      tarn_peer_resume(c->peer);
+    }
   }
 }
 
@@ -105,9 +110,9 @@ tarn_event_t *tarn_service_take_events(tarn_service_t *s) {
   if (atomic_load(&s->unsaid_count) > 0) { tarn__unsaid_say(s, true); }
   tarn_event_t *first = s->event_first;
   s->takes++;
-  if (s->paused > 0) { resume_all(s); }
   s->event_first = NULL;
   s->event_last = &s->event_first;
+  if (s->paused > 0) { resume_all(s); } /* may post more */
   return first;
 }
 
@@ -147,6 +152,8 @@ int tarn__error_image(const tarn_error_t *err, uint32_t pid, tarn_buf_t *out) {
 }
 
 void tarn__event_fail(tarn_service_t *s, uint32_t msgid, uint32_t pid, const tarn_error_t *err) {
+  if (tarn__observe_answered(s, msgid, NULL, 0, err)) { return; }
+  tarn__spread_answered(s, msgid, NULL, NULL, 0);
   tarn_event_t *e = tarn__event_create(TARN_EVENT_RESPONSE);
   if (e == NULL) {
     tarn__unsaid_add(s, 0, msgid);

@@ -153,15 +153,20 @@ static bool worth_lending(const tarn_value_t *v) {
 }
 
 static int write_source(tarn_buf_t *b, const tarn_lend_source_t *src) {
-  return tarn_mp_write_uint(b, (uint64_t)src->memory_fd) | tarn_mp_write_uint(b, src->memory_dev) |
-         tarn_mp_write_uint(b, src->memory_ino) | tarn_mp_write_uint(b, src->token_offset) |
-         tarn_mp_write_bin(b, src->token, sizeof(src->token));
+  int rc = tarn_mp_write_uint(b, (uint64_t)src->memory_fd);
+  rc |= tarn_mp_write_uint(b, src->memory_dev);
+  rc |= tarn_mp_write_uint(b, src->memory_ino);
+  rc |= tarn_mp_write_uint(b, src->token_offset);
+  rc |= tarn_mp_write_bin(b, src->token, sizeof(src->token));
+  return rc;
 }
 
 /* The file's number, plus one: 0 is none. */
 static int write_spill(tarn_buf_t *b, const tarn_lend_source_t *src) {
-  return tarn_mp_write_uint(b, (uint64_t)(src->spill_fd + 1)) |
-         tarn_mp_write_uint(b, src->spill_dev) | tarn_mp_write_uint(b, src->spill_ino);
+  int rc = tarn_mp_write_uint(b, (uint64_t)(src->spill_fd + 1));
+  rc |= tarn_mp_write_uint(b, src->spill_dev);
+  rc |= tarn_mp_write_uint(b, src->spill_ino);
+  return rc;
 }
 
 static int write_loan(tarn_service_t *s, uint64_t loan, const tarn_value_t *v,
@@ -171,8 +176,11 @@ static int write_loan(tarn_service_t *s, uint64_t loan, const tarn_value_t *v,
   const uint8_t *front = tarn_value_front(v, &size);
   uint32_t count = tarn_value_block_count(v);
   if (tarn_pool_lend_source(s->pool, s->lend_token, &src, NULL) != 0) { return TARN_EIO; }
-  int rc = tarn_mp_write_array(b, 11) | tarn_mp_write_uint(b, loan);
-  rc |= write_source(b, &src) | write_spill(b, &src) | tarn_mp_write_bin(b, front, size);
+  int rc = tarn_mp_write_array(b, 11);
+  rc |= tarn_mp_write_uint(b, loan);
+  rc |= write_source(b, &src);
+  rc |= write_spill(b, &src);
+  rc |= tarn_mp_write_bin(b, front, size);
   rc |= tarn_mp_write_array(b, count);
   for (uint32_t i = 0; i < count && rc == 0; i++) {
     const tarn_block_t *block = tarn_value_block(v, i);
@@ -197,6 +205,9 @@ bool tarn__lend_append(tarn_service_t *s, tarn_conn_t *c, const tarn_value_t *v,
   bool ok = lent && write_loan(s, *loan, v, places, &inner) == 0 &&
             tarn_mp_write_ext_header(b, TARN_LOAN_EXT, inner.size) == 0 &&
             tarn_buf_append(b, inner.data, inner.size) == 0;
+  if (ok) {
+    atomic_fetch_add_explicit(&s->mapped_out_bytes, tarn_value_size(v), memory_order_relaxed);
+  }
   if (lent && !ok) {
     tarn_pool_lend_end(s->pool, c->pid, *loan);
     b->size = before;
@@ -225,15 +236,7 @@ static bool feed(tarn_service_t *s, tarn_conn_t *c, hungry_t *h) {
     tarn__send_copy(s, c, h->msgid, p);
     return true;
   }
-  bool full = rc == TARN_EPOOLFULL;
-  if (rc == TARN_EAGAIN || rc == TARN_ENEEDLUA || (full && !h->collected)) {
-    if (full) { h->collected = s->wants_collection = true; }
-    if (rc != TARN_EAGAIN) {
-      s->wants_lua = true;
-      uv_stop(s->loop);
-    }
-    return false;
-  }
+  if (tarn__room_may_come(s, rc, &h->collected)) { return false; }
   if (err.code == 0) { tarn_error_set(&err, rc, "no loan %llu", (unsigned long long)h->loan); }
   tarn__send_error(s, c, h->msgid, &err);
   return true;
@@ -363,6 +366,14 @@ void tarn__lend_conn_up(tarn_service_t *s, const tarn_conn_t *c) {
   if (h == NULL || !h->again) { return; }
   h->again = false;
   tarn_pool_lend_again(s->pool, c->pid);
+}
+
+void tarn__lend_let_go(tarn_service_t *s, uint32_t pid) {
+  holder_t *h = tarn_map_get(&s->holders, pid);
+  if (h == NULL || h->unable || tarn_pool_lends_to(s->pool, pid)) { return; }
+  tarn_map_remove(&s->holders, pid);
+  uv_poll_stop(&h->watch);
+  uv_close((uv_handle_t *)&h->watch, on_holder_closed);
 }
 
 /* [loan, ...] */

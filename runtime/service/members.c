@@ -11,6 +11,11 @@ tarn_member_t *tarn__member_get(tarn_service_t *s, uint32_t id) {
   return tarn_map_get(&s->members, id);
 }
 
+/* Any of the others may connect, all at once when they begin to talk to each other. */
+static void expect_members(tarn_service_t *s) {
+  if (s->net != NULL && s->members.count > 0) { tarn_net_expect(s->net, s->members.count - 1); }
+}
+
 tarn_member_t *tarn__member_add(tarn_service_t *s, uint32_t id, uint64_t incarnation,
                                 int64_t os_pid, const char *address) {
   tarn_member_t *m = tarn__member_get(s, id);
@@ -25,7 +30,13 @@ tarn_member_t *tarn__member_add(tarn_service_t *s, uint32_t id, uint64_t incarna
   m->incarnation = incarnation;
   m->os_pid = os_pid;
   snprintf(m->address, sizeof(m->address), "%s", address);
+  expect_members(s);
   return m;
+}
+
+int64_t tarn_service_os_pid(tarn_service_t *s, uint32_t id) {
+  const tarn_member_t *m = tarn__member_get(s, id);
+  return m != NULL ? m->os_pid : 0;
 }
 
 static void post_member(tarn_service_t *s, tarn_event_kind_t kind, const tarn_member_t *m,
@@ -33,6 +44,7 @@ static void post_member(tarn_service_t *s, tarn_event_kind_t kind, const tarn_me
   tarn_event_t *e = tarn__event_create(kind);
   if (e == NULL) { return; }
   e->pid = m->id;
+  e->os_pid = m->os_pid;
   e->launch = m->launch;
   e->text = reason != NULL ? tarn_strdup(reason) : NULL;
   tarn__event_post(s, e);
@@ -63,21 +75,6 @@ void tarn__pending_fail(tarn_service_t *s, uint32_t pid, const char *reason) {
   } while (count == 1024);
 }
 
-/* Tell every other worker, by a notification with these plain parameters. */
-static void tell_all(tarn_service_t *s, const char *method, const tarn_buf_t *params,
-                     uint32_t except) {
-  size_t cursor = 0;
-  uint64_t id = 0;
-  for (tarn_member_t *m; (m = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
-    if (m->id == s->id || m->id == except || m->conn == NULL || m->address[0] == '\0') { continue; }
-    tarn_buf_t b;
-    tarn_buf_init(&b, 65536);
-    if (tarn_buf_append(&b, params->data, params->size) == 0) {
-      tarn__send_notice(s, m->conn, method, &b);
-    }
-  }
-}
-
 /* Nothing that it still sends is listened to. */
 static void close_all(tarn_service_t *s, uint32_t id, const char *reason) {
   size_t cursor = 0;
@@ -93,21 +90,24 @@ static void close_all(tarn_service_t *s, uint32_t id, const char *reason) {
 
 void tarn__member_lost(tarn_service_t *s, uint32_t id, const char *reason) {
   tarn_member_t *m = tarn_map_remove(&s->members, id);
+  expect_members(s);
   close_all(s, id, reason);
   tarn__parted_forget(s, id);
   tarn__refs_lost(s, id);
   if (m == NULL) { return; }
   tarn_log(TARN_LOG_DEBUG, "process %u is lost: %s", id, reason);
   free_grace(m);
+  tarn__news_drop(s, m);
   tarn__borrow_forget(s, id);
+  tarn__spread_forget(s, id);
   (void)tarn__congested_clear(s, id); /* the event tells who waits */
   tarn__pending_fail(s, id, reason);
   if (s->id == TARN_DRIVER) {
     tarn_buf_t b;
     tarn_buf_init(&b, 4096);
-    if ((tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, id) |
-         tarn_mp_write_cstr(&b, reason)) == 0) {
-      tell_all(s, "member.lost", &b, id);
+    if (tarn_mp_write_array(&b, 2) == 0 && tarn_mp_write_uint(&b, id) == 0 &&
+        tarn_mp_write_cstr(&b, reason) == 0) {
+      tarn__news_send(s, "member.lost", &b, id);
     }
     tarn_buf_release(&b);
   }
@@ -128,6 +128,20 @@ static void on_grace(uv_timer_t *t) {
   tarn_member_t *m = t->data;
   tarn_service_t *s = uv_handle_get_loop((uv_handle_t *)t)->data;
   tarn__member_lost(s, m->id, m->stopping ? "stopped" : "its connection was closed");
+}
+
+#define BEYOND_TUNNEL                                                                              \
+  " (an address of its own host: with tunnel = true workers of different hosts do not reach each " \
+  "other)"
+
+/* The driver is on loopback here but on another host; so may this one be. */
+static bool beyond_tunnel(tarn_service_t *s, const tarn_member_t *m) {
+  const tarn_member_t *driver = tarn__member_get(s, TARN_DRIVER);
+  const tarn_conn_t *c = driver != NULL ? driver->conn : NULL;
+  return c != NULL && tarn_net_scope(m->address) == TARN_NET_LOOPBACK &&
+         tarn_net_scope(driver->address) == TARN_NET_LOOPBACK &&
+         tarn_net_self(s->net)->host[0] != '\0' && tarn_peer_identity(c->peer)->host[0] != '\0' &&
+         !tarn__lend_same_host(s, c);
 }
 
 void tarn__member_down(tarn_service_t *s, tarn_member_t *m, const char *reason) {
@@ -154,13 +168,20 @@ void tarn__member_down(tarn_service_t *s, tarn_member_t *m, const char *reason) 
     if (!s->stopping && !s->stop_told) { s->config.on_orphan(s->config.user, reason); }
     return;
   }
-  tarn__pending_fail(s, m->id, reason); /* the driver says whether it is gone for good */
+  char text[TARN_ERROR_TEXT];
+  snprintf(text, sizeof(text), "%s%s", reason, beyond_tunnel(s, m) ? BEYOND_TUNNEL : "");
+  tarn__pending_fail(s, m->id, text); /* the driver says whether it is gone for good */
 }
 
 tarn_conn_t *tarn__member_conn(tarn_service_t *s, uint32_t id, tarn_error_t *err) {
   tarn_member_t *m = tarn__member_get(s, id);
   if (m == NULL) {
-    tarn_error_set(err, TARN_ELOST, "process %u is lost: no such process", id);
+    tarn_error_set(err, TARN_ELOST, "there is no process %u (tarn.procs() lists those there are)",
+                   id);
+    return NULL;
+  }
+  if (id == s->id) { /* what was another's has come here since who asks has looked */
+    tarn_service_moved_error(err, (tarn_place_t){.owner = id});
     return NULL;
   }
   if (m->conn != NULL) { return m->conn; }
@@ -192,16 +213,10 @@ tarn_conn_t *tarn__member_conn(tarn_service_t *s, uint32_t id, tarn_error_t *err
   return c;
 }
 
-static int write_member(tarn_buf_t *b, const tarn_member_t *m) {
-  return tarn_mp_write_uint(b, m->id) | tarn_mp_write_uint(b, m->incarnation) |
-         tarn_mp_write_int(b, m->os_pid) | tarn_mp_write_cstr(b, m->address);
-}
-
 /* A worker has told its address: it is a member from here on. Tell it of all, and all of it. */
 static void welcome(tarn_service_t *s, tarn_conn_t *c, tarn_member_t *m) {
-  tarn_buf_t all, one;
+  tarn_buf_t all;
   tarn_buf_init(&all, 16u << 20);
-  tarn_buf_init(&one, 4096);
   uint32_t count = 0;
   size_t cursor = 0;
   uint64_t id = 0;
@@ -211,20 +226,18 @@ static void welcome(tarn_service_t *s, tarn_conn_t *c, tarn_member_t *m) {
   cursor = 0;
   int rc = tarn_mp_write_array(&all, count * 4);
   for (tarn_member_t *o; (o = tarn_map_next(&s->members, &cursor, &id)) != NULL;) {
-    if (o->address[0] != '\0' && o->id != m->id) { rc |= write_member(&all, o); }
+    if (o->address[0] != '\0' && o->id != m->id) { rc |= tarn__news_write(&all, o); }
   }
-  rc |= tarn_mp_write_array(&one, 4) | write_member(&one, m);
   tarn_buf_t lost;
   tarn_buf_init(&lost, 16u << 20);
   if (rc == 0) { rc = tarn__refs_write_lost(s, &lost); }
   if (rc == 0) {
     tarn__send_notice(s, c, "member.welcome", &all);
     tarn__send_notice(s, c, "member.gone", &lost);
-    tell_all(s, "member.up", &one, m->id);
+    tarn__news_add(s, m);
   }
   tarn_buf_release(&lost);
   tarn_buf_release(&all);
-  tarn_buf_release(&one);
 }
 
 static void set_address(tarn_member_t *m, const char *address) {
@@ -269,12 +282,7 @@ static void member_moved(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r)
   char address[TARN_NET_ADDRESS_BYTES] = {0};
   memcpy(address, text, length);
   set_address(m, address);
-  tarn_buf_t one;
-  tarn_buf_init(&one, 4096);
-  if ((tarn_mp_write_array(&one, 4) | write_member(&one, m)) == 0) {
-    tell_all(s, "member.up", &one, m->id);
-  }
-  tarn_buf_release(&one);
+  tarn__news_add(s, m);
 }
 
 static void member_joined(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *r) {
@@ -318,6 +326,14 @@ int tarn__member_notice(tarn_service_t *s, tarn_conn_t *c, const char *method,
   }
   if (strcmp(method, "member.alive") == 0) {
     tarn__heartbeat_heard(s, c, r);
+    return 1;
+  }
+  if (strcmp(method, "member.idle") == 0) {
+    tarn__idle_asked(s, c, r);
+    return 1;
+  }
+  if (strcmp(method, "member.rest") == 0) {
+    tarn__idle_agreed(s, c, r);
     return 1;
   }
   if (strcmp(method, "member.parted") == 0) {

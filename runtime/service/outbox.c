@@ -89,6 +89,7 @@ static void do_request(tarn_service_t *s, tarn_out_t *o) {
     if (o->kind == OUT_REQUEST) { tarn__event_fail(s, o->msgid, o->pid, &err); }
     return;
   }
+  if (o->plain) { tarn__spread_asking(s, o); }
   tarn__send_request(s, c, o);
   o->payload = (tarn_payload_t){0};
   if (tarn_peer_congested(c->peer)) { tarn__congested_set(s, o->pid); }
@@ -110,13 +111,16 @@ static void do_one(tarn_service_t *s, tarn_out_t *o) {
   switch (o->kind) {
   case OUT_REQUEST:
   case OUT_NOTIFY:
+    tarn__news_tell(s);
     do_request(s, o);
     break;
   case OUT_REPLY:
+    tarn__news_tell(s);
     do_reply(s, o);
     break;
   case OUT_FORGET:
     tarn_map_remove(&s->pending, o->msgid);
+    tarn__spread_given_up(s, o->msgid);
     break;
   case OUT_ADOPT:
     tarn__child_adopt(s, o->child);
@@ -168,6 +172,8 @@ bool tarn_service_flush(tarn_service_t *s) {
     tarn_net_get_stats(s->net, &n);
     atomic_store_explicit(&s->in_bytes, n.in_bytes, memory_order_relaxed);
     atomic_store_explicit(&s->out_bytes, n.out_bytes, memory_order_relaxed);
+    atomic_store_explicit(&s->in_messages, n.in_messages, memory_order_relaxed);
+    atomic_store_explicit(&s->out_messages, n.out_messages, memory_order_relaxed);
   }
   return more;
 }

@@ -81,8 +81,8 @@ void tarn__reach_widen(tarn_service_t *s, const tarn_member_t *m) {
   char where[TARN_NET_ADDRESS_BYTES];
   tarn_buf_t b;
   tarn_buf_init(&b, 256);
-  if (tarn_net_join_address(s->outward[0], NULL, where) == 0 &&
-      (tarn_mp_write_array(&b, 1) | tarn_mp_write_cstr(&b, where)) == 0) {
+  if (tarn_net_join_address(s->outward[0], NULL, where) == 0 && tarn_mp_write_array(&b, 1) == 0 &&
+      tarn_mp_write_cstr(&b, where) == 0) {
     tarn__send_notice(s, m->conn, "member.listen", &b);
   }
   tarn_buf_release(&b);
@@ -146,7 +146,7 @@ void tarn__reach_notice(tarn_service_t *s, tarn_mp_reader_t *r) {
   tarn_buf_init(&b, 256);
   if (tarn_net_listen(s->net, where, address, sizeof(address), &err) != 0) {
     tarn_log(TARN_LOG_WARN, "processes elsewhere cannot reach this one: %s", err.message);
-  } else if ((tarn_mp_write_array(&b, 1) | tarn_mp_write_cstr(&b, address)) == 0) {
+  } else if (tarn_mp_write_array(&b, 1) == 0 && tarn_mp_write_cstr(&b, address) == 0) {
     pthread_mutex_lock(&s->out_mutex); /* Lua may be reading it */
     memcpy(s->address, address, sizeof(s->address));
     pthread_mutex_unlock(&s->out_mutex);

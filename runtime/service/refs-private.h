@@ -71,6 +71,7 @@ typedef struct tarn__say {
   tarn__say_kind_t kind;
   uint32_t to;
   uint64_t number;        /* the transfer, or the fence's round; TOLD: the object's id */
+  uint64_t round;         /* TOLD: of the refs.moved that is answered */
   uint32_t origin, moves; /* TOLD */
   uint32_t waits;         /* for how many */
 } tarn__say_t;
@@ -84,6 +85,7 @@ typedef struct tarn__wait { /* a say waits for a refs.held, or for a transfer's 
 /* A message with references, under way to another process. */
 typedef struct tarn__transfer {
   uint64_t number;
+  uint64_t token; /* of the connection that it takes */
   uint32_t to;
   tarn__guard_t *guard;
   tarn_list_t waits; /* for its end */
@@ -109,17 +111,25 @@ typedef struct tarn__party {
   tarn_list_t todo; /* of those that it registers, to be asked for or dropped */
   tarn__numbers_t got, done, fenced;
   tarn__numbers_t moved; /* owner, origin, id, moves */
-  tarn__numbers_t told;  /* origin, id, moves */
+  uint64_t moved_round;  /* how often all that it has not answered of that has been said anew */
+  tarn__numbers_t told;  /* round, origin, id, moves */
   uint64_t hold_number;  /* of the last refs.hold */
   uint64_t held_number;  /* up to which they have been worked off there */
   uint64_t held_due; /* up to which its have been worked off here, to be sent; 0: nothing to say */
-  tarn_list_t waiting;      /* tarn__wait_t, for refs.held */
-  uint64_t out_token;       /* the connection that our messages to it take; 0: none yet */
-  uint64_t in_token;        /* and the one that its come on */
+  tarn_list_t waiting;   /* tarn__wait_t, for refs.held */
+  uint64_t out_token;    /* the connection that our messages to it take; 0: none yet */
+  uint64_t in_token;     /* and the one that its come on */
+  uint64_t heard_number; /* of its last refs.hold, refs.here or refs.sync: an older one is late */
+  uint32_t transfers;    /* ours to it that are not answered */
+  uint64_t
+      asked_of; /* the last of its transfers on a connection that is no more: what comes up to that is lost */
   bool must_sync, must_ask; /* a connection broke */
-  bool must_collect;        /* it is to collect its garbage */
-  bool fence_due;           /* our fence is to be sent to it */
-  bool fence_waits;         /* and waits for its answer */
+  bool must_here; /* one was left in order: the next is our channel from its first message on */
+  bool
+      must_hold; /* that our refs.holds have been worked off may have been said to nobody: a refs.hold of nothing is to be sent */
+  bool must_collect;   /* it is to collect its garbage */
+  bool fence_due;      /* our fence is to be sent to it */
+  bool fence_waits;    /* and waits for its answer */
   uint64_t unknown_ns; /* since when it has been no member, and not lost either; 0: it is one */
 } tarn__party_t;
 
@@ -226,9 +236,11 @@ void tarn__refs_later(
 void tarn__refs_fence(struct tarn_service *s); /* [locked, loop] a new round of fences */
 
 /* ---- refs_move.c ---- */
-/* [locked, loop] p, which has owned an object, says that it is at another process now. */
-void tarn__refs_moved(struct tarn_service *s, tarn__party_t *p, tarn_place_t to, uint32_t origin,
-                      uint64_t id);
+/* [locked, loop] p, which has owned an object, says in that round that it is at another process now. */
+void tarn__refs_moved(struct tarn_service *s, tarn__party_t *p, uint64_t round, tarn_place_t to,
+                      uint32_t origin, uint64_t id);
+/* [locked, loop] What p has been told of moves, or its answers, may be lost: in a new round, it is told anew of all that it has not answered. */
+void tarn__refs_tell_anew(struct tarn_service *s, tarn__party_t *p);
 /* [locked] p is told where h is. */
 void tarn__refs_tell_place(struct tarn_service *s, tarn__party_t *p, const tarn__held_t *h);
 /* [loop] Lua gets the notification `method` [origin, id], from ourselves. */

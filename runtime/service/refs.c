@@ -171,8 +171,8 @@ void tarn__held_check(tarn_service_t *s, tarn__held_t *h) {
     return;
   }
   if (h->local != 0) { tarn__object_doom(s, h->local); }
-  if (h->recorded && (tarn__numbers_add(&s->refs.ended, h->origin) |
-                      tarn__numbers_add(&s->refs.ended, h->id)) != 0) {
+  if (h->recorded && (tarn__numbers_add(&s->refs.ended, h->origin) != 0 ||
+                      tarn__numbers_add(&s->refs.ended, h->id) != 0)) {
     tarn_log(TARN_LOG_ERROR, "out of memory: the record of object %u:%llu stays", h->origin,
              (unsigned long long)h->id);
   }
@@ -226,6 +226,22 @@ bool tarn__holder_remove(tarn__held_t *h, uint32_t pid) {
     }
   }
   return false;
+}
+
+size_t tarn__refs_holders(tarn_service_t *s, uint64_t id, uint32_t *pids, size_t max, bool *here,
+                          uint32_t *pins) {
+  size_t n = 0;
+  tarn__refs_lock(s);
+  uint32_t sole = tarn__sole_get(&s->refs.soles, id);
+  const tarn__held_t *h = sole == 0 ? tarn__held_peek(s, s->id, id) : NULL;
+  *here = sole == 0 && (h == NULL || h->uds > 0); /* of what has never left nobody else knows */
+  *pins = h != NULL ? h->pins : 0;
+  if (sole != 0 && sole < TARN__SOLE_ALL && max > 0) { pids[n++] = sole; }
+  for (uint32_t i = 0; h != NULL && i < h->holder_count && n < max; i++) {
+    pids[n++] = tarn__holders(h)[i];
+  }
+  tarn__refs_unlock(s);
+  return n;
 }
 
 void tarn__refs_settle(tarn_service_t *s) {

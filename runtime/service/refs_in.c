@@ -97,9 +97,10 @@ static void on_drop(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64
   }
 }
 
-/* Of an earlier move it says nothing: who has been told of the last must still say so. */
-static void on_told(tarn_service_t *s, tarn__party_t *p, uint32_t origin, uint64_t id,
-                    uint64_t moves) {
+/* Of an earlier move, or round, it says nothing: who has been told of the last must still say so. */
+static void on_told(tarn_service_t *s, tarn__party_t *p, uint64_t round, uint32_t origin,
+                    uint64_t id, uint64_t moves) {
+  if (round != p->moved_round) { return; }
   tarn__held_t *h = tarn__held_find(s, origin, id);
   if (h != NULL && atomic_load(&h->at) != s->id && moves >= h->left &&
       tarn__holder_remove(h, p->pid)) {
@@ -179,10 +180,30 @@ static void hold_only(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r) 
   check_dead(s, &dead);
 }
 
+bool tarn__refs_rests(tarn_service_t *s, uint32_t pid) {
+  tarn__refs_lock(s);
+  const tarn__party_t *p = tarn_map_get(&s->refs.parties, pid);
+  bool rests = p == NULL || (!p->lost && !p->busy && p->transfers == 0 && !p->fence_waits &&
+                             tarn_list_empty(&p->todo) && tarn_list_empty(&p->waiting));
+  tarn__refs_unlock(s);
+  return rests;
+}
+
+void tarn__refs_leave(tarn_service_t *s, const tarn_conn_t *c) {
+  tarn__refs_lock(s);
+  tarn__party_t *p = tarn_map_get(&s->refs.parties, c->pid);
+  if (p != NULL && p->out_token == c->token) {
+    p->out_token = 0;
+    p->must_here = true;
+  }
+  tarn__refs_unlock(s);
+}
+
 void tarn__refs_conn_down(tarn_service_t *s, const tarn_conn_t *c) {
   if (c->foreign || c->pid == 0 || s->id <= TARN_DRIVER || c->pid == TARN_DRIVER || s->stopping) {
     return; /* for the driver, and without it, a closed connection is a lost process */
   }
+  if (c->resting) { return; } /* all that we have said on it has been worked off */
   tarn__refs_lock(s);
   tarn__party_t *p = tarn_map_get(&s->refs.parties, c->pid);
   if (p != NULL && !p->lost) {
@@ -352,6 +373,14 @@ void tarn__refs_lost(tarn_service_t *s, uint32_t pid) {
   tarn__refs_unlock(s);
 }
 
+bool tarn__refs_is_lost(tarn_service_t *s, uint32_t pid) {
+  tarn__refs_lock(s);
+  const tarn__party_t *p = tarn_map_get(&s->refs.parties, pid);
+  bool lost = p != NULL && p->lost;
+  tarn__refs_unlock(s);
+  return lost;
+}
+
 int tarn__refs_write_lost(tarn_service_t *s, tarn_buf_t *b) {
   size_t cursor = 0;
   uint64_t pid = 0;
@@ -389,33 +418,55 @@ static void on_fence(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r, u
 /* ---- all of them ---- */
 
 static void on_moved(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r) {
-  uint64_t at = 0, origin = 0, id = 0, moves = 0;
+  uint64_t round = 0, at = 0, origin = 0, id = 0, moves = 0;
+  if (tarn_mp_read_uint(r, UINT64_MAX, &round) != 0) { return; }
   while (r->at < r->end && tarn_mp_read_uint(r, UINT32_MAX, &at) == 0 &&
          tarn_mp_read_uint(r, UINT32_MAX, &origin) == 0 &&
          tarn_mp_read_uint(r, UINT64_MAX, &id) == 0 &&
          tarn_mp_read_uint(r, UINT32_MAX, &moves) == 0) {
     tarn_place_t to = {(uint32_t)at, (uint32_t)moves};
-    tarn__refs_moved(s, p, to, (uint32_t)origin, id);
+    tarn__refs_moved(s, p, round, to, (uint32_t)origin, id);
   }
 }
 
 static void on_told_all(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r) {
-  uint64_t origin = 0, id = 0, moves = 0;
-  while (r->at < r->end && tarn_mp_read_uint(r, UINT32_MAX, &origin) == 0 &&
+  uint64_t round = 0, origin = 0, id = 0, moves = 0;
+  while (r->at < r->end && tarn_mp_read_uint(r, UINT64_MAX, &round) == 0 &&
+         tarn_mp_read_uint(r, UINT32_MAX, &origin) == 0 &&
          tarn_mp_read_uint(r, UINT64_MAX, &id) == 0 &&
          tarn_mp_read_uint(r, UINT32_MAX, &moves) == 0) {
-    on_told(s, p, (uint32_t)origin, id, moves);
+    on_told(s, p, round, (uint32_t)origin, id, moves);
   }
 }
 
-static void each_number(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r,
+/* p does not hear us: our channel is that connection from here on, and begins with all we hold. What we have asked on another may be passed over. */
+static void speak_on(tarn_service_t *s, tarn__party_t *p, uint64_t token) {
+  p->must_ask |= p->out_token != token;
+  p->out_token = token;
+  p->must_sync = true;
+  tarn__party_busy(s, p);
+}
+
+static void on_ask(tarn_service_t *s, tarn__party_t *p, tarn_conn_t *c, uint64_t number,
+                   uint64_t *asked_of) {
+  if (number == 0) {
+    speak_on(s, p, c->token);
+    return;
+  }
+  if (number > *asked_of) { *asked_of = number; }
+  say_when_held(s, TARN__SAY_DONE, p->pid, number);
+}
+
+static void each_number(tarn_service_t *s, tarn__party_t *p, tarn_conn_t *c, tarn_mp_reader_t *r,
                         const char *what) {
   uint64_t n = 0;
   while (r->at < r->end && tarn_mp_read_uint(r, UINT64_MAX, &n) == 0) {
     if (strcmp(what, "held") == 0) {
       on_held(s, p, n);
     } else if (strcmp(what, "ask") == 0) {
-      say_when_held(s, TARN__SAY_DONE, p->pid, n);
+      on_ask(s, p, c, n, &p->asked_of);
+    } else if (strcmp(what, "seen") == 0) {
+      on_ask(s, p, c, n, &c->seen_of);
     } else if (strcmp(what, "fenced") != 0) {
       on_got(s, p, n, strcmp(what, "got") == 0);
     } else if (n == s->refs.fence_round) {
@@ -425,7 +476,7 @@ static void each_number(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r
   }
 }
 
-/* A refs.hold or refs.sync: its number, then objects. */
+/* A refs.hold, refs.here or refs.sync: its number, then objects. */
 static void on_holds(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r, bool all) {
   uint64_t number = 0;
   if (tarn_mp_read_uint(r, UINT64_MAX, &number) != 0) { return; }
@@ -434,7 +485,7 @@ static void on_holds(tarn_service_t *s, tarn__party_t *p, tarn_mp_reader_t *r, b
   } else {
     each_object(s, p, r, on_hold);
   }
-  p->held_due = number;
+  p->held_due = p->heard_number = number;
   tarn__party_busy(s, p);
 }
 
@@ -447,20 +498,26 @@ static void collect_for(tarn_service_t *s, uint32_t owner) {
   if (any) { (void)tarn__collect_garbage(s); }
 }
 
-/* p's messages come on that connection from here on. What it wrote to another one that had broken is lost, and it may not have noticed before we
- * had asked: the answers to what was passed to it since then may be among that. So we ask once more. */
-static void listen_on(tarn_service_t *s, tarn__party_t *p, uint64_t token) {
-  if (p->in_token != 0 && p->in_token != token) {
-    p->must_ask = true;
-    tarn__party_busy(s, p);
-  }
+/* p's messages come on that connection from here on. With a refs.sync it says that what it wrote to another may be lost, even if we have never
+ * heard it there: answers to what was passed to it later than what we have asked about, and that it has worked off what we hold. */
+static void listen_on(tarn_service_t *s, tarn__party_t *p, uint64_t token, bool sync) {
   p->in_token = token;
+  if (!sync) { return; }
+  p->must_ask = true;
+  p->must_hold = p->hold_number > p->held_number;
+  tarn__party_busy(s, p);
+}
+
+/* Two that open channels may overtake each other: they take different connections. */
+static bool is_newer(const tarn__party_t *p, tarn_mp_reader_t opening) {
+  uint64_t number = 0;
+  return tarn_mp_read_uint(&opening, UINT64_MAX, &number) == 0 && number > p->heard_number;
 }
 
 void tarn__refs_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, tarn_mp_reader_t *r,
                        uint32_t count) {
   const char *what = method + strlen("refs.");
-  bool sync = strcmp(what, "sync") == 0;
+  bool sync = strcmp(what, "sync") == 0, opens = sync || strcmp(what, "here") == 0;
   if (c->pid == 0) { return; }
   if (strcmp(what, "collect") == 0) {
     collect_for(s, c->pid);
@@ -468,13 +525,16 @@ void tarn__refs_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, ta
   }
   tarn__refs_lock(s);
   tarn__party_t *p = tarn__party(s, c->pid);
-  if (p != NULL && !p->lost && (p->in_token == 0 || sync)) { listen_on(s, p, c->token); }
+  bool here = strcmp(what, "seen") == 0; /* it is about this connection, whichever is the channel */
+  if (p != NULL && !p->lost && !here && (p->in_token == 0 || (opens && is_newer(p, *r)))) {
+    listen_on(s, p, c->token, sync);
+  }
   if (p == NULL || p->lost ||
-      p->in_token != c->token) { /* late, of a broken connection or a lost process */
+      (p->in_token != c->token && !here)) { /* late, of a broken connection or a lost process */
     tarn__refs_unlock(s);
     return;
   }
-  if (sync || strcmp(what, "hold") == 0) {
+  if (opens || strcmp(what, "hold") == 0) {
     on_holds(s, p, r, sync);
   } else if (strcmp(what, "drop") == 0) {
     each_object(s, p, r, on_drop);
@@ -485,13 +545,7 @@ void tarn__refs_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, ta
   } else if (strcmp(what, "fence") == 0) {
     on_fence(s, p, r, count);
   } else {
-    if (strcmp(what, "ask") ==
-        0) { /* our channel is this one from here on, and begins with all we hold */
-      p->out_token = c->token;
-      p->must_sync = true;
-      tarn__party_busy(s, p);
-    }
-    each_number(s, p, r, what);
+    each_number(s, p, c, r, what);
   }
   tarn__refs_unlock(s);
 }

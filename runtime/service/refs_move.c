@@ -1,5 +1,6 @@
 /* Migration: an object changes its owner, and all who hold it are told. docs/REFERENCES.md, "Migration", "Records". */
 #include <stdio.h>
+#include <string.h>
 #include "refs-private.h"
 #include "service-private.h"
 
@@ -58,8 +59,8 @@ static void taken_over(tarn_service_t *s, tarn_place_t to, uint32_t origin, uint
   tarn__held_queue(s, h);
 }
 
-void tarn__refs_moved(tarn_service_t *s, tarn__party_t *p, tarn_place_t to, uint32_t origin,
-                      uint64_t id) {
+void tarn__refs_moved(tarn_service_t *s, tarn__party_t *p, uint64_t round, tarn_place_t to,
+                      uint32_t origin, uint64_t id) {
   if (to.owner == p->pid) {
     taken_over(s, to, origin, id);
     return;
@@ -68,6 +69,7 @@ void tarn__refs_moved(tarn_service_t *s, tarn__party_t *p, tarn_place_t to, uint
   tarn__say_t *say = tarn__say_create(TARN__SAY_TOLD, p->pid, id);
   int rc = say == NULL ? TARN_ENOMEM : 0;
   if (rc == 0) {
+    say->round = round;
     say->origin = origin;
     say->moves = to.moves;
   }
@@ -75,7 +77,10 @@ void tarn__refs_moved(tarn_service_t *s, tarn__party_t *p, tarn_place_t to, uint
     rc |= tarn__holder_add(h, p->pid); /* we have handed it to p: as ref_leave does */
   }
   if (h != NULL) { (void)tarn__held_moved(s, h, to); }
-  if (rc == 0 && h != NULL) { rc = wait_for_transfers(s, say, h) | tarn__say_wait_held(s, say, h); }
+  if (rc == 0 && h != NULL) {
+    rc = wait_for_transfers(s, say, h);
+    rc |= tarn__say_wait_held(s, say, h);
+  }
   if (say != NULL) { tarn__say_less(s, say); }
   if (rc != 0) {
     tarn_log(TARN_LOG_ERROR, "out of memory: a move from process %u is not noted in full", p->pid);
@@ -87,7 +92,9 @@ void tarn__refs_tell_lua(tarn_service_t *s, const char *method, uint32_t origin,
   if (e == NULL) { return; }
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
-  int rc = tarn_mp_write_array(&b, 2) | tarn_mp_write_uint(&b, origin) | tarn_mp_write_uint(&b, id);
+  int rc = tarn_mp_write_array(&b, 2);
+  rc |= tarn_mp_write_uint(&b, origin);
+  rc |= tarn_mp_write_uint(&b, id);
   if (rc == 0) { e->bytes = tarn_buf_detach(&b, &e->size); }
   tarn_buf_release(&b);
   e->pid = s->id;
@@ -97,11 +104,38 @@ void tarn__refs_tell_lua(tarn_service_t *s, const char *method, uint32_t origin,
 
 void tarn__refs_tell_place(tarn_service_t *s, tarn__party_t *p, const tarn__held_t *h) {
   uint32_t at = tarn_service_ref_owner(h);
-  if ((tarn__numbers_add(&p->moved, at) | tarn__numbers_add(&p->moved, h->origin) |
-       tarn__numbers_add(&p->moved, h->id) | tarn__numbers_add(&p->moved, h->moves)) != 0) {
+  if (tarn__numbers_add(&p->moved, at) != 0 || tarn__numbers_add(&p->moved, h->origin) != 0 ||
+      tarn__numbers_add(&p->moved, h->id) != 0 || tarn__numbers_add(&p->moved, h->moves) != 0) {
     tarn_log(TARN_LOG_ERROR, "out of memory: process %u is not told of a move", p->pid);
   }
   tarn__party_busy(s, p);
+}
+
+/* [locked] What waits to be said of moves, but for objects of ours that were a lost process's: those are not answered. */
+static void forget_unsaid(const tarn_service_t *s, tarn__numbers_t *moved) {
+  size_t kept = 0;
+  for (size_t i = 0; i < moved->count; i += 4) {
+    if (moved->at[i] != s->id) { continue; }
+    memmove(moved->at + kept, moved->at + i, 4 * sizeof(moved->at[0]));
+    kept += 4;
+  }
+  moved->count = kept;
+}
+
+void tarn__refs_tell_anew(tarn_service_t *s, tarn__party_t *p) {
+  size_t cursor = 0;
+  uint64_t key = 0;
+  p->moved_round++;
+  forget_unsaid(s, &p->moved);
+  for (tarn__party_t *o; (o = tarn_map_next(&s->refs.parties, &cursor, &key)) != NULL;) {
+    size_t inner = 0;
+    for (tarn__held_t *h; (h = tarn_map_next(&o->made, &inner, &key)) != NULL;) {
+      if (atomic_load(&h->at) == s->id || !tarn__holder_remove(h, p->pid)) { continue; }
+      while (tarn__holder_remove(h, p->pid)) {}
+      (void)tarn__holder_again(h, p->pid); /* there is room for it */
+      tarn__refs_tell_place(s, p, h);
+    }
+  }
 }
 
 /* ---- the two ends, for Lua ---- */

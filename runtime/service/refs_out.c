@@ -28,8 +28,9 @@ static void runs_init(runs_t *r) {
 
 static void runs_end(runs_t *r) {
   if (r->length > 0) {
-    r->rc |= tarn_mp_write_uint(&r->b, r->origin) | tarn_mp_write_uint(&r->b, r->first) |
-             tarn_mp_write_uint(&r->b, r->length);
+    r->rc |= tarn_mp_write_uint(&r->b, r->origin);
+    r->rc |= tarn_mp_write_uint(&r->b, r->first);
+    r->rc |= tarn_mp_write_uint(&r->b, r->length);
     r->count++;
   }
   r->length = 0;
@@ -58,8 +59,11 @@ typedef struct batch {
   uint32_t pid;
   runs_t holds, drops;
   bool asks, syncs; /* there is a refs.hold, a refs.sync */
+  bool here;        /* the refs.hold opens the channel: refs.here */
   uint64_t hold_number;
   tarn__numbers_t got, done, fenced, moved, told, ask;
+  uint64_t moved_round;
+  tarn__numbers_t seen; /* the token of a connection, and a transfer that has taken it */
   uint64_t held;
   uint64_t fence_round; /* of ours, to be sent; 0: none */
   tarn__numbers_t lost;
@@ -87,6 +91,18 @@ static void send_numbers(tarn_service_t *s, tarn_conn_t *c, const char *method,
   send_notice(s, c, method, rc, &b);
 }
 
+static void send_moved(tarn_service_t *s, tarn_conn_t *c, const batch_t *t) {
+  if (t->moved.count == 0) { return; }
+  tarn_buf_t b;
+  tarn_buf_init(&b, NOTICE_BYTES);
+  int rc = tarn_mp_write_array(&b, (uint32_t)t->moved.count + 1);
+  rc |= tarn_mp_write_uint(&b, t->moved_round);
+  for (size_t i = 0; i < t->moved.count && rc == 0; i++) {
+    rc = tarn_mp_write_uint(&b, t->moved.at[i]);
+  }
+  send_notice(s, c, "refs.moved", rc, &b);
+}
+
 static void send_runs(tarn_service_t *s, tarn_conn_t *c, const char *method, uint64_t number,
                       runs_t *r) {
   tarn_buf_t b;
@@ -102,9 +118,10 @@ static void send_runs(tarn_service_t *s, tarn_conn_t *c, const char *method, uin
 
 static void send_batch(tarn_service_t *s, tarn_conn_t *c, batch_t *t) {
   /* First what makes this connection our channel: what comes before it is passed over there. */
-  if (t->syncs) { send_runs(s, c, "refs.sync", t->hold_number, &t->holds); }
+  bool opens = t->syncs || t->here;
+  if (opens) { send_runs(s, c, t->syncs ? "refs.sync" : "refs.here", t->hold_number, &t->holds); }
   send_numbers(s, c, "refs.got", &t->got);
-  if (t->asks && !t->syncs) { send_runs(s, c, "refs.hold", t->hold_number, &t->holds); }
+  if (t->asks && !opens) { send_runs(s, c, "refs.hold", t->hold_number, &t->holds); }
   if (t->held != 0) {
     tarn__numbers_t held = {&t->held, 1, 1};
     send_numbers(s, c, "refs.held", &held);
@@ -113,7 +130,7 @@ static void send_batch(tarn_service_t *s, tarn_conn_t *c, batch_t *t) {
   send_numbers(s, c, "refs.done", &t->done);
   send_numbers(s, c, "refs.fenced", &t->fenced);
   send_numbers(s, c, "refs.told", &t->told);
-  send_numbers(s, c, "refs.moved", &t->moved);
+  send_moved(s, c, t);
   send_numbers(s, c, "refs.ask", &t->ask);
   if (t->fence_round != 0) { send_numbers(s, c, "refs.fence", &t->lost); }
   if (t->collect) {
@@ -123,10 +140,26 @@ static void send_batch(tarn_service_t *s, tarn_conn_t *c, batch_t *t) {
   }
 }
 
+/* What became of our transfers, on the connections that they have taken. */
+static void send_seen(tarn_service_t *s, const batch_t *t) {
+  size_t cursor = 0;
+  uint64_t token = 0;
+  for (tarn_conn_t *c;
+       t->seen.count > 0 && (c = tarn_map_next(&s->conns, &cursor, &token)) != NULL;) {
+    tarn__numbers_t numbers = {0};
+    for (size_t i = 0; i < t->seen.count; i += 2) {
+      if (t->seen.at[i] == token) { (void)tarn__numbers_add(&numbers, t->seen.at[i + 1]); }
+    }
+    send_numbers(s, c, "refs.seen", &numbers);
+    tarn__numbers_clear(&numbers);
+  }
+}
+
 static void batch_clear(batch_t *t) {
   tarn_buf_release(&t->holds.b);
   tarn_buf_release(&t->drops.b);
-  tarn__numbers_t *all[] = {&t->got, &t->done, &t->fenced, &t->moved, &t->told, &t->ask, &t->lost};
+  tarn__numbers_t *all[] = {&t->got,  &t->done, &t->fenced, &t->moved,
+                            &t->told, &t->ask,  &t->seen,   &t->lost};
   for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) { tarn__numbers_clear(all[i]); }
 }
 
@@ -168,14 +201,23 @@ static void collect_all(tarn_service_t *s, tarn__party_t *p, batch_t *t) {
   }
 }
 
+/* What became of our transfers? Whose connection is no more, do not come now; 0 before them: we do not hear it, and it is to take this connection,
+ * should it not have noticed yet. The others have come, if they are asked about on their own connection. */
 static void ask_all(tarn_service_t *s, const tarn__party_t *p, batch_t *t) {
   size_t cursor = 0;
   uint64_t key = 0;
+  bool deaf = tarn_map_get(&s->conns, p->in_token) == NULL;
+  if (deaf) { (void)tarn__numbers_add(&t->ask, 0); }
   for (tarn__transfer_t *o; (o = tarn_map_next(&s->refs.transfers, &cursor, &key)) != NULL;) {
-    if (o->to == p->pid) {
-      (void)tarn__numbers_add(&t->ask, o->number);
-    } /* no memory: it is held on */
+    if (o->to != p->pid) { continue; }
+    if (tarn_map_get(&s->conns, o->token) == NULL) {
+      (void)tarn__numbers_add(&t->ask, o->number); /* no memory: it is held on */
+    } else if (tarn__numbers_add(&t->seen, o->token) == 0 &&
+               tarn__numbers_add(&t->seen, o->number) != 0) {
+      t->seen.count--;
+    }
   }
+  if (deaf && t->ask.count == 1) { t->ask.count = 0; }
 }
 
 static void take(tarn__numbers_t *from, tarn__numbers_t *to) {
@@ -191,15 +233,23 @@ static bool fill(tarn_service_t *s, tarn__party_t *p, batch_t *t) {
   take(&p->got, &t->got);
   take(&p->done, &t->done);
   take(&p->fenced, &t->fenced);
-  take(&p->moved, &t->moved);
   take(&p->told, &t->told);
   t->held = p->held_due;
   p->held_due = 0;
   t->collect = p->must_collect;
   p->must_collect = false;
-  if (p->must_ask) { ask_all(s, p, t); }
+  if (p->must_ask) {
+    ask_all(s, p, t);
+    p->fence_due |= p->fence_waits; /* it, or its answer, may be lost */
+    tarn__refs_tell_anew(s, p);
+  }
   p->must_ask = false;
+  take(&p->moved, &t->moved);
+  t->moved_round = p->moved_round;
   t->hold_number = p->hold_number + 1;
+  t->here = p->must_here && !p->must_sync;
+  t->asks = p->must_hold || t->here;
+  p->must_hold = p->must_here = false;
   if (p->must_sync) { /* takes that number */
     collect_all(s, p, t);
     p->must_sync = false;
@@ -299,6 +349,7 @@ static void flush_party(tarn_service_t *s, tarn__party_t *p) {
     more = fill(s, p, &t);
     tarn__refs_unlock(s);
     send_batch(s, c, &t);
+    send_seen(s, &t);
     batch_clear(&t);
   }
   return;

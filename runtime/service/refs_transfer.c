@@ -21,8 +21,10 @@ void tarn__say_less(tarn_service_t *s, tarn__say_t *say) {
   int rc = p == NULL ? TARN_ENOMEM : 0;
   if (rc == 0 && !p->lost) {
     if (say->kind == TARN__SAY_TOLD) {
-      rc = tarn__numbers_add(&p->told, say->origin) | tarn__numbers_add(&p->told, say->number) |
-           tarn__numbers_add(&p->told, say->moves);
+      rc = tarn__numbers_add(&p->told, say->round);
+      rc |= tarn__numbers_add(&p->told, say->origin);
+      rc |= tarn__numbers_add(&p->told, say->number);
+      rc |= tarn__numbers_add(&p->told, say->moves);
     } else {
       tarn__numbers_t *to[] = {
           [TARN__SAY_GOT] = &p->got, [TARN__SAY_DONE] = &p->done, [TARN__SAY_FENCED] = &p->fenced};
@@ -100,10 +102,12 @@ int tarn__refs_depart(tarn_service_t *s, tarn_conn_t *c, tarn_payload_t *p, uint
   tarn__refs_lock(s);
   if (g == NULL) { g = tarn__guard_clone(of_value); }
   tarn__transfer_t *t = g != NULL ? tarn_malloc(sizeof(*t) + g->count * sizeof(t->at[0])) : NULL;
-  int rc = t == NULL ? TARN_ENOMEM : 0;
+  int rc = t == NULL || tarn__party(s, c->pid) == NULL ? TARN_ENOMEM
+                                                       : 0; /* who is asked when c breaks */
   if (rc == 0) {
     t->number = ++s->refs.last_transfer;
     t->to = c->pid;
+    t->token = c->token;
     t->guard = g;
     tarn_list_init(&t->waits);
     for (uint32_t i = 0; i < g->count; i++) {
@@ -113,6 +117,7 @@ int tarn__refs_depart(tarn_service_t *s, tarn_conn_t *c, tarn_payload_t *p, uint
   }
   if (rc == 0) {
     *transfer = t->number;
+    tarn__party(s, c->pid)->transfers++;
   } else {
     tarn_free(t);
     if (g != NULL && p->guard == NULL) { tarn__guard_unpin(s, g); }
@@ -134,12 +139,15 @@ int tarn__refs_write(tarn_service_t *s, uint64_t transfer, tarn_buf_t *b) {
   const tarn__transfer_t *t = tarn_map_get(&s->refs.transfers, transfer);
   uint32_t moved = 0;
   for (uint32_t i = 0; i < t->guard->count; i++) { moved += needs_telling(t, i); }
-  int rc = tarn_mp_write_array(&inner, 1 + 4 * moved) | tarn_mp_write_uint(&inner, transfer);
+  int rc = tarn_mp_write_array(&inner, 1 + 4 * moved);
+  rc |= tarn_mp_write_uint(&inner, transfer);
   for (uint32_t i = 0; i < t->guard->count && rc == 0 && moved > 0; i++) {
     const tarn__held_t *h = t->guard->held[i];
     if (!needs_telling(t, i)) { continue; }
-    rc = tarn_mp_write_uint(&inner, h->origin) | tarn_mp_write_uint(&inner, h->id) |
-         tarn_mp_write_uint(&inner, t->at[i].owner) | tarn_mp_write_uint(&inner, t->at[i].moves);
+    rc = tarn_mp_write_uint(&inner, h->origin);
+    rc |= tarn_mp_write_uint(&inner, h->id);
+    rc |= tarn_mp_write_uint(&inner, t->at[i].owner);
+    rc |= tarn_mp_write_uint(&inner, t->at[i].moves);
   }
   tarn__refs_unlock(s);
   rc |= tarn_mp_write_ext_header(b, TARN_TRANSFER_EXT, inner.size);
@@ -149,7 +157,9 @@ int tarn__refs_write(tarn_service_t *s, uint64_t transfer, tarn_buf_t *b) {
 }
 
 void tarn__transfer_end(tarn_service_t *s, tarn__transfer_t *t) {
+  tarn__party_t *p = tarn_map_get(&s->refs.parties, t->to);
   tarn_map_remove(&s->refs.transfers, t->number);
+  if (p != NULL) { p->transfers--; }
   while (!tarn_list_empty(&t->waits)) {
     tarn__wait_t *w = TARN_CONTAINER(t->waits.next, tarn__wait_t, link);
     tarn_list_remove(&w->link);
@@ -208,6 +218,12 @@ static int answer(tarn_service_t *s, const tarn_conn_t *c, uint64_t number, cons
   return rc;
 }
 
+/* Its sender has asked what became of it, and has been told, or will be, that it need not protect it. */
+static bool is_late(tarn_service_t *s, const tarn_conn_t *c, uint64_t number) {
+  const tarn__party_t *p = tarn_map_get(&s->refs.parties, c->pid);
+  return number <= c->seen_of || (p != NULL && number <= p->asked_of);
+}
+
 int tarn__refs_arrive(tarn_service_t *s, tarn_conn_t *c, const uint8_t *transfer,
                       size_t transfer_size, const uint8_t *front, size_t size,
                       tarn_guard_t **guard) {
@@ -218,6 +234,7 @@ int tarn__refs_arrive(tarn_service_t *s, tarn_conn_t *c, const uint8_t *transfer
   tarn__guard_t *g = NULL;
   int rc = transfer != NULL ? read_transfer(transfer, transfer_size, &number, &moved) : 0;
   tarn__refs_lock(s);
+  if (rc == 0 && transfer != NULL && is_late(s, c, number)) { rc = TARN_ELOST; }
   if (rc == 0) { rc = tarn__guard_create(s, front, size, &moved, &g); }
   if (rc == 0 && transfer != NULL) { rc = answer(s, c, number, g, &moved); }
   if (rc != 0 && g != NULL) {

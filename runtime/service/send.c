@@ -49,7 +49,12 @@ static int append_payload(tarn_buf_t *b, const tarn_payload_t *p, bool plain, bo
 
 /* ---- queueing, and what becomes of a message that cannot be sent ---- */
 
-typedef enum { AS_REQUEST, AS_REPLY, AS_NOTE } role_t;
+typedef enum {
+  AS_REQUEST,
+  AS_REPLY,
+  AS_NOTE,
+  AS_SIGN
+} role_t; /* the first three as types of frames; a sign: of membership */
 
 /* A bulk message on its way: its blocks, and whom to tell should it not get through. */
 typedef struct bulk_out {
@@ -107,6 +112,7 @@ static int dispatch_bulk(tarn_conn_t *c, uint8_t *frame, size_t size, tarn_value
     *o = *about;
     o->value = value;
     rc = tarn_peer_send_bulk(c->peer, frame, size, spans, count, on_bulk_sent, o);
+    if (rc == 0) { tarn__idle_sent(c, (int)about->role); }
   }
   tarn_free(spans);
   if (rc != 0) {
@@ -117,10 +123,11 @@ static int dispatch_bulk(tarn_conn_t *c, uint8_t *frame, size_t size, tarn_value
 }
 
 /* Queue the frame in b (released here). 0 also for a peer that is closing: on_down tells who waits. */
-static int dispatch_frame(tarn_conn_t *c, tarn_buf_t *b) {
+static int dispatch_frame(tarn_conn_t *c, tarn_buf_t *b, role_t role) {
   size_t size = 0;
   uint8_t *frame = tarn_buf_detach(b, &size);
   int rc = tarn_peer_send(c->peer, frame, size);
+  if (rc == 0 && role != AS_SIGN) { tarn__idle_sent(c, (int)role); }
   return rc == TARN_ELOST ? 0 : rc;
 }
 
@@ -137,7 +144,7 @@ static void finish(tarn_service_t *s, tarn_conn_t *c, tarn_buf_t *b, int rc, tar
   uint64_t loan = 0;
   if (rc == 0 && bulk && how == LENT_IF_POSSIBLE && tarn__lend_append(s, c, p->value, b, &loan)) {
     if (behind) { rc = tarn__refs_write(s, transfer, b); }
-    if (rc == 0) { rc = dispatch_frame(c, b); }
+    if (rc == 0) { rc = dispatch_frame(c, b, role); }
     if (rc != 0) { tarn_pool_lend_end(s->pool, c->pid, loan); }
     goto done;
   }
@@ -151,7 +158,7 @@ static void finish(tarn_service_t *s, tarn_conn_t *c, tarn_buf_t *b, int rc, tar
     rc = dispatch_bulk(c, frame, size, p->value, &about);
     p->value = NULL;
   } else if (rc == 0) {
-    rc = dispatch_frame(c, b);
+    rc = dispatch_frame(c, b, role);
   }
 done:
   tarn_buf_release(b);
@@ -185,9 +192,50 @@ void tarn__send_request(tarn_service_t *s, tarn_conn_t *c, const tarn_out_t *o) 
     finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, how, role, o->msgid, transfer);
     return;
   }
-  if (rc == 0) { rc = dispatch_frame(c, &b); }
+  if (rc == 0) { rc = dispatch_frame(c, &b, role); }
   tarn_buf_release(&b);
   if (rc != 0) { undelivered(s, c, role, o->msgid, rc); }
+}
+
+/* Append an error, a plain map, as "Kind: message". */
+static int append_error_text(tarn_buf_t *b, const uint8_t *map, size_t size) {
+  tarn_mp_reader_t r = {map, map + size};
+  uint32_t pairs = 0;
+  const uint8_t *part[2] = {(const uint8_t *)"RemoteError", (const uint8_t *)""};
+  uint32_t length[2] = {sizeof("RemoteError") - 1, 0};
+  (void)tarn_mp_read_map(&r, &pairs);
+  for (uint32_t i = 0; i < pairs; i++) {
+    const uint8_t *key;
+    uint32_t n = 0;
+    if (tarn_mp_read_bytes(&r, &key, &n) != 0) { break; }
+    int which = n == 4 && memcmp(key, "kind", n) == 0      ? 0
+                : n == 7 && memcmp(key, "message", n) == 0 ? 1
+                                                           : -1;
+    int rc = which >= 0 ? tarn_mp_read_bytes(&r, &part[which], &length[which])
+                        : tarn_mp_skip(&r, TARN_IMAGE_MAX_DEPTH);
+    if (rc != 0) { break; }
+  }
+  tarn_buf_t text;
+  tarn_buf_init(&text, FRAME_LIMIT);
+  int rc = tarn_buf_append(&text, part[0], length[0]);
+  rc |= tarn_buf_append(&text, ": ", 2);
+  rc |= tarn_buf_append(&text, part[1], length[1]);
+  rc |= tarn_mp_write_str(b, text.data, text.size);
+  tarn_buf_release(&text);
+  return rc;
+}
+
+/* An error, as who gets it wants it. */
+static int append_error(tarn_buf_t *b, const tarn_conn_t *c, const tarn_payload_t *p, bool plain) {
+  return c->text_errors ? append_error_text(b, p->front, p->front_size)
+                        : append_payload(b, p, plain, false);
+}
+
+static int append_head(tarn_buf_t *b, uint32_t msgid) {
+  int rc = tarn_mp_write_array(b, 4);
+  rc |= tarn_mp_write_uint(b, 1);
+  rc |= tarn_mp_write_uint(b, msgid);
+  return rc;
 }
 
 static void send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool ok, how_t how,
@@ -196,18 +244,16 @@ static void send_reply(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, bool o
   uint64_t transfer = 0;
   tarn_buf_init(&b, FRAME_LIMIT);
   int rc = tarn__refs_depart(s, c, &p, &transfer);
-  rc |= tarn_mp_write_array(&b, 4);
-  rc |= tarn_mp_write_uint(&b, 1);
-  rc |= tarn_mp_write_uint(&b, msgid);
+  rc |= append_head(&b, msgid);
   if (ok) {
     rc |= transfer != 0 ? tarn__refs_write(s, transfer, &b) : tarn_mp_write_nil(&b);
     finish(s, c, &b, rc != 0 ? TARN_ENOMEM : 0, &p, how, AS_REPLY, msgid, transfer);
     return;
   }
-  rc |= append_payload(&b, &p, how == PLAIN, false);
+  rc |= append_error(&b, c, &p, how == PLAIN);
   rc |= transfer != 0 ? tarn__refs_write(s, transfer, &b) : tarn_mp_write_nil(&b);
   tarn__payload_free(s, &p);
-  if (rc == 0) { rc = dispatch_frame(c, &b); }
+  if (rc == 0) { rc = dispatch_frame(c, &b, AS_REPLY); }
   tarn_buf_release(&b);
   if (rc != 0) {
     tarn__refs_abort(s, transfer);
@@ -229,14 +275,12 @@ void tarn__send_error(tarn_service_t *s, tarn_conn_t *c, uint32_t msgid, const t
   tarn_buf_init(&image, 8192);
   tarn_buf_init(&b, 16384);
   int rc = tarn__error_image(err, s->id, &image);
-  rc |= tarn_mp_write_array(&b, 4);
-  rc |= tarn_mp_write_uint(&b, 1);
-  rc |= tarn_mp_write_uint(&b, msgid);
-  rc |= c->foreign ? tarn_buf_append(&b, image.data, image.size)
-                   : tarn_mp_write_bin(&b, image.data, image.size);
+  rc |= append_head(&b, msgid);
+  tarn_payload_t p = {.front = image.data, .front_size = image.size}; /* the buffer's */
+  rc |= append_error(&b, c, &p, c->foreign);
   rc |= tarn_mp_write_nil(&b);
   tarn_buf_release(&image);
-  if (rc == 0) { rc = dispatch_frame(c, &b); }
+  if (rc == 0) { rc = dispatch_frame(c, &b, AS_REPLY); }
   tarn_buf_release(&b);
   if (rc != 0) {
     tarn_peer_close(c->peer, err);
@@ -265,7 +309,8 @@ void tarn__send_notice(tarn_service_t *s, tarn_conn_t *c, const char *method, ta
   rc |= tarn_mp_write_cstr(&b, method);
   rc |= tarn_buf_append(&b, params->data, params->size);
   tarn_buf_release(params);
-  if (rc == 0) { rc = dispatch_frame(c, &b); }
+  bool sign = tarn__idle_is_sign(method, strlen(method));
+  if (rc == 0) { rc = dispatch_frame(c, &b, sign ? AS_SIGN : AS_NOTE); }
   tarn_buf_release(&b);
   if (rc != 0) {
     tarn_peer_close(c->peer, NULL);

@@ -32,6 +32,8 @@ static void room_later(uv_async_t *a) {
 
 static void on_more(uv_async_t *a) { uv_stop(a->loop); }
 
+bool tarn_service_has_outbox(tarn_service_t *s) { return s->out_first != NULL; }
+
 bool tarn_service_wants_lua(tarn_service_t *s) { return s->wants_lua || s->event_first != NULL; }
 
 bool tarn_service_wants_collection(tarn_service_t *s) {
@@ -53,9 +55,22 @@ bool tarn__collect_garbage(tarn_service_t *s) {
   return true;
 }
 
+bool tarn__room_may_come(tarn_service_t *s, int rc, bool *collected) {
+  bool full = rc == TARN_EPOOLFULL;
+  if (rc != TARN_EAGAIN && rc != TARN_ENEEDLUA && (!full || *collected)) { return false; }
+  if (full) { *collected = s->wants_collection = true; }
+  if (rc != TARN_EAGAIN) {
+    s->wants_lua = true;
+    uv_stop(s->loop);
+  }
+  return true;
+}
+
 void tarn_service_collected(tarn_service_t *s, uint64_t ns) {
   atomic_store(&s->collect_took_ns, ns);
 }
+
+void tarn_service_set_tls(tarn_service_t *s, tarn_net_tls_t tls) { tarn_net_set_tls(s->net, tls); }
 
 void tarn_service_room(tarn_service_t *s) { uv_async_send(&s->room); }
 
@@ -79,7 +94,8 @@ static int start_net(tarn_service_t *s, tarn_error_t *err) {
                           .secret = s->secret,
                           .callbacks = tarn__net_callbacks,
                           .user = s,
-                          .bytecode = s->config.bytecode};
+                          .bytecode = s->config.bytecode,
+                          .tls = s->config.tls};
   nc.self.id = s->id;
   nc.self.incarnation = s->incarnation;
   nc.self.os_pid = getpid();
@@ -136,7 +152,11 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   tarn_map_init(&s->congested);
   pthread_mutex_init(&s->out_mutex, NULL);
   tarn__refs_init(s);
+  tarn__spread_init(s);
   pthread_mutex_init(&s->offers_mutex, NULL);
+  tarn__jobs_init(&s->jobs);
+  tarn_map_init(&s->forwards);
+  s->started_ns = tarn_clock_ns();
   s->id = config->driver == NULL ? TARN_DRIVER : 0;
   randombytes_buf(&s->incarnation, sizeof(s->incarnation));
   s->incarnation &= INT64_MAX; /* travels as a MessagePack integer that every reader can hold */
@@ -148,7 +168,9 @@ int tarn_service_create(const tarn_service_config_t *config, tarn_service_t **ou
   s->overdue.data = s;
   uv_timer_init(s->loop, &s->heartbeat);
   s->heartbeat.data = s;
-  s->handles = 4;
+  uv_timer_init(s->loop, &s->news);
+  s->news.data = s;
+  s->handles = 5;
   tarn_map_init(&s->lenders);
   tarn_map_init(&s->fetches);
   tarn__lend_open(s);
@@ -191,6 +213,7 @@ void tarn_service_destroy(tarn_service_t *s) {
   uv_close((uv_handle_t *)&s->more, on_own_closed);
   uv_close((uv_handle_t *)&s->overdue, on_own_closed);
   uv_close((uv_handle_t *)&s->heartbeat, on_own_closed);
+  uv_close((uv_handle_t *)&s->news, on_own_closed);
   tarn__lend_close(s);
   tarn__refs_close(s);
   if (s->has_life) { uv_close((uv_handle_t *)&s->life, on_own_closed); }
@@ -208,15 +231,20 @@ void tarn_service_destroy(tarn_service_t *s) {
   tarn_map_clear(&s->conns);
   tarn_map_clear(&s->pending);
   tarn_map_clear(&s->congested);
+  tarn__spread_free(s);
   tarn__refs_free(s);
   pthread_mutex_destroy(&s->out_mutex);
   tarn__offers_free(s);
+  tarn__observe_free(s);
+  tarn__jobs_free(&s->jobs);
   pthread_mutex_destroy(&s->offers_mutex);
   sodium_free(s->secret);
   if (s->secret_path != NULL) { unlink(s->secret_path); }
   tarn_free(s->secret_path);
   tarn_free(s);
 }
+
+const char *tarn_service_secret_path(const tarn_service_t *s) { return s->secret_path; }
 
 const char *tarn_service_secret_file(tarn_service_t *s, tarn_error_t *err) {
   if (s->secret_path != NULL) { return s->secret_path; }
@@ -278,6 +306,8 @@ void tarn__stop_self(tarn_service_t *s) {
 void tarn_service_get_stats(tarn_service_t *s, tarn_service_stats_t *out) {
   out->tcp_in_bytes = atomic_load_explicit(&s->in_bytes, memory_order_relaxed);
   out->tcp_out_bytes = atomic_load_explicit(&s->out_bytes, memory_order_relaxed);
+  out->in_messages = atomic_load_explicit(&s->in_messages, memory_order_relaxed);
+  out->out_messages = atomic_load_explicit(&s->out_messages, memory_order_relaxed);
   out->mapped_in_bytes = atomic_load_explicit(&s->mapped_in_bytes, memory_order_relaxed);
   out->mapped_in_count = atomic_load_explicit(&s->mapped_in_count, memory_order_relaxed);
 }

@@ -22,6 +22,8 @@ typedef struct tarn_service tarn_service_t;
 #define TARN_DRIVER 1u /* the driver's process id */
 #define TARN_INLINE_BYTES                                                                          \
   (64u << 10) /* values with fewer bytes of blocks travel inside the frame */
+#define TARN_SPREAD_BYTES                                                                          \
+  (1u << 20) /* readers of an object with as many may be sent to other processes that have it */
 
 typedef enum {
   TARN_EVENT_REQUEST,
@@ -40,9 +42,10 @@ typedef enum {
 typedef struct tarn_event {
   struct tarn_event *next;
   tarn_event_kind_t kind;
-  bool ok;      /* a response: result, not error */
-  bool foreign; /* from a foreign client: payload and answers are plain */
-  uint32_t pid; /* from whom, or whom it is about; 0: none */
+  bool ok;        /* a response: result, not error */
+  bool foreign;   /* from a foreign client: payload and answers are plain */
+  uint32_t pid;   /* from whom, or whom it is about; 0: none */
+  int64_t os_pid; /* JOINED: what its machine calls it */
   uint32_t msgid;
   uint64_t token; /* the connection to answer on */
   uint64_t
@@ -67,11 +70,13 @@ typedef struct tarn_service_config {
   const char *driver;  /* a worker: "HOST:PORT" to join; null: this is the driver */
   uint64_t launch;     /* a worker: by which number process 1 knows who was started; 0: none */
   uint64_t silence_ms; /* a worker: how long process 1 bears to hear nothing of it */
+  uint64_t idle_ms;    /* a worker: a connection to another that is idle for so long is closed */
   const char *
       bytecode; /* the kind of bytecode that functions travel as: processes of different kinds refuse each other */
   bool
       no_map; /* neither map what other processes of this machine have, nor let them: all is copied */
-  int life_fd; /* a worker: its end means that the driver is gone; -1: none. Taken over */
+  tarn_net_tls_t tls; /* which connections are encrypted */
+  int life_fd;        /* a worker: its end means that the driver is gone; -1: none. Taken over */
   /* [any] Something stands in the outbox: see that the loop's runner flushes soon. */
   void (*wake)(void *user);
   /* [loop] An event was queued (the loop is being stopped for it). */
@@ -79,6 +84,8 @@ typedef struct tarn_service_config {
   void (*on_orphan)(void *user, const char *reason);
   /* [loop] Told to stop, and Lua has not ended within the grace: end at once. Does not return. */
   void (*on_overdue)(void *user);
+  /* [loop] Bytes of memory that Lua's heap has, with what is free in it. */
+  uint64_t (*lua_memory)(void *user);
   void *user;
 } tarn_service_config_t;
 
@@ -96,6 +103,8 @@ void tarn_service_flush_all(tarn_service_t *s);
 tarn_event_t *tarn_service_take_events(tarn_service_t *s);
 /* [loop] Is there something for Lua to do: events, or the pool to be looked after? */
 bool tarn_service_wants_lua(tarn_service_t *s);
+/* [lua, loop] Is there something left to work off (tarn_service_flush)? */
+bool tarn_service_has_outbox(tarn_service_t *s);
 /* [loop] Take out the response to msgid if it is queued, else null. */
 tarn_event_t *tarn_service_take_response(tarn_service_t *s, uint32_t msgid);
 /* [loop] Has a message found no room, so that Lua should collect its garbage (dead views keep blocks) before PoolFull is said? Clears the
@@ -107,11 +116,17 @@ void tarn_service_lend(tarn_service_t *s);
 void tarn_service_room(tarn_service_t *s);
 
 uint32_t tarn_service_id(const tarn_service_t *s); /* 0 before joining */
+/* [loop] What its machine calls a member; 0: there is none of that id. */
+int64_t tarn_service_os_pid(tarn_service_t *s, uint32_t id);
+/* [loop] Of the connections made from now on. Both ends of one must think alike: for a driver without workers. */
+void tarn_service_set_tls(tarn_service_t *s, tarn_net_tls_t tls);
 /* [any] HOST:PORT by which others reach us; "" before joining. out: TARN_NET_ADDRESS_BYTES. */
 void tarn_service_address(tarn_service_t *s, char *out);
 /* [loop] The address by which processes elsewhere reach this one, whose machine has local_host as its own address on the way to them ("HOST:0"). One that listens on
  * loopback only listens there too from now on, and has the workers that it has started on this machine do so. out: TARN_NET_ADDRESS_BYTES. */
 int tarn_service_reach(tarn_service_t *s, const char *local_host, char *out, tarn_error_t *err);
+
+#define TARN_GET_ALL_MAX 512u /* objects of one pool.get_all */
 
 /* What to send: front (taken over, from tarn_malloc) without blocks, or a value (one reference taken over). guard: of a front with references
  * (tarn_service_guard; taken over); a value has its own. */
@@ -217,6 +232,7 @@ void tarn_service_ref_figures(tarn_service_t *s, tarn_ref_figures_t *out); /* [a
 
 typedef struct tarn_service_stats {
   uint64_t tcp_in_bytes, tcp_out_bytes;
+  uint64_t in_messages, out_messages;
   uint64_t mapped_in_bytes,
       mapped_in_count; /* of values of other processes that were mapped, not copied */
 } tarn_service_stats_t;
@@ -232,8 +248,21 @@ typedef struct tarn_figure {
 void tarn_service_figures(tarn_pool_t *pool, tarn_service_t *s, uint64_t lua_bytes,
                           tarn_figure_t out[TARN_FIGURES]);
 
+/* ---- for who watches: tarn top, the dashboard (observe.c, jobs.c) ---- */
+
+/* [lua] Lua begins to run, or waits for the loop again. */
+void tarn_service_lua_busy(tarn_service_t *s, bool busy);
+/* [lua] A job begins: source and line tell its function (source is cut from the left), from who has sent it. Its number; 0: there are too many at a time to
+ * note this one. */
+uint32_t tarn_service_job_begin(tarn_service_t *s, const char *source, int line, uint32_t from);
+void tarn_service_job_end(tarn_service_t *s, uint32_t number, bool ok); /* [lua] 0 is allowed */
+/* [lua] This process has started, and holds no data yet: what it takes now is the program's own. */
+void tarn_service_started(tarn_service_t *s);
+
 /* [lua] The path of a 0600 file with one line, the secret in hex: made at the first call, outside the spill directory, removed at the end. Borrowed; null with err. */
 const char *tarn_service_secret_file(tarn_service_t *s, tarn_error_t *err);
+/* [any, and in a signal handler] The same if it has been made, else null. */
+const char *tarn_service_secret_path(const tarn_service_t *s);
 
 /* Bytes of the Lua heap, for pool.stats: set by bind. */
 void tarn_service_set_lua_bytes(tarn_service_t *s,

@@ -156,6 +156,19 @@ describe("a promise", function()
     end)
   end)
 
+  it("frees what it carries also when its owner's code has been compiled while it was asked for", function()
+    with(2, function(ids)
+      tarn.remotecall_fetch(ids[1], function() require("jit.opt").start("hotloop=1", "hotexit=1") end)
+      for _ = 1, 5 do
+        local p = tarn.promise(ids[1])
+        p:put(tarn.poolset("inside", ids[2]))
+        assert.equal("inside", p:fetch():get())
+      end
+      assert.is_true(refs.becomes(ids[1], 0))
+      assert.is_true(refs.becomes(ids[2], 0))
+    end)
+  end)
+
   it("is a Timeout when it is not there in time", function()
     with(1, function(ids)
       for _, owner in ipairs { 1, ids[1] } do

@@ -1,4 +1,5 @@
--- FileRefs and saved files: written, mapped back, read anywhere, and every way in which a file can be bad.
+-- FileRefs and saved files: written, mapped back, read anywhere, and every way in which a file can be bad. Cases tagged #onehost are of a
+-- file that workers have too: spec/peers/core_spec.lua, whose workers have another /tmp, leaves them out.
 local cluster = require "spec.helper.cluster"
 local lfs = require "lfs"
 local posix = require "spec.helper.posix"
@@ -248,7 +249,7 @@ describe("a FileRef", function()
     end)()))
   end)
 
-  it("travels, and is read where it arrives by mapping the file", function()
+  it("travels, and is read where it arrives by mapping the file #onehost", function()
     local dir = process.tmpdir()
     with(1, function(ids)
       local file = tarn.movetodisk(tarn.poolset(numbers(1000000)), dir .. "/x")
@@ -367,7 +368,7 @@ describe("a FileRef", function()
     with(1, function() says(fails("IOError", tarn.poolget, file), "elsewhere") end)
   end)
 
-  it("of another host is read by a worker there", function()
+  it("of another host is read by a worker there #onehost", function()
     if not is_root() or os.execute("unshare --uts true 2>/dev/null") ~= 0 then return pending("needs unshare --uts") end
     local dir = process.tmpdir()
     local script = '#!/bin/sh\nexec unshare --uts sh -c \'hostname faraway && exec "$0" "$@"\' %s "$@"\n'
@@ -393,7 +394,7 @@ describe("a FileRef", function()
 end)
 
 describe("who_has_read", function()
-  it("tells the DRefs into which a file was read, on which processes, while they last", function()
+  it("tells the DRefs into which a file was read, on which processes, while they last #onehost", function()
     local dir = process.tmpdir()
     local file = tarn.savetodisk(tarn.poolset({ 4 }), dir .. "/x")
     assert.same({}, tarn.who_has_read(file))

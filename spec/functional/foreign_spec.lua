@@ -4,20 +4,15 @@ local lfs = require "lfs"
 local posix = require "spec.helper.posix"
 local process = require "spec.helper.process"
 
-local function start_driver()
-  local driver = process.start_script [[
+local function start_driver(source)
+  local driver = process.start_script((source or "") .. [[
+
     print(tarn.address())
     print(tarn.secret_file())
     local ref = tarn.poolset({ 1, 2, { x = "y" } })
     print(ref:key())
     io.stdout:flush()
-    -- io.read would keep Lua from serving: wait for the end of the input as a task does.
-    local uv, ended = require "luv", false
-    local input = uv.new_pipe(false)
-    input:open(0)
-    input:read_start(function(_, bytes) ended = bytes == nil end)
-    while not ended do tarn.sleep(0.01) end
-  ]]
+  ]] .. process.SERVE .. "()")
   local address, secret_file, key = driver:line(), driver:line(), driver:line()
   local file = assert(io.open(secret_file))
   local secret = file:read("*l")
@@ -68,6 +63,91 @@ describe("a foreign client", function()
     assert.truthy(err.message:find("no.such.method", 1, true))
     err = ask(fd, 13, "stop")
     assert.truthy(err, "a foreign client must not stop a process")
+    posix.close(fd)
+    driver:close_stdin()
+    assert.equal(0, driver:wait(10).code)
+  end)
+
+  it("gets plain values: errors and results have nothing in them that only tarn knows", function()
+    local driver, address, secret = start_driver()
+    local fd = posix.connect(address)
+    ask(fd, 1, "auth.secret", secret)
+    local err = ask(fd, 2, "eval", "error({ code = 5 })")
+    assert.is_false(tarn.iserror(err))
+    assert.equal("RemoteError", err.kind)
+    assert.same({ code = 5 }, err.cause)
+    err = ask(fd, 3, "eval", "error(setmetatable({}, require('tarn.errors').metatable))")
+    assert.is_false(tarn.iserror(err))
+    err = ask(fd, 4, "call", "tarn.poolget", { 5 })
+    assert.is_false(tarn.iserror(err))
+    assert.equal("ArgumentError", err.kind)
+    local _, result = ask(fd, 5, "eval", "local t = { 5LL, 2LL^60 } return { t, t, { [t] = { t } } }")
+    assert.equal("number", type(result[1][1]))
+    assert.equal(2LL ^ 60, result[1][2])
+    assert.is_false(rawequal(result[1], result[2]))
+    err = ask(fd, 6, "eval", "local t = {} t.t = t return t")
+    assert.equal("NotSerializable", err.kind)
+    -- References are keys, wherever they stand, and are the client's to use.
+    _, result = ask(fd, 7, "eval", "return { a = tarn.poolset 'a', b = { tarn.poolset 'b' } }")
+    ask(fd, 8, "eval", "collectgarbage() collectgarbage()")
+    assert.same({ nil, "a" }, { ask(fd, 9, "pool.get", result.a) })
+    assert.same({ nil, "b" }, { ask(fd, 10, "pool.get", result.b[1]) })
+    posix.close(fd)
+    driver:close_stdin()
+    assert.equal(0, driver:wait(10).code)
+  end)
+
+  it("gets errors as texts when it asks for them so", function()
+    local driver, address, secret = start_driver()
+    local fd = posix.connect(address)
+    ask(fd, 1, "auth.secret", secret)
+    assert.same({ nil, true }, { ask(fd, 2, "client.errors", "text") })
+    assert.equal("KeyError: ", ask(fd, 3, "pool.get", "1:99"):sub(1, 10))
+    assert.equal("RemoteError: eval:1: boo", ask(fd, 4, "eval", "error('boo')"))
+    assert.equal("ProtocolError: no method 'x'", ask(fd, 5, "x"))
+    assert.truthy(ask(fd, 6, "client.errors", 7):find("client.errors", 1, true))
+    ask(fd, 7, "client.errors", "map")
+    assert.equal("KeyError", ask(fd, 8, "pool.get", "1:99").kind)
+    posix.close(fd)
+    driver:close_stdin()
+    assert.equal(0, driver:wait(10).code)
+  end)
+
+  it("reaches objects of other processes, and those that must be made anew", function()
+    local driver, address, secret = start_driver [[
+      tarn.addprocs(2)
+      made = 0
+      local function again()
+        tarn.remotecall_fetch(1, function() made = made + 1 end)
+        return { "again" }
+      end
+      refs = {
+        far = tarn.poolset({ "far" }, 2),
+        moved = tarn.poolset { "moved" },
+        dropped = tarn.poolset({ "first" }, nil, { remake = again, destroyonevict = true, size = "4KB" }),
+        lost = tarn.poolset({ "first" }, 3, { remake = again }),
+      }
+      tarn.migrate(refs.moved, 2)
+    ]]
+    local fd = posix.connect(address)
+    ask(fd, 1, "auth.secret", secret)
+    local _, keys = ask(fd, 2, "eval", "return refs")
+    assert.same({ nil, { "far" } }, { ask(fd, 3, "pool.get", keys.far) })
+    assert.same({ nil, { "moved" } }, { ask(fd, 4, "pool.get", keys.moved) })
+    ask(fd, 5, "eval", [[
+      local memory, before = tarn.max_memsize(), tarn.poolstats().objects
+      tarn.max_memsize(1000)
+      while tarn.poolstats().objects == before do tarn.sleep(0.005) end
+      tarn.max_memsize(memory)
+    ]])
+    ask(fd, 6, "eval", "tarn.rmprocs(3)")
+    assert.same({ nil, { "again" } }, { ask(fd, 7, "pool.get", keys.dropped) })
+    assert.same({ nil, { "again" } }, { ask(fd, 8, "pool.get", keys.lost) })
+    assert.same({ nil, 2 }, { ask(fd, 9, "eval", "return made") })
+    for _, key in pairs(keys) do
+      assert.same({ nil, true }, { ask(fd, 10, "pool.delete", key) })
+      assert.equal("KeyError", ask(fd, 11, "pool.get", key).kind)
+    end
     posix.close(fd)
     driver:close_stdin()
     assert.equal(0, driver:wait(10).code)

@@ -154,8 +154,9 @@ describe("max_disksize and max_memsize", function()
         local refs, e = fill(pid)
         told(e, "DiskFull")
         check(refs)
-        tarn.max_disksize("100MB", pid)
+        assert(tarn.max_disksize("100MB", pid) == 100e6)
         room_is_back(pid)
+        assert(tarn.max_disksize(math.huge, pid) == math.huge and tarn.max_disksize(nil, pid) == math.huge)
         for _, r in ipairs(refs) do tarn.pooldelete(r) end
       end
       local held = {}

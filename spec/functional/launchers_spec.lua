@@ -90,6 +90,13 @@ describe("a launcher", function()
     says(fails("ArgumentError", tarn.addprocs, 1, { launcher = "command", command = { 5 } }), "list of strings")
   end)
 
+  it("ends what carries its workers also when that overlooks a signal, as ssh sometimes does, and ends with its input", function()
+    local carrier = require("tarn.subprocess").start { "/bin/sh", "-c", "trap '' TERM; echo ready; cat" }
+    assert.equal("ready", carrier:match "ready")
+    carrier:stop()
+    assert.equal(0, tarn.timeout(10, function() return carrier:wait() end))
+  end)
+
   it("is chosen by the command line for addprocs(n) and -p", function()
     local run = process.run_tarn { "--launcher", "nosuch", "-p", "1", "-e", "" }
     assert.equal(1, run.code)

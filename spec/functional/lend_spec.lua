@@ -183,6 +183,75 @@ describe("a large value of another process of this machine", function()
     end, { memory = "32MB" })
   end)
 
+  -- Runs in a worker that holds little: rounds times, fn makes an array of 4 MiB in owner, which is got, read and deleted here. Busy: a
+  -- task is ready all the time, so that the process never waits. The most that was lent after a round, in bytes.
+  local function get_and_delete(owner, rounds, fn, busy)
+    local over, most = false, 0
+    local other = busy and tarn.async(function() while not over do tarn.sleep(0) end end)
+    for i = 1, rounds do
+      local ref = tarn.remotecall_fetch(owner, fn, 524288, i)
+      local a = tarn.poolget(ref)
+      assert(a[1] == i + 1 and a[#a] == i + #a)
+      tarn.pooldelete(ref)
+      most = math.max(most, tarn.poolstats(owner).lent_bytes)
+    end
+    over = true
+    if other then other:fetch() end
+    return most
+  end
+
+  for how, busy in pairs { ["waits"] = false, ["never waits"] = true } do
+    it("is given back when nobody wants it any more, by a process that " .. how .. ": its owner needs no disk", function()
+      cluster.with(2, function(ids)
+        local owner, reader = ids[1], ids[2]
+        local most = tarn.remotecall_fetch(reader, get_and_delete, owner, 40, make, busy)
+        local stats, mapped = tarn.poolstats(owner), tarn.poolstats(reader).mapped_in_count
+        assert.equal(40, mapped)
+        local text = ("%.1f MiB were lent, and %.1f written"):format(most / MiB, stats.spill_written_bytes / MiB)
+        assert.is_true(most <= 24 * MiB, text)
+        assert.is_true(stats.spill_written_bytes <= 8 * MiB, text)
+      end, { memory = 32 * MiB })
+    end)
+  end
+
+  -- Runs in a worker: what it leaves behind raises when it is collected, but only where no Lua function would be hit by that.
+  local function leave_bad_finalizers()
+    _G.raised = _G.raised or 0
+    for _ = 1, 20 do
+      getmetatable(newproxy(true)).__gc = function()
+        if debug.getinfo(3) then return end
+        _G.raised = _G.raised + 1
+        error "a bad finalizer"
+      end
+    end
+  end
+
+  it("is collected while the process waits, which survives finalizers that raise", function()
+    cluster.with(2, function(ids)
+      local owner, reader = ids[1], ids[2]
+      assert.is_true(cluster.becomes(function()
+        local ref = tarn.remotecall_fetch(owner, make, 524288, 0)
+        return tarn.remotecall_fetch(reader, function(r, leave)
+          leave()
+          return tarn.poolget(r)[1] == 1 and _G.raised > 0
+        end, ref, leave_bad_finalizers)
+      end))
+    end)
+  end)
+
+  it("makes its owner collect when room is needed, which survives finalizers that raise", function()
+    cluster.with(1, function(ids)
+      local refs = {}
+      assert.is_true(cluster.becomes(function()
+        refs[#refs + 1] = tarn.remotecall_fetch(ids[1], make, 524288, #refs)
+        return tarn.remotecall_fetch(ids[1], function(leave)
+          leave()
+          return _G.raised > 0
+        end, leave_bad_finalizers)
+      end))
+    end, { memory = 16 * MiB })
+  end)
+
   it("costs a stopped borrower's owner only what that maps, and comes back with its end", function()
     cluster.with(2, function(ids)
       local owner, borrower = ids[1], ids[2]

@@ -1,4 +1,6 @@
 -- Beginnings and ends: what a driver's end does to its workers, however it ends; output, exit status, workers that compute.
+local lfs = require "lfs"
+local cluster = require "spec.helper.cluster"
 local posix = require "spec.helper.posix"
 local process = require "spec.helper.process"
 
@@ -24,12 +26,16 @@ describe("a cluster", function()
   it("is gone within two seconds of its driver's kill -9, computing workers and their children too", function()
     local driver = process.start_script [[
       local ids = tarn.addprocs(4)
-      begun = 0
-      local function begin() tarn.remotecall_fetch(1, function() begun = begun + 1 end) end
-      tarn.remote_do(ids[1], function() begin() while true do end end)
-      tarn.remote_do(ids[2], function() io.popen("exec sleep 1000") begin() while true do end end)
-      tarn.remote_do(ids[3], function() begin() os.execute("sleep 1000") end)
-      while begun < 3 do tarn.sleep(0.01) end
+      local begun = {}
+      for i = 1, 3 do begun[i] = tarn.event() end
+      tarn.remote_do(ids[1], function() begun[1]:notify() while true do end end)
+      tarn.remote_do(ids[2], function()
+        child = io.popen("exec sleep 1000") -- kept: a collected one would be waited for
+        begun[2]:notify()
+        while true do end
+      end)
+      tarn.remote_do(ids[3], function() begun[3]:notify() os.execute("sleep 1000") end)
+      for i = 1, 3 do begun[i]:wait() end
       print("ready")
       io.stdout:flush()
       tarn.sleep(1000)
@@ -41,6 +47,50 @@ describe("a cluster", function()
     assert.is_true(ok, not ok and process.describe(left))
     driver:wait(5)
     assert.equal(9, driver.signal)
+  end)
+
+  it("leaves no socket and no file after its driver's kill -9, but a secret that it was asked for", function()
+    local dir = process.tmpdir()
+    lfs.mkdir(dir .. "/tmp")
+    local driver = process.start_script([[
+      local ids = tarn.addprocs(2, { memory = "20MB" })
+      local kept = {}
+      for _, owner in ipairs { 1, unpack(ids) } do -- spilled; one is mapped by the others
+        for i = 1, 4 do kept[#kept + 1] = tarn.poolset(tarn.array("double", 1e6), owner) end
+        local spilled = tarn.poolstats(owner).spilled_bytes
+        assert(spilled > 0)
+      end
+      for _, id in ipairs(ids) do tarn.remotecall_fetch(id, function(ref) _G.mapped = ref:get() end, kept[1]) end
+      print(tarn.secret_file())
+      for _, pid in ipairs(tarn.procs()) do print(tarn.remotecall_fetch(pid, tarn.address)) end
+      io.stdout:flush()
+      tarn.sleep(1000)
+    ]], { args = { "-m", "20MB", "-d", dir .. "/spill" }, env = { TMPDIR = dir .. "/tmp" } })
+    local secret = driver:line(20)
+    local addresses = { driver:line(), driver:line(), driver:line() }
+    assert.equal(dir .. "/tmp", secret:match "(.*)/")
+    driver:kill()
+    local ok, left = process.gone(driver.mark, 2 * process.patience)
+    assert.is_true(ok, not ok and process.describe(left))
+    driver:wait(5)
+    local files = {}
+    local function list(at)
+      for name in lfs.dir(at) do
+        if name ~= "." and name ~= ".." then files[#files + 1] = at .. "/" .. name end
+      end
+    end
+    list(dir .. "/tmp")
+    list(driver.cwd)
+    if lfs.attributes(dir .. "/spill") then list(dir .. "/spill") end
+    assert.same({ secret, driver.cwd .. "/driver.lua" }, files)
+    for _, address in ipairs(addresses) do -- the kernel closes what a process had just after that is gone from /proc
+      local function is_closed()
+        local is_open, fd = pcall(posix.connect, address)
+        if is_open then posix.close(fd) end
+        return not is_open
+      end
+      assert.is_true(cluster.becomes(is_closed, 2), address)
+    end
   end)
 
   it("outlives its driver's being stopped for longer than the silence limit", function()
@@ -156,12 +206,12 @@ describe("a worker that computes and never suspends", function()
     local ref = tarn.remotecall_fetch(id, function() return tarn.poolset(tarn.array("double", { 1, 2, 3 })) end)
     local plain = tarn.remotecall_fetch(id, function() return tarn.poolset({ "a", { b = 2 } }) end)
     assert(tarn.poolget(plain)[1] == "a")
-    started = false
+    local started = tarn.event()
     tarn.remote_do(id, function()
-      tarn.remotecall_fetch(1, function() started = true end)
+      started:notify()
       while true do end
     end)
-    while not started do tarn.sleep(0.005) end
+    started:wait()
   ]]
 
   it("still answers poolstats and poolget of what it exported", function()

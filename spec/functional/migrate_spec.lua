@@ -1,7 +1,6 @@
 -- tarn.migrate: an object changes its owner, and nobody who holds it notices but by ref.owner.
 local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
-local process = require "spec.helper.process"
 local refs = require "spec.helper.refs"
 pcall(ffi.cdef, "int kill(int pid, int sig);")
 
@@ -18,13 +17,6 @@ local function with(n, fn)
       refs.at(pid, function() _G.kept = nil end)
     end
   end, { silence_s = 120 }) -- stopped is not lost here
-end
-
--- In a worker: compute until there is that file.
-local function compute_until(path)
-  local file
-  repeat file = io.open(path) until file
-  file:close()
 end
 
 -- In a worker: call fn once, in a task of its own, when an object has been sent off to its new owner and Lua waits for the answer.
@@ -245,7 +237,6 @@ describe("while an object is being handed over", function()
   it("its new owner may hand it on before the old one has looked at the answer", function()
     with(3, function(ids)
       local first, second, third = unpack(ids)
-      local path = process.tmpdir() .. "/on"
       local ref = tarn.poolset({ "handed on" }, first)
       tarn.remotecall_fetch(second, keep, "x", ref)
       local on = tarn.remotecall(second, function(to, collect)
@@ -254,13 +245,13 @@ describe("while an object is being handed over", function()
         _G.kept = nil
         collect()
       end, third, refs.collect_here)
-      local move = tarn.remotecall(first, function(r, to, when, compute, file)
-        when(function() compute(file) end)
+      local move = tarn.remotecall(first, function(r, to, when, compute)
+        when(compute)
         tarn.migrate(r, to)
-      end, ref, second, when_sent, compute_until, path)
+      end, ref, second, when_sent, cluster.compute)
       on:fetch(30)
       for _ = 1, 3 do refs.collect { second, third } end
-      process.write_file(path, "")
+      cluster.go_on(first)
       move:fetch(30) -- sees that it has gone on, and gets it back to where it was told to
       for _ = 1, 3 do refs.collect() end
       for _, id in ipairs { 1, first } do
@@ -273,8 +264,8 @@ describe("while an object is being handed over", function()
   it("its old owner stays lost for a new one that looks at it only then", function()
     with(2, function(ids)
       local from, to = unpack(ids)
-      local path, from_pid = process.tmpdir() .. "/on", cluster.os_pid(from)
-      local busy = tarn.remotecall(to, compute_until, path)
+      local from_pid = cluster.os_pid(from)
+      local busy = tarn.remotecall(to, cluster.compute)
       tarn.remotecall_fetch(from, function(x, when)
         _G.ref = tarn.poolset({ "orphan" })
         when(function()
@@ -287,7 +278,7 @@ describe("while an object is being handed over", function()
       ffi.C.kill(from_pid, 9)
       assert.is_true(cluster.becomes(function() return #tarn.workers() == 1 end))
       tarn.poolstats(to) -- it has been told of the loss
-      process.write_file(path, "")
+      cluster.go_on(to)
       busy:fetch(30)
       assert.is_true(refs.becomes(to, 0))
     end)

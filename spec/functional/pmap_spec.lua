@@ -61,18 +61,18 @@ describe("pmap", function()
   it("makes batches of items that take no time, and shares out what turns out to take long", function()
     with(2, function(ids)
       -- On the driver: who does the slow ones, and whether one has done so many that it should wait for the other, which may get less of
-      -- the machine. (With all of them in one hand there is nothing for the other to do.)
+      -- the machine. (A batch of items that took no time may have some hundreds; there are many more slow ones than that.)
       _G.slow = { [ids[1]] = 0, [ids[2]] = 0 }
       local function note(id, done)
         _G.slow[id] = _G.slow[id] + done
         local mine, all = _G.slow[id], 0
         for _, n in pairs(_G.slow) do all = all + n end
-        return 2 * mine - all > 60
+        return 2 * mine - all > 600
       end
       local function work(i)
-        if i <= 4000 or i > 4200 then return tarn.myid() end
+        if i <= 4000 or i > 6000 then return tarn.myid() end
         local clock = require("tarn.core").clock
-        local till = clock() + 0.005
+        local till = clock() + 0.001
         while clock() < till do end
         local deadline = _G.deadline or clock() + 20 -- one for all
         local ahead = tarn.remotecall_fetch(1, note, tarn.myid(), 1)
@@ -85,8 +85,8 @@ describe("pmap", function()
       end
       local got, heavy = tarn.pmap(work, numbers(20000)), {}
       assert.equal(20000, got.n)
-      for i = 4001, 4200 do heavy[got[i]] = (heavy[got[i]] or 0) + 1 end
-      for id, count in pairs(heavy) do assert.is_true(count < 170, ("process %d has done %d of 200"):format(id, count)) end
+      for i = 4001, 6000 do heavy[got[i]] = (heavy[got[i]] or 0) + 1 end
+      for id, count in pairs(heavy) do assert.is_true(count < 1700, ("process %d has done %d of 2000"):format(id, count)) end
       _G.slow = nil
 
       local order = {}

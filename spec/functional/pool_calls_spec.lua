@@ -1,7 +1,9 @@
 -- The pool's calls, one by one, asked from another process: what seed_spec and files_spec do not have.
 local cluster = require "spec.helper.cluster"
+local core = require "tarn.core"
+local failure = require "tarn.failure"
 local process = require "spec.helper.process"
-local with, fails, becomes = cluster.with, cluster.fails, cluster.becomes
+local with, fails, says, becomes = cluster.with, cluster.fails, cluster.says, cluster.becomes
 
 local function numbers(n, first)
   local a = tarn.array("double", n)
@@ -107,11 +109,78 @@ describe("many at once", function()
       fails("WorkerLost", tarn.poolset_all, { 1 }, 999)
     end)
   end)
+
+  it("are got in order, whatever they are: small and large, written or not, with references and serializers, moved, nil", function()
+    with(2, function(ids)
+      local a, b = ids[1], ids[2]
+      local refs, expected = { n = 0 }, {}
+      local function add(ref, value)
+        refs.n = refs.n + 1
+        refs[refs.n], expected[refs.n] = ref, value
+      end
+      for i = 1, 1500 do -- more than two messages hold, and more bytes than one answer
+        local value = ("%05d"):format(i) .. ("x"):rep(i % 5 == 0 and 5000 or 20)
+        add(tarn.poolset(value, i % 7 == 0 and b or a), value)
+      end
+      add(tarn.poolset(nil, a), nil)
+      add(tarn.poolset(false, a), false)
+      add(tarn.poolset({ 1, { 2 }, x = 1 / 0 }, a), { 1, { 2 }, x = 1 / 0 })
+      local inner = tarn.poolset("inner", b)
+      add(tarn.poolset({ inner }, a), { inner })
+      add(tarn.poolset(("y"):rep(1e6), a), ("y"):rep(1e6))
+      local shared = {}
+      add(tarn.poolset({ shared, shared }, a), { {}, {} })
+      local live = tarn.remotecall_fetch(a, function()
+        local ref = tarn.poolset { "live" }
+        tarn.kept = ref
+        return ref
+      end)
+      add(live, { "live" })
+      local moved = tarn.poolset("moved", a)
+      tarn.remotecall_fetch(a, tarn.migrate, moved, b)
+      add(moved, "moved")
+      local got = tarn.poolget_all(refs)
+      assert.equal(refs.n, got.n)
+      for i = 1, refs.n do assert.same(expected[i], got[i]) end
+      local array = tarn.poolget_all({ tarn.poolset(tarn.array("double", { 1, 2, 3 }), a) })[1]
+      assert.equal(2, array[2])
+      tarn.rmprocs(b)
+      refs.n = 100
+      says(fails("WorkerLost", tarn.poolget_all, refs), ("process %d"):format(b))
+    end)
+  end)
+
+  it("take few messages when they are small", function()
+    with(1, function(ids)
+      local list = {}
+      for i = 1, 1000 do list[i] = "text " .. i end
+      local refs = tarn.poolset_all(list, ids[1])
+      local least = math.huge -- of three: what is said about references may come between
+      for _ = 1, 3 do
+        local before = tarn.poolstats(ids[1]).tcp_in_bytes
+        assert.equal("text 1000", tarn.poolget_all(refs)[1000])
+        least = math.min(least, tarn.poolstats(ids[1]).tcp_in_bytes - before)
+      end
+      assert.is_true(least < 8000) -- 1,000 requests would be twice that
+    end)
+  end)
+end)
+
+describe("an object that has come here since its owner was looked up", function()
+  it("is not asked for over the network", function()
+    with(1, function()
+      local ref = tarn.poolset({ "here" })
+      local ok, e = core.wait(core.pool_get_at(ref, false)) -- as who has seen another owner just before
+      assert.is_false(ok)
+      local moved = failure.received(e)
+      assert.same({ "Moved", tarn.myid() }, { moved.kind, moved.needed })
+    end) -- and no connection is left behind
+  end)
 end)
 
 describe("asked from another process,", function()
   it("deleted is KeyError everywhere, a lost owner WorkerLost, for every call", function()
-    local dir = process.tmpdir()
+    local path = process.tmpdir() .. "x" -- in a directory that every host has
     with(2, function(ids)
       local ref = tarn.poolset({ 1 }, ids[1])
       tarn.pooldelete(ref)
@@ -119,7 +188,7 @@ describe("asked from another process,", function()
       fails("KeyError", tarn.poolget, ref)
       fails("KeyError", tarn.remotecall_fetch, ids[2], function(r) return tarn.poolget(r) end, ref)
       for _, call in ipairs { tarn.movetodisk, tarn.copytodisk } do fails("KeyError", call, ref) end
-      for _, call in ipairs { tarn.movetodisk, tarn.copytodisk, tarn.savetodisk } do fails("KeyError", call, ref, dir .. "/x") end
+      for _, call in ipairs { tarn.movetodisk, tarn.copytodisk, tarn.savetodisk } do fails("KeyError", call, ref, path) end
       fails("KeyError", tarn.destroyonevict, ref, true)
       fails("KeyError", tarn.access, function(x) return x end, ref)
       local other = tarn.poolset({ 1 }, ids[1])
@@ -127,8 +196,8 @@ describe("asked from another process,", function()
       fails("WorkerLost", tarn.poolget, other)
       fails("WorkerLost", tarn.pooldelete, other)
       fails("WorkerLost", tarn.movetodisk, other)
-      fails("WorkerLost", tarn.savetodisk, other, dir .. "/x")
-      fails("WorkerLost", tarn.deletefromdisk, other, dir .. "/x")
+      fails("WorkerLost", tarn.savetodisk, other, path)
+      fails("WorkerLost", tarn.deletefromdisk, other, path)
       fails("WorkerLost", tarn.destroyonevict, other, true)
       fails("WorkerLost", tarn.access, function(x) return x end, other)
       fails("WorkerLost", tarn.poolstats, ids[1])

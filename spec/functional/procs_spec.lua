@@ -1,7 +1,9 @@
 -- Processes that come and go: addprocs and its options, rmprocs, events.
 local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
+local pack = require "spec.helper.pack"
 local process = require "spec.helper.process"
+local wire = require "spec.helper.wire"
 local with, fails, says = cluster.with, cluster.fails, cluster.says
 
 pcall(ffi.cdef, "int kill(int pid, int sig);")
@@ -74,6 +76,55 @@ describe("addprocs", function()
     assert.same({}, tarn.workers())
   end)
 
+  -- The driver is held up in starting it. The worker is the spec, since the program itself cannot be earlier than its start.
+  it("takes a worker that joins before its start is booked for what it has started", function()
+    local dir = process.tmpdir()
+    local go, say = dir .. "/go", dir .. "/say"
+    local path = process.write_file(dir .. "/program", ([[#!/bin/sh
+      until [ -e %s ]; do sleep 0.01; done
+      echo said
+      kill -9 $$
+    ]]):format(say))
+    assert(os.execute("chmod +x " .. path) == 0)
+    local driver = process.start_script(([[
+      local lost = {}
+      tarn.on("lost", function(pid, reason) lost[pid] = reason end)
+      print(tarn.address())
+      print(tarn.secret_file())
+      io.stdout:flush()
+      local core = require "tarn.core"
+      local start = core.spawn
+      function core.spawn(...)
+        print "starting"
+        io.stdout:flush()
+        local file
+        repeat file = io.open(%q) until file
+        file:close()
+        return start(...)
+      end
+      local id = tarn.addprocs(1, { tarn = %q })[1]
+      print("added", id)
+      io.stdout:flush()
+      while not lost[id] do tarn.sleep(0.005) end
+      print(lost[id])
+      print(#tarn.workers())
+    ]]):format(go, path))
+    local worker = wire.join(driver:line(), wire.secret_of(driver:line()))
+    local id = worker.joined[4].your_id
+    assert.equal("starting", driver:line())
+    worker:write(pack.notice("member.joined", pack.str "127.0.0.1:9", pack.int(60000), pack.int(1)))
+    repeat until worker:read()[2] == "member.welcome"
+    process.write_file(go, "")
+    worker:write(pack.notice "ready")
+    assert.equal("added\t" .. id, driver:line())
+    process.write_file(say, "")
+    assert.equal(("[%d] said"):format(id), driver:line())
+    assert.matches("^killed by signal 9", driver:line())
+    assert.equal("0", driver:line())
+    worker:close()
+    assert.equal(0, driver:wait(10).code, driver.err)
+  end)
+
   it("names what is wrong with its arguments", function()
     for _, n in ipairs { 0, -1, "x", 1.5, 1e9, 0 / 0, true, {} } do fails("ArgumentError", tarn.addprocs, n) end
     fails("ArgumentError", tarn.addprocs)
@@ -97,6 +148,57 @@ describe("addprocs", function()
   end)
 end)
 
+describe("the news that workers have come", function()
+  local core = require "tarn.core"
+
+  it("is told many at a time: not a message to each for each", function()
+    local _, before = core.messages()
+    local began = core.clock()
+    with(60, function(ids)
+      local took = core.clock() - began
+      for _, id in ipairs { ids[1], ids[60] } do assert.equal(60, tarn.remotecall_fetch(id, tarn.nworkers)) end
+      local _, sent = core.messages()
+      assert.is_true(sent - before < 60 * (5 + took / 0.1), ("%d messages in %.2f s"):format(sent - before, took)) -- 60 * 59 / 2 and more
+    end, { silence_s = 1000, memory = "8MB" })
+  end)
+
+  it("is there before the next call that may be about them, and soon where none is made", function()
+    with(1, function(ids)
+      local counted = tarn.remotecall(ids[1], function()
+        while tarn.nworkers() < 2 do tarn.sleep(0.01) end
+        return tarn.workers()
+      end)
+      with(1, function(new)
+        assert.same({ ids[1], new[1] }, counted:fetch(20))
+        with(1, function(newer)
+          assert.equal(newer[1], tarn.remotecall_fetch(ids[1], function(id) return tarn.remotecall_fetch(id, tarn.myid) end, newer[1]))
+        end)
+      end)
+    end)
+  end)
+end)
+
+describe("os_pid", function()
+  it("is what the machine calls a process, to every process", function()
+    cluster.with(2, function(ids)
+      local function of_all(list)
+        local result = {}
+        for i, id in ipairs(list) do result[i] = tarn.os_pid(id) end
+        return result
+      end
+      local all = { 1, ids[1], ids[2] }
+      local real = {}
+      for i, id in ipairs(all) do
+        real[i] = tarn.remotecall_fetch(id, function() return tonumber(io.open("/proc/self/stat"):read("*l"):match("^%d+")) end)
+      end
+      for _, id in ipairs(all) do assert.same(real, tarn.remotecall_fetch(id, of_all, all)) end
+      assert.equal(real[1], tarn.os_pid())
+    end)
+    fails("ArgumentError", tarn.os_pid, 4000)
+    fails("ArgumentError", tarn.os_pid, "2")
+  end)
+end)
+
 describe("rmprocs", function()
   it("returns when the workers are gone", function()
     with(3, function(ids)
@@ -117,6 +219,16 @@ describe("rmprocs", function()
 end)
 
 describe("a worker that is lost", function()
+  it("says what a write through a pointer into stored data has done", function()
+    with(1, function(ids)
+      local ref = tarn.poolset(tarn.array("double", 200000))
+      local e = fails("WorkerLost", tarn.remotecall_fetch, ids[1], function(r)
+        require("ffi").cast("double *", r:get():ptr())[0] = 1
+      end, ref)
+      says(e.message, "killed by signal 11, perhaps a write to stored data through a pointer")
+    end, { env = { ASAN_OPTIONS = (os.getenv "ASAN_OPTIONS" or "") .. ":handle_segv=0" } }) -- a sanitizer would report it
+  end)
+
   it("fails all that wait for it, at once, with the reason", function()
     with(2, function(ids)
       local waiting = {}
@@ -148,14 +260,18 @@ describe("a worker that is lost", function()
       local ffi = require "ffi"
       ffi.cdef "int kill(int pid, int sig);"
       tarn.on("joined", function(id) tarn.sleep(0) print("joined", id) end)
-      tarn.on("lost", function(id, reason) print("lost", id, reason) end)
+      local ended = { [2] = tarn.event(), [3] = tarn.event(), [4] = tarn.event() }
+      tarn.on("lost", function(id, reason)
+        print("lost", id, reason)
+        ended[id]:notify()
+      end)
       tarn.addprocs(3)
-      tarn.sleep(0.01)
-      ffi.C.kill(tarn.remotecall_fetch(2, function() return require("tarn.core").os_pid() end), 9)
+      ffi.C.kill(tarn.remotecall_fetch(2, function() return tarn.os_pid() end), 9)
       tarn.remote_do(3, function() os.exit(5) end)
-      while #tarn.workers() > 1 do tarn.sleep(0.01) end
+      ended[2]:wait()
+      ended[3]:wait()
       tarn.rmprocs(4)
-      tarn.sleep(0.01)
+      ended[4]:wait()
     ]]
     local lines = process.lines(result.out)
     table.sort(lines)

@@ -93,6 +93,45 @@ for _, map in ipairs { true, false } do
       proxy.with(2, function(p, ids) sweep(p, ids, "cut") end, opts)
     end)
 
+    it("a connection that breaks when the first reference has just been passed keeps nothing", function()
+      proxy.with(2, function(p, ids)
+        local a, b = unpack(ids)
+        assert.equal(b, tarn.remotecall_fetch(a, function(other) return tarn.remotecall_fetch(other, tarn.myid) end, b))
+        p:cut(b, a, 1) -- the answer does not arrive
+        local call = tarn.remotecall(a, function(other)
+          return tarn.remotecall_fetch(other, function(ref) return ref.owner end, tarn.poolset { 1 })
+        end, b)
+        fails("WorkerLost", call.fetch, call, 10)
+        call = nil -- luacheck: ignore
+        nothing_left(ids)
+      end, { map = map, silence_s = 5 })
+    end)
+
+    it("a connection that breaks while a holder is told where an object is keeps no migration waiting", function()
+      proxy.with(3, function(p, ids)
+        local a, b, c = unpack(ids)
+        local function keep(ref) _G.kept = ref end
+        for _, flow in ipairs { { a, b }, { b, a } } do
+          for _, after in ipairs { 0, 1, 20 } do
+            local ref = tarn.poolset({ "moved" }, a)
+            tarn.remotecall_fetch(a, function(other, fn, x) tarn.remotecall_fetch(other, fn, x) end, b, keep, ref)
+            assert(cluster.becomes(function() return select(2, refs.figures(a)) == 0 end))
+            p:cut(flow[1], flow[2], after)
+            tarn.timeout(20, tarn.migrate, ref, c)
+            p:clear(flow[1], flow[2])
+            assert.equal(c, tarn.remotecall_fetch(b, function()
+              local owner = _G.kept.owner
+              _G.kept = nil
+              return owner
+            end))
+            ref = nil -- luacheck: ignore
+            nothing_left(ids)
+          end
+        end
+        assert.is_nil(lost[a] or lost[b])
+      end, { map = map, silence_s = 5 })
+    end)
+
     it("a connection between two workers that is half closed, at any byte, fails what was under way and nothing else", function()
       proxy.with(2, function(p, ids) sweep(p, ids, "half") end, opts)
     end)
@@ -149,6 +188,72 @@ describe("a connection to process 1", function()
       assert.equal("there", call:fetch(5))
       nothing_left(ids)
     end, { silence_s = 2 })
+  end)
+end)
+
+describe("large values that do not arrive, while all else does", function()
+  local SILENCE = { silence_s = 0.5, map = false }
+
+  local function sum_of(ref)
+    local a, sum = tarn.poolget(ref), 0
+    for i = 1, #a do sum = sum + a[i] end
+    return sum
+  end
+
+  local function ones(n)
+    local a = tarn.array("double", n)
+    for i = 1, n do a[i] = 1 end
+    return tarn.poolset(a)
+  end
+
+  it("between two workers fail the call, and the next one connects again", function()
+    for _, values in ipairs { 20000, 2e6 } do -- within the socket's buffers, and beyond
+      proxy.with(2, function(p, ids)
+        local a, b = unpack(ids)
+        check(a, b, 1)
+        local ref = tarn.remotecall_fetch(a, ones, values)
+        p:stall_bulk(a, b)
+        local call = tarn.remotecall(b, sum_of, ref)
+        fails("WorkerLost", call.fetch, call, 15) -- whichever end has noticed first
+        p:clear(a, b)
+        assert.equal(values, tarn.remotecall_fetch(b, sum_of, ref))
+        assert.is_nil(lost[a] or lost[b])
+        ref, call = nil, nil -- luacheck: ignore
+        nothing_left(ids)
+      end, SILENCE)
+    end
+  end)
+
+  it("because no connection can be made for them are an error; where that is because the process has ended, it is WorkerLost", function()
+    for _, dies in ipairs { false, true } do
+      proxy.with(2, function(p, ids)
+        local a, b = unpack(ids)
+        assert.equal(b, tarn.remotecall_fetch(a, function(other) return tarn.remotecall_fetch(other, tarn.myid) end, b))
+        p:refuse(b)
+        local call = tarn.remotecall(a, function(other)
+          return tarn.remotecall_fetch(other, function(x) return #x end, tarn.array("double", 20000))
+        end, b)
+        assert.is_false(call:wait(0.3)) -- the connection has been refused by then
+        if dies then posix.kill(cluster.os_pid(b), posix.SIGKILL) end
+        local e = fails(dies and "WorkerLost" or "IOError", call.fetch, call, 10)
+        if not dies then says(e, "no connection for large data can be made") end
+      end, { map = false, silence_s = 5 })
+    end
+  end)
+
+  it("from a worker to process 1, or from there, cost the worker", function()
+    for direction = 1, 2 do
+      proxy.with(1, function(p, ids)
+        local from, to = direction == 1 and ids[1] or 1, direction == 1 and 1 or ids[1]
+        local ref = tarn.remotecall_fetch(from, ones, 20000)
+        assert.equal(20000, tarn.remotecall_fetch(to, sum_of, ref))
+        p:stall_bulk(from, to)
+        ref = tarn.remotecall_fetch(from, ones, 20000)
+        local call = tarn.remotecall(to, sum_of, ref)
+        says(fails("WorkerLost", call.fetch, call, 15), "nothing of a large value has come for 0.5 s")
+        assert.is_true(cluster.becomes(function() return lost[ids[1]] ~= nil end))
+      end, SILENCE)
+    end
   end)
 end)
 

@@ -1,7 +1,6 @@
 -- Reference listing (docs/REFERENCES.md): an object lives while anybody anywhere holds a reference, and no longer.
 local ffi = require "ffi"
 local cluster = require "spec.helper.cluster"
-local process = require "spec.helper.process"
 local refs = require "spec.helper.refs"
 local with = refs.with
 pcall(ffi.cdef, "int kill(int pid, int sig);")
@@ -163,22 +162,23 @@ describe("a reference within something else", function()
       inner = nil -- luacheck: ignore
       refs.collect()
       refs.collect()
-      local function compute(begun, over) -- until there is that file
-        io.open(begun, "w"):close()
-        local file
-        repeat file = io.open(over) until file
-        file:close()
+      local function compute(begun, fn)
+        begun:notify()
+        fn()
       end
-      local dir, jobs = process.tmpdir(), {}
-      for i, id in ipairs(ids) do jobs[i] = tarn.remotecall(id, compute, dir .. "/begun" .. i, dir .. "/over") end
-      for i in ipairs(ids) do
-        assert.is_true(cluster.becomes(function() return process.read_file(dir .. "/begun" .. i) ~= nil end))
+      local jobs = {}
+      for i, id in ipairs(ids) do
+        local begun = tarn.event()
+        jobs[i] = tarn.remotecall(id, compute, begun, cluster.compute)
+        begun:wait()
       end
       tarn.pooldelete(outer)
       assert.is_true(cluster.becomes(function() return refs.objects(ids[1]) == 0 end))
       for i in ipairs(ids) do assert.is_false(jobs[i]:ready()) end
-      process.write_file(dir .. "/over", "")
-      for i in ipairs(ids) do jobs[i]:fetch() end
+      for i, id in ipairs(ids) do
+        cluster.go_on(id)
+        jobs[i]:fetch()
+      end
     end)
   end)
 

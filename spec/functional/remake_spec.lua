@@ -262,7 +262,8 @@ describe("an object with remake", function()
     end)
   end)
 
-  it("is made again and again while there is no room to keep it, and raises PoolFull where it does not fit at all", function()
+  -- #onehost: there it is mapped; what is being sent is in use meanwhile, and may leave no room to make another.
+  it("is made again and again while there is no room to keep it, and raises PoolFull where it does not fit at all #onehost", function()
     with(2, function(ids)
       local list = {}
       for i = 1, 20 do

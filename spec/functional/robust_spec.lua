@@ -254,16 +254,11 @@ describe("a request", function()
   end)
 
   it("of a foreign client may have the number 0", function()
-    local driver = process.start_script [[
+    local driver = process.start_script([[
       print(tarn.address())
       print(tarn.secret_file())
       io.stdout:flush()
-      local uv, ended = require "luv", false
-      local input = uv.new_pipe(false)
-      input:open(0)
-      input:read_start(function(_, bytes) ended = bytes == nil end)
-      while not ended do tarn.sleep(0.01) end
-    ]]
+    ]] .. process.SERVE .. "()")
     local address, file = driver:line(), assert(io.open(driver:line()))
     local fd = posix.connect(address)
     posix.write(fd, tarn.encode { 0, 0, "auth.secret", { file:read("*l") } })

@@ -16,25 +16,14 @@ local function start_cluster(opts)
     tarn.remotecall_fetch(id, function(x) held = x end, mine)
     print(tarn.address())
     print(tarn.secret_file())
-    print(tarn.remotecall_fetch(id, function() return require("tarn.core").os_pid() end))
+    print(tarn.remotecall_fetch(id, function() return tarn.os_pid() end))
     io.stdout:flush()
-    local uv, ended, asked = require "luv", false, 0
-    local input = uv.new_pipe(false)
-    input:open(0)
-    input:read_start(function(_, bytes)
-      ended = bytes == nil
-      asked = asked + 1
+  ]] .. process.SERVE .. [[(function()
+    tarn.async(function()
+      print("works", tarn.remotecall_fetch(id, function(r) return tarn.poolget(r)[1] end, mine))
+      io.stdout:flush()
     end)
-    local answered = 0
-    while not ended do
-      tarn.sleep(0.005)
-      if asked > answered then
-        answered = asked
-        print("works", tarn.remotecall_fetch(id, function(r) return tarn.poolget(r)[1] end, mine))
-        io.stdout:flush()
-      end
-    end
-  ]], opts)
+  end)]], opts)
   local address, path, worker = driver:line(), driver:line(), tonumber(driver:line())
   return driver, address, wire.secret_of(path), worker
 end
@@ -153,6 +142,33 @@ describe("the secret", function()
     assert.is_nil((log .. driver.out):find(secret:sub(1, 8), 1, true))
   end)
 
+  it("is in nothing that a core file would hold where connections have TLS, whose key comes from it", function()
+    local driver, _, secret, worker = start_cluster { args = { "--tls" } }
+    assert_works(driver)
+    for _, pid in ipairs { driver.pid, worker } do
+      local found, searched = dumped(pid, { ["the secret"] = secret, ["its first half"] = secret:sub(1, 16) })
+      assert.same({}, found)
+      assert.is_true(searched > 2 ^ 20, "memory was read")
+    end
+    assert.equal("", finish(driver))
+  end)
+
+  it("is written when it is asked for, to a new file of its user's only, whatever the umask, which goes with the driver", function()
+    local dir = process.tmpdir()
+    local result = process.run({ "/bin/sh", "-c", ("umask 0; exec %s -e '%s'"):format(process.tarn_path, [[
+      local lfs = require "lfs"
+      for name in lfs.dir(os.getenv "TMPDIR") do assert(name == "." or name == "..", name) end
+      local path = tarn.secret_file()
+      assert(path == tarn.secret_file())
+      print(path, lfs.attributes(path, "permissions"))
+    ]]) }, { env = { TMPDIR = dir } })
+    assert.equal(0, result.code, result.err)
+    local path, permissions = result.out:match "^(.*)\t(.*)\n$"
+    assert.equal(dir, path:match "(.*)/")
+    assert.equal("rw-------", permissions)
+    assert.is_nil(lfs.attributes(path))
+  end)
+
   it("is in no error about the line that brings it", function()
     local hex = ("0123456789abcdef"):rep(4)
     for _, line in ipairs { "127.0.0.1:1 " .. hex, "127.0.0.1:1 " .. hex .. "0", "127.0.0.1:1 " .. hex .. " x",
@@ -186,8 +202,8 @@ describe("a process", function()
     assert.equal("", finish(driver))
   end)
 
-  it("that is told to listen for other machines says in one line what that means, each process for itself", function()
-    local driver, address, _, worker = start_cluster { args = { "--listen", "0.0.0.0:0" } }
+  it("that is told to listen for other machines, and not to encrypt, says in one line what that means, each process for itself", function()
+    local driver, address, _, worker = start_cluster { args = { "--listen", "0.0.0.0:0", "--no-tls" } }
     assert.truthy(address:find "^%d+%.%d+%.%d+%.%d+:%d+$" and not address:find "^0%.", address)
     assert.same({ "00000000" }, listening(driver.pid))
     assert.same({ "00000000" }, listening(worker))
@@ -197,6 +213,9 @@ describe("a process", function()
     for _, line in ipairs(lines) do
       assert.truthy(line:find("listening on 0%.0%.0%.0:%d+, not only for this machine: .*secret.*nothing that is sent is encrypted"), line)
     end
+    driver = start_cluster { args = { "--listen", "0.0.0.0:0" } }
+    assert_works(driver)
+    assert.equal("", finish(driver))
   end)
 
   it("is told so for its workers by addprocs, and says what is wrong with an address", function()
@@ -222,9 +241,9 @@ describe("bytes on disk", function()
     local ok, e = pcall(tarn.poolset, tarn.array("double", 1e6))
     print(tarn.poolstats().spilled_bytes > 0, ok or tostring(e))
     for name in require("lfs").dir("/proc/self/fd") do
-      local target = io.popen("readlink /proc/" .. require("tarn.core").os_pid() .. "/fd/" .. name):read("*l") or ""
+      local target = io.popen("readlink /proc/" .. tarn.os_pid() .. "/fd/" .. name):read("*l") or ""
       if target:find("spill", 1, true) or target:find(".tarn", 1, true) then
-        print(target, io.popen("stat -L -c %a /proc/" .. require("tarn.core").os_pid() .. "/fd/" .. name):read("*l"))
+        print(target, io.popen("stat -L -c %a /proc/" .. tarn.os_pid() .. "/fd/" .. name):read("*l"))
       end
     end
   ]]

@@ -1,7 +1,9 @@
 -- Processes that fall silent, and what takes their place.
 local cluster = require "spec.helper.cluster"
+local pack = require "spec.helper.pack"
 local posix = require "spec.helper.posix"
 local process = require "spec.helper.process"
+local wire = require "spec.helper.wire"
 local fails, says, with = cluster.fails, cluster.says, cluster.with
 
 local function seconds() return require("tarn.core").clock() end
@@ -35,6 +37,49 @@ describe("a process that falls silent", function()
     end, { silence_s = 0.5 })
   end)
 
+  -- Played by the spec, since tarn kills those of this machine. It wakes up again, and goes on as if nothing had been.
+  it("is not heard any more once it is lost: not what it says late, nor under its old number", function()
+    local driver = process.start_script([[
+      local id = tarn.addprocs(1)[1]
+      tarn.on("lost", function(pid)
+        while #tarn.remotecall_fetch(id, tarn.procs) > 2 do tarn.sleep(0.005) end
+        print("lost", pid)
+        io.stdout:flush()
+      end)
+      print(tarn.address())
+      print(tarn.secret_file())
+      print(tarn.remotecall_fetch(id, tarn.address))
+      io.stdout:flush()
+    ]] .. process.SERVE .. "()")
+    local address, path, worker_address = driver:line(), driver:line(), driver:line()
+    local secret = wire.secret_of(path)
+    local member = wire.join(address, secret)
+    local me = member.joined[4]
+    local function hello(w, to)
+      w:hello { id = me.your_id, incarnation = me.your_incarnation, want_id = to }
+      return w:prove(w:proof(secret, "tarn connector"))
+    end
+    member:write(pack.notice("member.joined", pack.str "127.0.0.1:9", pack.int(300), pack.int(0)))
+    repeat until member:read()[2] == "member.welcome"
+    local other = wire.connect(worker_address)
+    assert.equal(2, hello(other, 2)[2])
+    assert.equal("lost\t" .. me.your_id, driver:line())
+    for _, w in ipairs { member, other } do
+      w:write(pack.request(9, "ping"))
+      assert.is_nil(w:answer(9))
+      w:close()
+    end
+    for to, at in ipairs { address, worker_address } do
+      local again = wire.connect(at)
+      hello(again, to)
+      again:write(pack.request(9, "ping"))
+      assert.is_nil(again:answer(9))
+      again:close()
+    end
+    driver:close_stdin()
+    assert.equal(0, driver:wait(10).code, driver.err)
+  end)
+
   it("is not suspected while it computes, reads nothing, or is in a C function that takes its time", function()
     with(2, function(ids)
       local busy = {
@@ -54,6 +99,35 @@ describe("a process that falls silent", function()
       assert.is_nil(lost[ids[1]])
       assert.is_nil(lost[ids[2]])
     end, { silence_s = 0.8 })
+  end)
+
+  it("is not suspected while a large value waits for room that only its Lua, which computes, can make", function()
+    with(1, function(ids)
+      local id = ids[1]
+      tarn.remotecall_fetch(id, function()
+        local kept = {}
+        for i = 1, 60 do -- tables that no one has written yet: making room takes Lua
+          local t = {}
+          for k = 1, 20000 do t[k] = { k } end
+          kept[i] = tarn.poolset(t)
+        end
+        tarn.kept = kept
+      end)
+      local begun = tarn.event()
+      local busy = tarn.remotecall(id, function(e)
+        e:notify()
+        local clock = require("tarn.core").clock
+        local till = clock() + 2
+        while clock() < till do end
+        return clock()
+      end, begun)
+      begun:wait()
+      local ref = tarn.poolset(tarn.array("double", 2 ^ 21), id)
+      local stored = seconds()
+      assert.is_true(stored > busy:fetch(), "it did not wait")
+      assert.is_nil(lost[id])
+      assert.equal(2 ^ 21, tarn.remotecall_fetch(id, function(r) return #tarn.poolget(r) end, ref))
+    end, { silence_s = 0.5, memory = "32MiB", map = false })
   end)
 
   it("is not suspected by another worker while it computes and that one sends more than it takes", function()

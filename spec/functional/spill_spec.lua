@@ -1,5 +1,6 @@
 -- Data larger than the budget, through real processes: spilled, read back by mapping, passed on, and never wedged.
 local cluster = require "spec.helper.cluster"
+local process = require "spec.helper.process"
 
 local BYTES = 8000000
 
@@ -50,6 +51,17 @@ describe("data larger than the budget", function()
       assert.is_true(resident <= 32e6)
       assert.equal(0, tarn.poolstats(ids[2]).objects)
     end, { memory = "32MB", map = false })
+  end)
+
+  it("may be one array: it is built in the spill file, and counts as disk", function()
+    local result = process.run_tarn { "-m", "20kB", "-e", [[
+      local a = tarn.array("double", 10000)
+      for i = 1, #a do a[i] = i end
+      local ref = tarn.poolset(a)
+      local stats, sum = tarn.poolstats(), 0
+      for _, x in ipairs(tarn.poolget(ref)) do sum = sum + x end
+      print(sum, stats.max_memsize, stats.spilled_bytes, stats.live_bytes, stats.resident_bytes <= 20000)]] }
+    assert.equal("50005000\t20000\t80000\t0\ttrue\n", result.out, result.err)
   end)
 end)
 

@@ -285,6 +285,12 @@ describe("typed lines", function()
 end)
 
 describe("log", function()
+  it("of a worker has one line too, which names its process once", function()
+    local result = process.run_script([[tarn.remotecall_fetch(2, function() tarn.log("debug", "here\nand there") end)]],
+      { args = { "-p", "1" }, env = { TARN_LOG = "debug" } })
+    says("\n" .. result.err:gsub("%f[%d]%d%d:%d%d:%d%d%.%d%d%d", "TIME"), "\nTIME tarn[2] debug: here and there\n")
+  end)
+
   it("writes one line with level and process", function()
     local result = process.run_script([[
       tarn.log("warn", "%d of %s", 3, "four")

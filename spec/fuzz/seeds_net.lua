@@ -1,6 +1,7 @@
 -- Writes the seeds of the targets framer, greet and request: tarn spec/fuzz/seeds_net.lua. The heads of these files say what an input
 -- is.
 package.path = "./?.lua;" .. package.path
+local ffi = require "ffi"
 local pack = require "spec.helper.pack"
 local int, str, bin, request, response, notice = pack.int, pack.str, pack.bin, pack.request, pack.response, pack.notice
 
@@ -49,6 +50,30 @@ write("greet", "joined", join .. welcome(1) .. response(2, pack.null, pack.map {
 write("greet", "refused", connect .. response(1, str "AuthError: no", pack.null))
 write("greet", "many", accept .. pack.null .. pack.null .. hello("control", 3) .. prove)
 
+-- A stranger that speaks TLS, without the key: what a connector says first, and an acceptor's answer to it that never was.
+ffi.cdef [[
+typedef struct tarn_buf { uint8_t *data; size_t size, capacity, limit; } tarn_buf_t;
+int tarn__tls_context_create(const uint8_t *secret, uint64_t rekey_records, void **out, void *err);
+int tarn__tls_create(void *c, bool connector, void **out);
+int tarn__tls_handshake(void *t, void *err);
+tarn_buf_t *tarn__tls_output(void *t);
+]]
+local function client_hello()
+  local context, tls = ffi.new "void *[1]", ffi.new "void *[1]"
+  assert(ffi.C.tarn__tls_context_create(("x"):rep(32), 0, context, nil) == 0 and ffi.C.tarn__tls_create(context[0], true, tls) == 0)
+  ffi.C.tarn__tls_handshake(tls[0], nil)
+  local out = ffi.C.tarn__tls_output(tls[0])
+  return ffi.string(out.data, out.size)
+end
+local SERVER_HELLO = "\22\3\3\0\88\2\0\0\84\3\3" .. ("r"):rep(32)
+  .. "\0\19\1\0\0\44\0\43\0\2\3\4\0\41\0\2\0\0\0\51\0\36\0\29\0\32" .. ("k"):rep(32)
+write("greet", "tls", "\4\0" .. bin(client_hello()) .. bin("\20\3\3\0\1\1\23\3\3\0\32" .. ("x"):rep(32)))
+write("greet", "tls-pieces", "\4\7" .. bin(client_hello()))
+write("greet", "tls-answered", "\5\0" .. bin(SERVER_HELLO))
+write("greet", "tls-plain", "\4\0" .. hello("control", 3) .. prove)
+write("greet", "tls-unwanted", accept .. bin(client_hello()))
+write("greet", "tls-refused", "\5\0" .. response(1, str "ProtocolError: no", pack.null))
+
 for name, bytes in pairs { requests = hello("control", 1) .. ping .. notice("member.lost", int(3), str "gone"),
   answers = welcome(2) .. response(9, str "no", pack.null), values = request(4294967295, "pool.set", int(-5), bin(("x"):rep(300)),
   pack.ext(33, pack.array(int(1), int(2 ^ 40))), "\203\64\9\33\251\84\68\45\24", pack.map { "k", pack.map {} }) } do
@@ -82,6 +107,7 @@ local joined = notice("member.joined", address, int(5000), int(0))
 
 local requests = {
   ping = ping, stop = request(3, "stop"), stats = request(3, "pool.stats"), limits = request(3, "pool.limits", int(2 ^ 23), N),
+  ["get-all"] = request(3, "pool.get_all", int(1), int(1), int(1), int(2), int(9), int(3)) .. request(4, "pool.get_all", int(1)),
   get = request(3, "pool.get", int(1)) .. request(4, "pool.get", int(2), int(1)) .. request(5, "pool.get", str "1:3"),
   ["get-ref"] = request(3, "pool.get", int(4)) .. notice("refs.got", int(1)) .. notice("refs.drop", int(1), int(1), int(1)),
   ["get-loan"] = request(3, "pool.get", int(2)) .. notice("lend.ok", int(1), int(0)) .. request(5, "lend.fetch", int(1), pack.no)
@@ -107,11 +133,11 @@ local requests = {
   ["holds-many"] = notice("refs.hold", int(1), int(1), int(0), int(4294967295)),
   fence = notice("refs.fence", int(1), int(7), int(8)) .. notice("refs.fenced", int(1)) .. notice("refs.ask", int(1), int(2))
     .. notice("refs.collect") .. notice("refs.done", int(1)),
-  moved = request(3, "call", with_ref, transfer(int(7))) .. notice("refs.moved", int(2), int(1), int(1), int(1))
-    .. notice("refs.told", int(1), int(1), int(1)),
+  moved = request(3, "call", with_ref, transfer(int(7))) .. notice("refs.moved", int(0), int(2), int(1), int(1), int(1))
+    .. notice("refs.told", int(0), int(1), int(1), int(1)),
   members = notice("member.welcome", int(3), int(5), int(77), address, int(4), int(6), int(78), str "")
     .. notice("member.up", int(5), int(5), int(5), str "[::1]:80") .. notice("member.listen", str "127.0.0.1:0")
-    .. notice("member.alive", int(100), pack.yes, int(5000)) .. notice("member.parted", int(3), pack.yes)
+    .. notice("member.alive", int(100), pack.yes, int(5000), int(70), int(7), pack.no) .. notice("member.parted", int(3), pack.yes)
     .. notice("member.parted", int(3), pack.no) .. notice("member.moved", str "[::1]:81")
     .. notice("member.lost", int(3), str "gone") .. notice("member.gone", int(9)),
 }

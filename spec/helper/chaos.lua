@@ -363,7 +363,8 @@ end
 function M.run(seed)
   local plan = M.plan(seed)
   refs.clear()
-  local opts = { map = plan.map, silence_s = SILENCE_S, memory = "16MiB" }
+  -- In every third connections are closed as soon as they are idle for a moment.
+  local opts = { map = plan.map, silence_s = SILENCE_S, memory = "16MiB", idle_s = seed % 3 == 0 and 0.1 or nil }
   local ok, e = pcall(function()
     if plan.proxied then
       proxy.with(WORKERS, function(p, ids) run(ids, plan, p) end, opts)

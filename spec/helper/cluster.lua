@@ -20,17 +20,9 @@ end
 function M.with(n, fn, opts) M.with_ids(tarn.addprocs(n, opts), fn) end
 
 -- The system's number of process id.
-function M.os_pid(id)
-  return tarn.remotecall_fetch(id, function() return require("tarn.core").os_pid() end)
-end
+M.os_pid = tarn.os_pid
 
--- fn(...) must raise an error of tarn's of that kind; returns it.
-function M.fails(kind, fn, ...)
-  local ok, e = pcall(fn, ...)
-  if ok then error(("a %s was expected, but the call returned"):format(kind), 2) end
-  if not tarn.iserror(e, kind) then error(("a %s was expected, not: %s"):format(kind, tostring(e)), 2) end
-  return e
-end
+M.fails = require "spec.helper.fails"
 
 -- The text must have each of the parts.
 function M.says(text, ...)
@@ -38,6 +30,15 @@ function M.says(text, ...)
     if not tostring(text):find(part, 1, true) then error(("'%s' does not say '%s'"):format(tostring(text), part), 2) end
   end
 end
+
+-- In a worker: Lua computes, and comes to nothing else, until the driver calls go_on with that worker's id.
+function M.compute()
+  local before = tarn.poolstats().resident_bytes
+  repeat until tarn.poolstats().resident_bytes > before + 5e5
+end
+
+-- C takes what is large into the pool while Lua computes.
+function M.go_on(id) tarn.poolset(tarn.array("double", 1e5), id) end
 
 -- Wait until condition() is true; false when it is not within the seconds, which are many: only what hangs takes them.
 function M.becomes(condition, seconds)

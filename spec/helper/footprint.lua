@@ -40,6 +40,13 @@ function footprint.proportional(pid)
   return tonumber(text:match("\nPss:%s*(%d+)")) * 1024
 end
 
+-- How many descriptors it has open.
+function footprint.descriptors(pid)
+  local n = -2 -- . and ..
+  for _ in lfs.dir(("/proc/%d/fd"):format(pid)) do n = n + 1 end
+  return n
+end
+
 local function is_memfd(name) return name:match("^/memfd:") ~= nil end
 local function is_spill_file(name) return name:match("%(deleted%)$") ~= nil and not is_memfd(name) end
 

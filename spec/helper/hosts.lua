@@ -33,11 +33,28 @@ SetEnv TARN_SPEC_RUN=%s
 ]]
 
 local SSH = [[
-Host *
+Host * !locked
   IdentityFile %s/id
+Host locked
+  HostName 10.77.0.11
+Host *
   IdentitiesOnly yes
   UserKnownHostsFile /dev/null
   StrictHostKeyChecking no
+]]
+
+-- What drivers run: ssh with that configuration. While there is a directory `gate`, connections that are to be shared wait there, each as a
+-- file.
+local PROGRAM = [[
+#!/bin/sh
+conf=%s
+if [ -d $conf/gate ]; then
+  case " $* " in *" -M "*)
+    : >"$conf/gate/$$"
+    while [ -d $conf/gate ]; do sleep 0.01; done ;;
+  esac
+fi
+exec /usr/bin/ssh -F $conf/ssh_config "$@"
 ]]
 
 local Hosts = {}
@@ -47,7 +64,7 @@ Hosts.__index = Hosts
 function M.start()
   local conf = posix.mkdtemp()
   os.execute(("ssh-keygen -q -t ed25519 -N '' -f %s/host_key && ssh-keygen -q -t ed25519 -N '' -f %s/id"):format(conf, conf))
-  process.write_file(conf .. "/ssh", ("#!/bin/sh\nexec /usr/bin/ssh -F %s/ssh_config \"$@\"\n"):format(conf))
+  process.write_file(conf .. "/ssh", PROGRAM:format(conf))
   os.execute("chmod +x " .. conf .. "/ssh")
   local config = SSH:format(conf)
   for i, name in ipairs(M.NAMES) do
@@ -110,10 +127,109 @@ function Hosts:sh(command, name)
   return run.out
 end
 
+--- From now on connections to hosts are not made: until fn() returns, which gets a function that says how many are being waited for.
+function Hosts:while_closed(fn)
+  local gate = self.conf .. "/gate"
+  lfs.mkdir(gate)
+  local ok, e = pcall(fn, function()
+    local n = -2 -- "." and ".."
+    for _ in lfs.dir(gate) do n = n + 1 end
+    return n
+  end)
+  process.remove_tree(gate)
+  if not ok then error(e, 0) end
+end
+
 function Hosts:link(name, state)
   for i, other in ipairs(M.NAMES) do
     if other == name then self:sh(("ip link set v%d %s"):format(i, state)) end
   end
+end
+
+---------------------------------------------------------------------------------------------------- faults of the network
+
+--- Why this machine cannot do that to a network: "drop" (nftables), "slow" (the qdisc tbf), "delay" (the qdisc netem); nil: it can.
+function M.lacks(fault)
+  local try = {
+    drop = "nft add table inet tarn0",
+    slow = "ip link set lo up && tc qdisc add dev lo root tbf rate 1mbit burst 16kb latency 50ms",
+    delay = "ip link set lo up && tc qdisc add dev lo root netem delay 1ms",
+  }
+  local probe = process.run { "/usr/bin/env", "unshare", "-n", "sh", "-c", try[fault] }
+  if probe.code ~= 0 then return ("this machine has no way to %s packets: %s"):format(fault, (probe.err:gsub("%s+$", ""))) end
+end
+
+local DRIVER_AT = { "10.77.0.1", "fd77::1" }
+
+-- The two addresses of a host; nil: of where the driver is.
+local function addresses(name)
+  for i, other in ipairs(M.NAMES) do
+    if other == name then return { "10.77.0.1" .. i, "fd77::1" .. i } end
+  end
+  return DRIVER_AT
+end
+
+local RULE = "nft 'add table inet faults; add chain inet faults input { type filter hook input priority 0; }; %s'"
+
+--- Packets from one host to another are lost, and not those the other way. nil: where the driver is.
+function Hosts:drop(from, to)
+  local v4, v6 = unpack(addresses(from))
+  local rule = "add rule inet faults input %s saddr %s counter drop; "
+  self:sh(RULE:format(rule:format("ip", v4) .. rule:format("ip6", v6)), to)
+end
+
+--- So many of 100 packets that come to any host are lost.
+function Hosts:lose(percent)
+  for i = 0, #M.NAMES do
+    self:sh(RULE:format(('add rule inet faults input iifname != "lo" numgen random mod 100 < %d counter drop'):format(percent)), M.NAMES[i])
+  end
+end
+
+--- How many packets have been lost by that on all hosts.
+function Hosts:dropped()
+  local sum = 0
+  for i = 0, #M.NAMES do
+    local rules = self:sh("nft list table inet faults 2>/dev/null || true", M.NAMES[i])
+    for count in rules:gmatch("counter packets (%d+)") do sum = sum + tonumber(count) end
+  end
+  return sum
+end
+
+--- What a host sends, and what is sent to it, goes through a link of that rate ("2mbit").
+function Hosts:slow(name, rate)
+  local tbf = "tc qdisc replace dev %s root tbf rate " .. rate .. " burst 16kb latency 100ms"
+  self:sh(tbf:format("eth0"), name)
+  for i, other in ipairs(M.NAMES) do
+    if other == name then self:sh(tbf:format("v" .. i)) end
+  end
+end
+
+--- All of that is over, on every host whose sshd no spec has ended.
+function Hosts:heal()
+  self:sh "nft delete table inet faults 2>/dev/null || true"
+  for i, name in ipairs(M.NAMES) do
+    if posix.kill(self.pids[name], 0) then
+      self:sh("nft delete table inet faults 2>/dev/null; tc qdisc del dev eth0 root 2>/dev/null || true", name)
+      self:sh(("tc qdisc del dev v%d root 2>/dev/null || true"):format(i))
+    end
+  end
+end
+
+local ENDED = { ["06"] = true, ["0A"] = true } -- TIME_WAIT, LISTEN
+
+--- The connections that anybody on these hosts has, as lines of /proc/net/tcp; nobody is using them any more when there is none.
+function Hosts:connections()
+  local list = {}
+  for i = 0, #M.NAMES do
+    local pid = i == 0 and self.hub.pid or self.pids[M.NAMES[i]]
+    for _, table_name in ipairs { "tcp", "tcp6" } do
+      for line in (process.read_file(("/proc/%d/net/%s"):format(pid, table_name)) or ""):gmatch("[^\n]+") do
+        local state = line:match("^%s*%d+: %x+:%x+ %x+:%x+ (%x+)")
+        if state and not ENDED[state] then list[#list + 1] = (M.NAMES[i] or "driver") .. line end
+      end
+    end
+  end
+  return list
 end
 
 function Hosts:destroy()

@@ -109,6 +109,9 @@ local function check_directory(path, before, problems)
   end
 end
 
+-- Named semaphores are other programs' (tarn has none), and mapped by another name than they have there.
+local function is_semaphore(name) return name:find("^sem%.") ~= nil end
+
 -- What is there that was not there before. Other programs have files in /dev/shm too: only those count that nobody maps, and that last has.
 local function look(before, tmpdirs, last)
   local problems = {}
@@ -119,7 +122,7 @@ local function look(before, tmpdirs, last)
   for _, path in ipairs(tmpdirs) do check_directory(path .. "/.tarn", {}, problems) end
   local shm = {}
   for _, name in ipairs(new_names(before.shm, entries("/dev/shm"), last)) do
-    if not is_used_by_others(name) then shm[#shm + 1] = name end
+    if not is_semaphore(name) and not is_used_by_others(name) then shm[#shm + 1] = name end
   end
   if #shm > 0 then problems[#problems + 1] = "shared memory: " .. table.concat(shm, ", ") end
   return problems, shm

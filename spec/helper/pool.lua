@@ -26,6 +26,7 @@ for _, declaration in ipairs({
       uint64_t objects, live_bytes, resident_bytes, inflight_bytes, lent_bytes, borrowed_bytes, spilled_bytes, disk_bytes;
       uint64_t max_memsize, max_disksize;
       uint64_t sets, gets, deletes, evictions, spill_written_bytes, mapped_back_bytes;
+      uint64_t segment_bytes, heap_bytes, cached_bytes, record_bytes, received_bytes;
     } tarn_pool_stats_t;]],
   [[int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
     void tarn_pool_destroy(tarn_pool_t *pool);]],

@@ -27,6 +27,12 @@ extern char **environ;
 int spec_posix_spawn(int *, const char *, const void *, const void *, const char **, const char **) asm("posix_spawn");
 int spec_fa_init(void *) asm("posix_spawn_file_actions_init");
 int spec_fa_destroy(void *) asm("posix_spawn_file_actions_destroy");
+int spec_fa_open(void *, int, const char *, int, unsigned) asm("posix_spawn_file_actions_addopen");
+int spec_posix_openpt(int) asm("posix_openpt");
+int spec_grantpt(int) asm("grantpt");
+int spec_unlockpt(int) asm("unlockpt");
+char *spec_ptsname(int) asm("ptsname");
+int spec_ioctl(int, unsigned long, ...) asm("ioctl");
 int spec_fa_dup2(void *, int, int) asm("posix_spawn_file_actions_adddup2");
 int spec_fa_chdir(void *, const char *) asm("posix_spawn_file_actions_addchdir_np");
 int spec_attr_init(void *) asm("posix_spawnattr_init");
@@ -162,8 +168,19 @@ local function environment(extra)
   return list
 end
 
+local O_RDWR, O_NOCTTY, TIOCSWINSZ = 2, 0x100, 0x5414
+
+-- A new terminal of that size: the descriptor of who sits before it, and the path of the programs' end.
+function M.open_terminal(rows, columns)
+  local fd = C.spec_posix_openpt(bit.bor(O_RDWR, O_NOCTTY, O_CLOEXEC))
+  assert(fd >= 0 and C.spec_grantpt(fd) == 0 and C.spec_unlockpt(fd) == 0, "a terminal")
+  C.spec_ioctl(fd, TIOCSWINSZ, ffi.new("unsigned short[4]", { rows, columns, 0, 0 }))
+  return fd, ffi.string(C.spec_ptsname(fd))
+end
+
 -- Start a program in a session of its own: pid and its standard input, output and error. env: changes to the environment (false removes).
-function M.spawn(argv, cwd, env)
+-- terminal: a path; all three are that terminal, the program's own, and the pipes have no other end.
+function M.spawn(argv, cwd, env, terminal)
   local in_r, in_w = pipe()
   local out_r, out_w = pipe()
   local err_r, err_w = pipe()
@@ -176,9 +193,15 @@ function M.spawn(argv, cwd, env)
   C.spec_attr_setsigmask(attr, signals)
   for _, number in ipairs(SIGNALS) do C.spec_sigaddset(signals, number) end
   C.spec_attr_setsigdefault(attr, signals)
-  C.spec_fa_dup2(actions, in_r, 0)
-  C.spec_fa_dup2(actions, out_w, 1)
-  C.spec_fa_dup2(actions, err_w, 2)
+  if terminal then
+    C.spec_fa_open(actions, 0, terminal, O_RDWR, 0)
+    C.spec_fa_dup2(actions, 0, 1)
+    C.spec_fa_dup2(actions, 0, 2)
+  else
+    C.spec_fa_dup2(actions, in_r, 0)
+    C.spec_fa_dup2(actions, out_w, 1)
+    C.spec_fa_dup2(actions, err_w, 2)
+  end
   if cwd then C.spec_fa_chdir(actions, cwd) end
   local environ = environment(env or {})
   local pid = ffi.new("int[1]")

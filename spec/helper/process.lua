@@ -111,7 +111,8 @@ local Process = {}
 Process.__index = Process
 local unfinished = {} -- processes that nobody has waited for
 
--- Start argv. opts: cwd (default: a new temporary directory), env, stdin (a string, given whole and closed; nil keeps it open for :write).
+-- Start argv. opts: cwd (default: a new temporary directory), env, stdin (a string, given whole and closed; nil keeps it open for :write),
+-- terminal (the path of one, instead of the pipes).
 function M.start(argv, opts)
   opts = opts or {}
   local mark = new_mark()
@@ -119,7 +120,7 @@ function M.start(argv, opts)
   for name, value in pairs(opts.env or {}) do env[name] = value end
   local cwd = opts.cwd or M.tmpdir()
   local started = posix.now()
-  local pid, stdin, stdout, stderr = posix.spawn(argv, cwd, env)
+  local pid, stdin, stdout, stderr = posix.spawn(argv, cwd, env, opts.terminal)
   local self = setmetatable({ pid = pid, mark = mark, cwd = cwd, argv = argv, started = started, stdin = stdin, out = "", err = "",
     open = { [stdout] = "out", [stderr] = "err" }, pidfd = posix.pidfd(pid), seen = 0 }, Process)
   unfinished[self] = true
@@ -236,6 +237,8 @@ function Process:destroy()
   end
   for fd in pairs(self.open) do posix.close(fd) end
   self.open = {}
+  if self.terminal_fd then posix.close(self.terminal_fd) end
+  self.terminal_fd = nil
   self:close_stdin()
   unfinished[self] = nil
 end
@@ -261,10 +264,14 @@ function M.run_tarn(args, opts)
   return M.run(argv, opts)
 end
 
+-- In driver source: SERVE .. "()" goes on until the standard input ends, and SERVE .. "(fn)" calls fn with each line of it meanwhile.
+M.SERVE = (" dofile %q "):format(M.root .. "/spec/helper/input.lua")
+
 -- Driver source as a script file in a new directory: tarn's arguments, and that directory.
 local function script_of(source, opts)
   local cwd = opts.cwd or M.tmpdir()
-  local args = {}
+  local hosts = os.getenv "TARN_SPEC_HOSTS" -- where spec/peers/core_spec.lua wants the workers of drivers to be
+  local args = hosts and { "--hosts", hosts } or {}
   for _, arg in ipairs(opts.args or {}) do args[#args + 1] = arg end
   args[#args + 1] = M.write_file(cwd .. "/driver.lua", source)
   return args, cwd

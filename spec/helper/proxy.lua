@@ -7,6 +7,8 @@ local Proxy = {}
 Proxy.__index = Proxy
 local M = {}
 
+M.MARK = "Tarn's mark, which nobody is to read"
+
 local function start()
   local program = process.start_tarn({ process.root .. "/spec/helper/proxy/main.lua", tarn.address() },
     { env = { LUA_PATH = process.root .. "/?.lua;;" } })
@@ -31,6 +33,8 @@ end
 function Proxy:delay(x, y, ms) say(self, "delay", x, y, ms) end
 function Proxy:split(x, y) say(self, "split", x, y) end
 function Proxy:stall(x, y) say(self, "stall", x, y) end
+function Proxy:refuse(x) say(self, "refuse", x) end
+function Proxy:stall_bulk(x, y) say(self, "stall_bulk", x, y) end
 function Proxy:clear(x, y) say(self, "clear", x, y) end
 function Proxy:clear_all() say(self, "heal") end
 
@@ -48,6 +52,10 @@ end
 -- Once, after so many more bytes from x to y: the connections are reset; y sees the end of what x says.
 function Proxy:cut(x, y, after) say(self, "cut", x, y, after or 0) end
 function Proxy:half(x, y, after) say(self, "half", x, y, after or 0) end
+function Proxy:spoil(x, y, after) say(self, "spoil", x, y, after or 0) end -- one byte is changed
+
+-- How often M.MARK has passed.
+function Proxy:marks() return tonumber(say(self, "marks")) end
 
 -- How many connections of that role ("control", "bulk") from x to y, in whichever direction they were opened, there are.
 function Proxy:links(x, y, role)
@@ -59,10 +67,11 @@ function Proxy:links(x, y, role)
   return n
 end
 
--- Run fn(proxy, ids) with n workers behind a new proxy, of which none is left.
-function M.with(n, fn, opts)
+-- Run fn(proxy, ids) with n workers behind a new proxy, of which none is left. before(proxy): before they come.
+function M.with(n, fn, opts, before)
   local proxy = start()
   local ok, e = pcall(function()
+    if before then before(proxy) end
     cluster.with_ids(proxy:addprocs(n, opts), function(ids) fn(proxy, ids) end)
   end)
   proxy.program:close_stdin()

@@ -6,6 +6,9 @@ local busted = require "busted"
 local leaks = require "spec.helper.leaks"
 local process = require "spec.helper.process"
 
+local has_uv, uv = pcall(require, "luv")
+if has_uv then uv.new_pipe(false):close() end -- a loop of libuv's opens /dev/null with its first stream, and keeps it
+
 local before, name
 busted.subscribe({ "test", "start" }, function(element, parent)
   name = ("%s %s"):format(parent and parent.name or "", element.name)

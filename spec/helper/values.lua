@@ -184,6 +184,33 @@ local function same_table(a, b, seen)
 end
 
 -- Functions are the same when they have the same code and the same variables.
+-- A number of 7 bits a byte, the lowest ones first, and where the next byte is.
+local function number_at(s, at)
+  local v, unit = 0, 1
+  while true do
+    local byte = s:byte(at)
+    v, unit, at = v + byte % 128 * unit, unit * 128, at + 1
+    if byte < 128 then return v, at end
+  end
+end
+
+-- The bytecode of a function, without the places of its variables in the function that made it: those of received ones have another maker.
+local function code_of(f)
+  local dump = string.dump(f, true)
+  local at, last = 6, nil -- behind the header and, as it is stripped, no name
+  while true do
+    local length
+    length, at = number_at(dump, at)
+    if length == 0 then break end
+    last, at = at, at + length
+  end
+  local variables, instructions = dump:byte(last + 3), nil
+  at = last + 4
+  for _ = 1, 3 do instructions, at = number_at(dump, at) end -- the numbers of its objects, its numbers and its instructions
+  at = at + 4 * instructions
+  return dump:sub(1, at - 1) .. dump:sub(at + 2 * variables)
+end
+
 local function same_function(a, b, seen)
   if seen[a] then return seen[a] == b end
   seen[a] = b
@@ -192,7 +219,7 @@ local function same_function(a, b, seen)
     local one, x = debug.getupvalue(a, i)
     local other, y = debug.getupvalue(b, i)
     if one ~= other then return false end
-    if not one then return string.dump(a, true) == string.dump(b, true) end
+    if not one then return code_of(a) == code_of(b) end
     if not same(x, y, seen) then return false end
   end
 end

@@ -88,6 +88,12 @@ function Wire:prove(proof)
   return self:answer(2)
 end
 
+-- The same over something else than a socket: t has a method write, and answer (or read).
+function M.over(t)
+  t.bytes = ""
+  return setmetatable(t, Wire)
+end
+
 function M.connect(address) return setmetatable({ fd = posix.connect(address), bytes = "" }, Wire) end
 
 -- Learn what kind of bytecode the process at address has: it says so when it refuses another.

@@ -7,12 +7,20 @@ local SCALAR_KEYS = { keys = "scalars" }
 
 local function u32(n) return string.char(n % 256, math.floor(n / 256) % 256, math.floor(n / 65536) % 256, math.floor(n / 16777216)) end
 
+-- Both texts around the place where they begin to differ.
+local function difference(a, b)
+  local at = 1
+  while a:byte(at) == b:byte(at) do at = at + 1 end
+  local from, to = math.max(at - 300, 1), at + 300
+  return ("from %d on:\nhere  %s\nthere %s"):format(from, a:sub(from, to), b:sub(from, to))
+end
+
 local function compare(expected, out, seed)
   local count = 0
   for line in out:gmatch("([^\n]*)\n") do
     count = count + 1
     if line ~= expected[count] then
-      error(("seed %d, value %d:\nhere  %s\nthere %s"):format(seed, count, tostring(expected[count]):sub(1, 500), line:sub(1, 500)), 0)
+      error(("seed %d, value %d, %s"):format(seed, count, difference(tostring(expected[count]), line)), 0)
     end
   end
   assert.equal(#expected, count)

@@ -1,8 +1,9 @@
 -- Workers on other hosts, by ssh: three hosts made of namespaces (spec/helper/hosts.lua), which share the source tree and nothing else.
+local cluster = require "spec.helper.cluster"
 local hosts_helper = require "spec.helper.hosts"
 local posix = require "spec.helper.posix"
 local process = require "spec.helper.process"
-local says = require("spec.helper.cluster").says
+local says, becomes = cluster.says, cluster.becomes
 
 local reason = hosts_helper.missing()
 
@@ -22,6 +23,14 @@ describe("workers on other hosts", function()
     driver:wait(60)
     assert.equal(0, driver.code, driver.out .. driver.err)
     return process.lines(driver.out), driver.err
+  end
+
+  local function ends(pid)
+    local fd = posix.pidfd(tonumber(pid))
+    if not fd then return true end
+    local ready = next(posix.poll({ fd }, posix.now() + 10 * process.patience))
+    posix.close(fd)
+    return ready ~= nil
   end
 
   it("are reached and reach each other, those of the driver's host too, whichever address their host has", function()
@@ -88,6 +97,82 @@ describe("workers on other hosts", function()
       "map = false\t0", "between hosts\t0\ttrue" }, lines)
   end)
 
+  it("get a large object that many read once for each host or so, and map it there", function()
+    local lines = run [[
+      local ids = tarn.addprocs { "alpha*3", "beta*3", "gamma*3" }
+      local array = tarn.array("double", 2 ^ 19)
+      for i = 1, #array do array[i] = i end
+      local function sum(x)
+        local s = 0
+        for i = 1, #x do s = s + x[i] end
+        return s
+      end
+      local expected = sum(array)
+      local function read(ref, fn) return fn(tarn.poolget(ref)), tarn.poolstats().mapped_in_count end
+      local ref, before, jobs, mapped = tarn.poolset(array), tarn.poolstats().tcp_out_bytes, {}, 0
+      for i, id in ipairs(ids) do jobs[i] = tarn.remotecall(id, read, ref, sum) end
+      for _, job in ipairs(jobs) do
+        local s, count = job:fetch()
+        assert(s == expected)
+        mapped = mapped + count
+      end
+      print((tarn.poolstats().tcp_out_bytes - before) / (8 * #array), mapped)
+    ]]
+    local sent, mapped = lines[1]:match "^(%S+)\t(%d+)$"
+    assert.is_true(tonumber(sent) < 4.5, sent .. " times") -- the first, and one for each host
+    assert.is_true(tonumber(mapped) >= 5, mapped .. " mapped")
+  end)
+
+  it("encrypt what they send each other, and nobody on the network reads it, unless tls = false is said", function()
+    local mark = "Tarn's mark, which nobody is to read"
+    for _, tls in ipairs { "nil", "false" } do
+      local sniffer = hosts:start({ process.root .. "/spec/helper/sniff.lua", mark })
+      assert.equal("ready", sniffer:line())
+      local lines, err = run(([[
+        local mark = arg[1]
+        local here = tarn.addprocs(1, { tls = %s })[1]
+        local a, b = unpack(tarn.addprocs { "alpha", "beta6" })
+        local function make(n, text)
+          local array = tarn.array("uint8_t", n)
+          require("ffi").copy(array:ptr(), text:rep(n / #text))
+          return tarn.poolset(array)
+        end
+        local function check(ref, text)
+          local array = tarn.poolget(ref)
+          assert(require("ffi").string(array:ptr(), #array):find(text:rep(1000), 1, true))
+          return #array
+        end
+        print(tarn.remotecall_fetch(a, function(s) return s .. #s end, mark))
+        local there = tarn.remotecall_fetch(a, make, 2 ^ 21, mark)
+        print(check(there, mark), tarn.remotecall_fetch(b, check, there, mark), tarn.remotecall_fetch(here, check, there, mark))
+        print(tarn.remotecall_fetch(b, check, make(2 ^ 20, mark), mark))
+      ]]):format(tls), { arguments = { mark } })
+      assert.same({ mark .. #mark, "2097152\t2097152\t2097152", "1048576" }, lines)
+      sniffer:close_stdin()
+      local with, count = sniffer:line():match "^(%d+)\t(%d+)$"
+      sniffer:wait()
+      assert.is_true(tonumber(count) > 100, "packets were seen")
+      assert.equal(tls == "nil", with == "0")
+      assert.equal(tls == "false", err:find("nothing that is sent is encrypted", 1, true) ~= nil, err)
+    end
+  end)
+
+  it("refuse each other by name where one has TLS and the other has not", function()
+    local lines = run [[
+      local launcher = { options = {} }
+      function launcher.start(job)
+        local argv = job:command()
+        argv[#argv + 1] = "--no-tls"
+        job:spawn { argv = { "ssh", "-T", "-o", "LogLevel=ERROR", "alpha", table.concat(argv, " ") }, label = "alpha",
+          address = job:reach "10.77.0.1" }
+      end
+      function launcher.stop(process) process:kill() end
+      print(pcall(tarn.addprocs, 1, { launcher = launcher }))
+    ]]
+    says(lines[1], "WorkerLost: tarn.addprocs: alpha: exited with status 1", "refused by 10.77.0.1:", "this process wants TLS",
+      "tls must be the same on both sides")
+  end)
+
   it("read files for each other: a FileRef names its host", function()
     local lines = run [[
       local a, b = unpack(tarn.addprocs({ "alpha", "beta" }))
@@ -106,6 +191,48 @@ describe("workers on other hosts", function()
     assert.equal("7", lines[3])
   end)
 
+  it("whose disk is full say so, lose nothing, and go on when there is room; the others go on meanwhile", function()
+    for _, name in ipairs { "alpha", "beta" } do
+      hosts:sh("mkdir -p /run/small && mount -t tmpfs -o size=" .. (name == "beta" and "3m" or "64m") .. " small /run/small", name)
+    end
+    local driver = hosts:start_driver [[
+      local a, b = unpack(tarn.addprocs({ "alpha", "beta" }, { memory = "2MB", spill_dir = "/run/small" }))
+      local function make(x)
+        local array = tarn.array("double", 100000)
+        for i = 1, #array do array[i] = x end
+        return tarn.poolset(array)
+      end
+      local function fill(id)
+        local refs = {}
+        for x = 1, 12 do
+          local ok, ref = pcall(tarn.remotecall_fetch, id, make, x)
+          if not ok then return refs, ref end
+          refs[x] = ref
+        end
+        return refs
+      end
+      local function right(refs)
+        for x, ref in ipairs(refs) do
+          local array = tarn.poolget(ref)
+          if array[1] ~= x or array[100000] ~= x then return false end
+        end
+        return true
+      end
+      local refs, e = fill(b)
+      print(#refs > 1 and #refs < 12, e.kind, e.path, e.pid == b)
+      print(#fill(a), right(refs))
+      io.read()
+      print(pcall(tarn.remotecall_fetch, b, make, 1) == true, right(refs))
+    ]]
+    assert.equal("true\tDiskFull\t/run/small\ttrue", driver:line(30))
+    assert.equal("12\ttrue", driver:line(20))
+    hosts:sh("mount -o remount,size=64m /run/small", "beta")
+    driver:write("\n")
+    assert.equal("true\ttrue", driver:line(20))
+    assert.equal(0, driver:wait().code)
+    for _, name in ipairs { "alpha", "beta" } do hosts:sh("umount /run/small", name) end
+  end)
+
   it("are lost with ssh, with their process, and in silence; the others go on, and none lives on", function()
     local driver = hosts:start_driver [[
       local a, b, g = unpack(tarn.addprocs({ "alpha", "beta", "gamma" }, { silence_s = 0.6 }))
@@ -122,13 +249,6 @@ describe("workers on other hosts", function()
       print(left:fetch())
     ]]
     local a, b, g = driver:line(20):match("^(%d+)\t(%d+)\t(%d+)$")
-    local function ends(pid)
-      local fd = posix.pidfd(tonumber(pid))
-      if not fd then return true end
-      local ready = next(posix.poll({ fd }, posix.now() + 10 * process.patience))
-      posix.close(fd)
-      return ready ~= nil
-    end
     posix.kill(tonumber(a), posix.SIGKILL)
     says(driver:line(), "lost\talpha\tWorkerLost\talpha: exited with status 255")
     -- The sshd that is the father of the next: it is what has the connection.
@@ -142,6 +262,23 @@ describe("workers on other hosts", function()
     assert.equal(0, driver:wait().code)
     hosts:link("gamma", "up")
     assert.is_true(ends(g), "who was expelled lives on")
+  end)
+
+  it("that fall silent for good keep no ssh here, and end when they wake up", function()
+    local driver = hosts:start_driver([[
+      local id = tarn.addprocs({ "alpha" }, { silence_s = 0.5 })[1]
+      tarn.on("lost", function(_, reason) print(reason) end)
+      print(tarn.remotecall_fetch(id, require("luv").os_getpid))
+    ]] .. process.SERVE .. "()")
+    local pid = tonumber(driver:line(20))
+    assert.is_true(#process.marked(driver.mark) > 1)
+    posix.kill(pid, posix.SIGSTOP)
+    assert.equal("silent for 0.5 s", driver:line())
+    assert.is_true(becomes(function() return #process.marked(driver.mark) == 1 end), "ssh lives on")
+    posix.kill(pid, posix.SIGCONT)
+    assert.is_true(ends(pid), "who was expelled lives on")
+    driver:close_stdin()
+    assert.equal(0, driver:wait().code)
   end)
 
   it("that cannot be started are named, with ssh's own words; with partial the others go on", function()
@@ -166,6 +303,34 @@ describe("workers on other hosts", function()
     says(lines[7], "2\t1\tnohost.invalid\t3\tnohost.invalid: ssh: Could not resolve hostname")
     assert.equal("alpha", lines[8])
     says(err, "nohost.invalid: ssh: Could not resolve hostname")
+  end)
+
+  it("are connected to at the same time, at most max_parallel of them", function()
+    for said, at_once in pairs { ["nil"] = 3, ["2"] = 2, ["1"] = 1 } do
+      local driver
+      hosts:while_closed(function(waiting)
+        driver = hosts:start_driver(('print(#tarn.addprocs({ "alpha", "beta", "gamma" }, { max_parallel = %s }))'):format(said))
+        assert.is_true(becomes(function() return waiting() == at_once end), waiting() .. " at once")
+        tarn.sleep(0.2) -- no more are to come: there is no event to await
+        assert.equal(at_once, waiting())
+      end)
+      assert.equal("3", driver:line(20))
+      assert.equal(0, driver:wait().code)
+    end
+  end)
+
+  it("that want another key get the one that identity names", function()
+    local lines = run([[
+      print(pcall(tarn.addprocs, { "locked" }))
+      for _, multiplex in ipairs { true, false } do
+        local id = tarn.addprocs({ "locked" }, { identity = arg[1], multiplex = multiplex })[1]
+        print(tarn.remotecall_fetch(id, require("luv").os_gethostname))
+      end
+      print(pcall(tarn.addprocs, { "locked" }, { identity = arg[1] .. "-none" }))
+    ]], { arguments = { hosts.conf .. "/id" } })
+    says(lines[1], "WorkerLost: tarn.addprocs: locked: ", "Permission denied")
+    assert.same({ "alpha", "alpha" }, { lines[2], lines[3] })
+    says(lines[4], "WorkerLost: tarn.addprocs: locked: ", "id-none")
   end)
 
   it("say what they print here, and their secret nowhere", function()
@@ -231,14 +396,20 @@ describe("workers on other hosts", function()
       for _, id in ipairs(ids) do print((tarn.remotecall_fetch(id, tarn.address):gsub("%d+$", ""))) end
       local ref = tarn.poolset(tarn.array("double", 100000), ids[3])
       print(#tarn.poolget(ref))
-      print(ids[2] == tarn.remotecall_fetch(ids[1], function(id) return tarn.remotecall_fetch(id, tarn.myid) end, ids[2]))
+      local function ask(id) return tarn.remotecall_fetch(id, tarn.myid) end
+      print(ids[2] == tarn.remotecall_fetch(ids[1], ask, ids[2]))
+      local _, e = pcall(tarn.remotecall_fetch, ids[1], function(r) return #tarn.poolget(r) end, ref)
+      print(e.kind, e.message)
+      print(tarn.remotecall_fetch(ids[1], ask, 1), tarn.nworkers())
       for _, name in ipairs { "tcp", "tcp6" } do -- who listens, where there is nobody but the driver
         for line in io.lines("/proc/self/net/" .. name) do print(line:match "^%s*%d+: (%x+):%x+ %S+ 0A") end
       end
     ]]
     local listening = {}
-    for i = 6, #lines do listening[#listening + 1] = lines[i] ~= "nil" and lines[i] or nil end
+    for i = 8, #lines do listening[#listening + 1] = lines[i] ~= "nil" and lines[i] or nil end
     assert.same({ "127.0.0.1:", "127.0.0.1:", "127.0.0.1:", "100000", "true" }, { unpack(lines, 1, 5) })
+    says(lines[6], "WorkerLost\t", "cannot connect to 127.0.0.1:", "with tunnel = true workers of different hosts do not reach each other")
+    assert.equal("1\t3", lines[7])
     assert.same({ "0100007F" }, listening)
   end)
 

@@ -1,4 +1,5 @@
 -- Workers by Slurm: a controller and two nodes on this machine.
+local across = require "spec.helper.across"
 local posix = require "spec.helper.posix"
 local process = require "spec.helper.process"
 local says = require("spec.helper.cluster").says
@@ -56,16 +57,17 @@ describe("workers by Slurm", function()
     local path, cwd = script [[
       local ids = tarn.addprocs(3, { launcher = "slurm", respawn = false })
       local lost = {}
-      local all = tarn.promise(1)
+      local first, all = tarn.promise(1), tarn.promise(1)
       tarn.on("lost", function(id)
         lost[#lost + 1] = id
+        if #lost == 1 then first:put(id) end
         if #lost == 3 then all:put(true) end
       end)
       local uv = require "luv"
       uv.kill(tarn.remotecall_fetch(ids[2], uv.os_getpid), "sigkill")
-      while #lost < 1 do tarn.sleep(0.01) end
-      print(lost[1] == ids[2], tarn.remotecall_fetch(ids[1], function() return "there" end), tarn.remotecall_fetch(ids[3], tarn.nworkers))
-      local srun = io.popen("pgrep -P " .. require("tarn.core").os_pid() .. " -x srun"):read "*l"
+      local function there() return "there" end
+      print(first:fetch(20) == ids[2], tarn.remotecall_fetch(ids[1], there), tarn.remotecall_fetch(ids[3], tarn.nworkers))
+      local srun = io.popen("pgrep -P " .. tarn.os_pid() .. " -x srun"):read "*l"
       uv.kill(tonumber(srun), "sigterm")
       print(all:fetch(20), tarn.nworkers())
       print(pcall(tarn.addprocs, 1, { launcher = "slurm", partition = "nowhere" }))
@@ -77,6 +79,47 @@ describe("workers by Slurm", function()
     assert.equal("true\tthere\t2", lines[1])
     assert.equal("true\t0", lines[2])
     says(run.out, "Slurm has no node in partition 'nowhere'", "tarn.addprocs: srun: exited with status", "/nowhere/tarn")
+  end)
+
+  it("are lost when their job is cancelled, or what carries them is killed; none lives on, and the others do", function()
+    local path, cwd = script [[
+      io.stdout:setvbuf("no")
+      local uv = require "luv"
+      local fault = arg[1]
+      local kept = tarn.addprocs(1)[1] -- here
+      local ids = tarn.addprocs(2, { launcher = "slurm", respawn = false, silence_s = 20 })
+      local pids, left, lost = {}, {}, {}
+      for i, id in ipairs(ids) do pids[i] = tarn.remotecall_fetch(id, uv.os_getpid) end
+      local waiting = tarn.remotecall(ids[1], tarn.sleep, 3600)
+      local both = tarn.promise(1)
+      tarn.on("lost", function(id, why)
+        lost[#lost + 1] = why
+        if #lost == 2 then both:put(true) end
+      end)
+      if fault == "scancel" then
+        os.execute("scancel -u $(id -un)")
+      else
+        uv.kill(tarn.remotecall_fetch(ids[1], uv.os_getppid), "sigkill")
+      end
+      both:fetch(30)
+      local ok, e = pcall(waiting.fetch, waiting, 10)
+      print(ok, e.kind, tarn.nworkers(), tarn.remotecall_fetch(kept, function() return "there" end))
+      local deadline = os.time() + 20
+      for _, pid in ipairs(pids) do
+        while uv.kill(pid, 0) == 0 and os.time() < deadline do tarn.sleep(0.05) end
+        left[#left + 1] = uv.kill(pid, 0) == 0 and pid or nil
+      end
+      print(#left)
+      print(#tarn.addprocs(1, { launcher = "slurm", connect_timeout_s = 40 }), tarn.nworkers())
+    ]]
+    for _, fault in ipairs { "scancel", "slurmstepd" } do
+      local argv = { "/usr/bin/env", "salloc", "-Q", "-N1", "-n2", process.tarn_path, path, fault }
+      if fault == "scancel" then argv = { process.tarn_path, path, fault } end
+      local run = slurm:run(argv, { cwd = cwd })
+      assert.same({ "false\tWorkerLost\t1\tthere", "0", "1\t2" }, process.lines(run.out), fault .. ": " .. run.err)
+      assert.equal(0, run.code, run.err)
+      assert.is_true(process.gone(run.mark, 10 * process.patience), fault .. ": something of it lives on")
+    end
   end)
 
   it("are replaced by a step that overlaps, and go with a driver that is killed", function()
@@ -113,6 +156,13 @@ describe("workers by Slurm", function()
     assert.equal(0, run.code, run.err)
     assert.same({ "2\tthere", "0" }, process.lines(run.out))
   end)
+
+  for name, least in pairs { calls = 20, pool_calls = 10, refs = 20 } do
+    it(("do what functional specs want: %s_spec"):format(name), function()
+      local argv = { process.tarn_path, unpack(across.args({ "--launcher", "slurm" }, name)) }
+      across.holds(slurm:run(argv, { cwd = process.root, timeout_s = 100 }), least)
+    end)
+  end
 
   it("work for a driver that is a batch job: the demo's numbers are those of one machine", function()
     local cwd = process.tmpdir()

@@ -12,9 +12,11 @@ pcall(ffi.cdef, "void tarn_buf_init(tarn_buf_t *b, size_t limit_bytes);")
 pcall(ffi.cdef, "void tarn_buf_release(tarn_buf_t *b);")
 pcall(ffi.cdef, "void *tarn_malloc(size_t size_bytes);")
 pcall(ffi.cdef, "uint64_t tarn_alloc_bytes(void);")
+pcall(ffi.cdef, "void tarn_alloc_fail_at(uint64_t countdown);")
+pcall(ffi.cdef, "uint64_t tarn_alloc_failed(void);")
 ffi.cdef [[
 typedef struct { char version[32], bytecode[32], host[64]; uint8_t role; uint32_t id, want_id;
-  uint64_t incarnation, want_incarnation; int64_t os_pid; uint8_t nonce[32], tie[16]; } tarn__hello_t;
+  uint64_t incarnation, want_incarnation; int64_t os_pid; uint8_t nonce[32], tie[16]; bool bound; uint8_t binding[32]; } tarn__hello_t;
 typedef struct { char host[64]; uint32_t id, your_id; uint64_t incarnation, your_incarnation; int64_t os_pid;
   uint8_t nonce[32], proof[32]; } tarn__welcome_t;
 typedef struct { bool response; uint32_t msgid; const uint8_t *method; uint32_t method_size; const uint8_t *error;
@@ -44,9 +46,9 @@ typedef struct {
   void (*on_drained)(void *, void *peer);
 } tarn_net_callbacks_t;
 typedef struct { void *loop; const uint8_t *secret; tarn_net_identity_t self; tarn_net_callbacks_t callbacks; void *user;
-  uint64_t max_frame, high_mark, low_mark; uint32_t hello_timeout_ms, max_unproven; const char *bytecode; } tarn_net_config_t;
+  uint64_t max_frame, high_mark, low_mark; uint32_t hello_timeout_ms, max_unproven; int tls; const char *bytecode; } tarn_net_config_t;
 int tarn_net_create(const tarn_net_config_t *config, void **out, tarn_error_t *err);
-typedef struct { uint64_t in_bytes, out_bytes; } tarn_net_stats_t;
+typedef struct { uint64_t in_bytes, out_bytes, in_messages, out_messages; } tarn_net_stats_t;
 void tarn_net_get_stats(const void *net, tarn_net_stats_t *out);
 void tarn_net_close(void *net, void (*on_closed)(void *), void *user);
 const tarn_net_identity_t *tarn_net_self(const void *net);
@@ -188,13 +190,15 @@ describe("the handshake's messages", function()
     differs(SECRET, 2, hello(), welcome(), other)
     differs(("x"):rep(32), 0, hello(), welcome(), other)
     for k, v in pairs { version = "0.1.1", bytecode = "x", host = "y", role = 1, id = 4, incarnation = 1, os_pid = 1, want_id = 2,
-      want_incarnation = 5, nonce = ("o"):rep(32), tie = ("t"):rep(16) } do
+      want_incarnation = 5, nonce = ("o"):rep(32), tie = ("t"):rep(16), bound = true } do
       differs(SECRET, 0, hello { [k] = v }, welcome(), other)
     end
     for k, v in pairs { host = "y", id = 4, incarnation = 1, os_pid = 1, your_id = 2, your_incarnation = 5,
       nonce = ("o"):rep(32) } do
       differs(SECRET, 0, hello(), welcome { [k] = v }, other)
     end
+    C.tarn__proof_make(SECRET, 0, hello { bound = true }, welcome(), proof)
+    differs(SECRET, 0, hello { bound = true, binding = ("b"):rep(32) }, welcome(), other)
   end)
 
   it("know the secret in hexadecimal, and nothing else", function()
@@ -230,7 +234,9 @@ describe("addresses", function()
   end)
 end)
 
-describe("nets in one loop", function()
+local BEYOND, ALWAYS, NEVER = 0, 1, 2 -- tarn_net_tls_t
+
+local function nets_with(tls)
   local loop, nodes, anchors, before
 
   do -- libuv's first loop opens descriptors that stay
@@ -265,7 +271,7 @@ describe("nets in one loop", function()
     local n = { id = id, ups = {}, downs = {}, frames = {}, bulks = {}, joins = 0, begins = 0, answer = {} }
     local config = ffi.new("tarn_net_config_t", { loop = loop, secret = options.secret or SECRET,
       self = { id = id, incarnation = 1000 + id, os_pid = 1, host = "here" }, hello_timeout_ms = options.timeout_ms or 2000,
-      bytecode = options.bytecode })
+      bytecode = options.bytecode, tls = options.tls or tls })
     local cb = config.callbacks
     cb.on_join = callback("int (*)(void *, const tarn_net_identity_t *, uint32_t *, uint64_t *)", function(_, _, new, incarnation)
       n.joins = n.joins + 1
@@ -506,6 +512,32 @@ describe("nets in one loop", function()
     assert.are.equal(tonumber(before), tonumber(C.tarn_alloc_bytes()))
   end)
 
+  it("lose a connection for which there is no memory, whichever allocation fails, and make the next one", function()
+    local lost, n = 0, 1
+    while true do
+      local a, b = node(1), node(2)
+      C.tarn_alloc_fail_at(n)
+      local rc = C.tarn_net_connect(b.net, a.address, 1, 0, ffi.new("void *[1]"), err)
+      if rc == 0 then run_until(function() return #a.ups == 1 and #b.ups == 1 or #b.downs == 1 end) end
+      local hit = C.tarn_alloc_failed() == 1
+      C.tarn_alloc_fail_at(0)
+      if rc ~= 0 or #b.downs == 1 then
+        assert.is_true(hit)
+        lost = lost + 1
+        local ups = #b.ups
+        connect(b, a, 1)
+        run_until(function() return #b.ups > ups end)
+      end
+      close_all()
+      anchors, nodes = {}, {}
+      loop = ffi.new("uint8_t[?]", tonumber(C.uv_loop_size()))
+      assert.are.equal(0, C.uv_loop_init(loop))
+      if not hit then break end
+      n = n + (tls == ALWAYS and 29 or 1)
+    end
+    assert.is_true(lost >= 5, lost .. " were lost")
+  end)
+
   it("give up on who does not answer", function()
     local main, idle = loop, ffi.new("uint8_t[?]", tonumber(C.uv_loop_size()))
     assert.are.equal(0, C.uv_loop_init(idle))
@@ -521,4 +553,25 @@ describe("nets in one loop", function()
     assert.are.equal(0, C.uv_run(idle, 0))
     assert.are.equal(0, C.uv_loop_close(idle))
   end)
-end)
+
+  it("refuse each other when one of them wants TLS and the other does not, at once, and say so", function()
+    for _, other in ipairs { BEYOND, ALWAYS, NEVER } do
+      local same = (other == ALWAYS) == (tls == ALWAYS)
+      local a, b = node(1), node(2, { tls = other })
+      for _, pair in ipairs { { a, b }, { b, a } } do
+        local from, to = unpack(pair)
+        local ups, downs = #from.ups, #from.downs
+        connect(from, to)
+        run_until(function() return #from.ups > ups or #from.downs > downs end)
+        assert.are.equal(same, #from.ups > ups)
+        if not same then
+          assert.are.equal(EPROTO, from.downs[#from.downs].code)
+          assert.is_not_nil(from.downs[#from.downs].message:find("tls must be the same on both sides", 1, true))
+        end
+      end
+    end
+  end)
+end
+
+describe("nets in one loop", function() nets_with(BEYOND) end)
+describe("nets in one loop, with TLS", function() nets_with(ALWAYS) end)

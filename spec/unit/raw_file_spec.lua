@@ -1,16 +1,9 @@
 local block = require "tarn.block"
 local core = require "tarn.core"
-local errors = require "tarn.errors"
 local ffi = require "ffi"
 local lfs = require "lfs"
 local process = require "spec.helper.process"
-
-local function fails(kind, fn, ...)
-  local ok, e = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_true(errors.iserror(e, kind), tostring(e))
-  return e
-end
+local fails = require "spec.helper.fails"
 
 -- A view of a range, which lets go of it in the end.
 local function range(file, offset, size)

@@ -1,17 +1,10 @@
 local ffi = require "ffi"
 local core = require "tarn.core"
 local array = require "tarn.array"
-local errors = require "tarn.errors"
 local serializer = require "tarn.serializer"
+local fails = require "spec.helper.fails"
 
 local function back(x) return core.decode(core.encode(x)) end
-
-local function fails(kind, fn, ...)
-  local ok, e = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_true(errors.iserror(e, kind), tostring(e))
-  return e
-end
 
 local Point = {}
 Point.__index = Point
@@ -28,7 +21,8 @@ local function point_serializer(changes)
     mmread = function(inp) return point(inp:value(), inp:value()) end,
   }
   for k, v in pairs(changes or {}) do spec[k] = v end
-  return serializer(spec)
+  local made = serializer(spec) -- no tail call: errors name this file
+  return made
 end
 
 describe("serializer", function()

@@ -42,31 +42,36 @@ local function block_of(r, s, nbytes, align)
   return b
 end
 
--- A block of so many bytes that fill(data) writes.
-local function made(nbytes, zero, fill)
+-- The same for a view: of {r, source, bytes, align}, and of the first of a list of such.
+local function take_source(x) return block_of(unpack(x, 1, 4)) end
+local function take_next_source(list) return take_source(table.remove(list, 1)) end
+
+local function share_held(hold) return block.share(hold.block) end
+local function share_next_held(list) return share_held(table.remove(list, 1)) end
+
+-- A hold of a block of so many bytes that fill(data, ...) writes.
+local function made(nbytes, zero, fill, ...)
   local hold = block.hold()
   hold.block = block.new(nbytes, zero)
-  fill(hold.block.data)
+  fill(hold.block.data, ...)
   block.seal(hold.block)
-  return function() return block.share(hold.block) end
+  return hold
+end
+
+local function copy_fixed(data, parts, sources, size)
+  for i, part in ipairs(parts) do
+    ffi.copy(data, sources[i].p, part.n * size)
+    data = data + part.n * size
+  end
 end
 
 local function fixed(r, parts, n, type_, name)
   local t = ctype.of(type_)
   local sources = {}
   for i, part in ipairs(parts) do sources[i] = r:source(part.batch, part.buffer + 1, part.n * t.size, name) end
-  local take
-  if #parts == 1 then
-    take = function() return block_of(r, sources[1], n * t.size, t.size) end
-  else
-    take = made(n * t.size, false, function(data)
-      for i, part in ipairs(parts) do
-        ffi.copy(data, sources[i].p, part.n * t.size)
-        data = data + part.n * t.size
-      end
-    end)
-  end
-  return array._view(array._element_type(type_), n, nil, 0, take)
+  local element = array._element_type(type_)
+  if #parts == 1 then return array._view(element, n, nil, 0, take_source, { r, sources[1], n * t.size, t.size }) end
+  return array._view(element, n, nil, 0, share_held, made(n * t.size, false, copy_fixed, parts, sources, t.size))
 end
 
 -- Bits 0..n-1 of `from` behind the first `at` bits of `to`, which are zeros from there on.
@@ -95,22 +100,22 @@ local function set_bits(to, at, n)
   end
 end
 
+local function join_bits(data, parts, sources)
+  local at = 0
+  for i, part in ipairs(parts) do
+    if sources[i] then
+      append_bits(data, at, sources[i].p, part.n)
+    else
+      set_bits(data, at, part.n)
+    end
+    at = at + part.n
+  end
+end
+
 -- Bits from one source a part; nil: all ones.
 local function bit_column(r, parts, n, sources)
-  if #parts == 1 then
-    return bits._view(n, 0, function() return block_of(r, sources[1], ceil(n / 8), 1) end)
-  end
-  return bits._view(n, 0, made(ceil(n / 8), true, function(data)
-    local at = 0
-    for i, part in ipairs(parts) do
-      if sources[i] then
-        append_bits(data, at, sources[i].p, part.n)
-      else
-        set_bits(data, at, part.n)
-      end
-      at = at + part.n
-    end
-  end))
+  if #parts == 1 then return bits._view(n, 0, take_source, { r, sources[1], ceil(n / 8), 1 }) end
+  return bits._view(n, 0, share_held, made(ceil(n / 8), true, join_bits, parts, sources))
 end
 
 -- Which values are there: bits, or nil when all are.
@@ -155,41 +160,41 @@ local function append_offsets(to, from, n, first, last, base)
   return true
 end
 
+local function join_offsets(data, wide, r, parts, width, name)
+  local to, base = ffi.cast(wide == 4 and "uint32_t *" or "uint64_t *", data), 0
+  to[0] = 0
+  for _, part in ipairs(parts) do
+    if part.n > 0 and not append_offsets(to, ffi.cast(offset_types[width], part.offsets.p), part.n, part.first, part.last, base) then
+      r:corrupt("column '%s': its offsets are not in order", name)
+    end
+    to, base = to + part.n, base + part.text
+  end
+end
+
+local function join_blobs(data, parts)
+  for _, part in ipairs(parts) do
+    if part.n > 0 then
+      ffi.copy(data, part.blob.p + part.first, part.text)
+      data = data + part.text
+    end
+  end
+end
+
 local function join_texts(r, parts, n, width, valid, name)
   local size = total(parts, "text")
   local wide = size >= WIDE_MIN and 8 or 4
-  local offsets = made((n + 1) * wide, false, function(data)
-    local to, base = ffi.cast(wide == 4 and "uint32_t *" or "uint64_t *", data), 0
-    to[0] = 0
-    for _, part in ipairs(parts) do
-      if part.n > 0 and not append_offsets(to, ffi.cast(offset_types[width], part.offsets.p), part.n, part.first, part.last, base) then
-        r:corrupt("column '%s': its offsets are not in order", name)
-      end
-      to, base = to + part.n, base + part.text
-    end
-  end)
-  local blob = made(size, false, function(data)
-    for _, part in ipairs(parts) do
-      if part.n > 0 then
-        ffi.copy(data, part.blob.p + part.first, part.text)
-        data = data + part.text
-      end
-    end
-  end)
-  local takes = { offsets, blob }
-  return strings._view(n, wide, 0, 0, size, function() return table.remove(takes, 1)() end, valid)
+  local offsets = made((n + 1) * wide, false, join_offsets, wide, r, parts, width, name)
+  local blob = made(size, false, join_blobs, parts)
+  return strings._view(n, wide, 0, 0, size, valid, share_next_held, { offsets, blob })
 end
 
 -- One part's offsets are looked at when an element is read, by the column.
 local function texts(r, parts, n, width, valid, name)
   for _, part in ipairs(parts) do text_part(r, part, width, name) end
   if #parts ~= 1 or n == 0 then return join_texts(r, parts, n, width, valid, name) end
-  local part, taken = parts[1], false
-  return strings._view(n, width, 0, 0, part.last, function()
-    if taken then return block_of(r, part.blob, part.last, 1) end
-    taken = true
-    return block_of(r, part.offsets, (n + 1) * width, width)
-  end, valid)
+  local part = parts[1]
+  local sources = { { r, part.offsets, (n + 1) * width, width }, { r, part.blob, part.last, 1 } }
+  return strings._view(n, width, 0, 0, part.last, valid, take_next_source, sources)
 end
 
 -- ---- texts that lie anywhere: 16 bytes each, with the text if it is short, else where it is ----
@@ -237,22 +242,23 @@ local function copy_views(part, blob, offsets, base)
   end
 end
 
+local function join_views(data, width, parts, blob)
+  local to, base = ffi.cast(width == 4 and "uint32_t *" or "uint64_t *", data), 0
+  to[0] = 0
+  for _, part in ipairs(parts) do
+    copy_views(part, blob.block.data, to, base)
+    to, base = to + part.n, base + part.text
+  end
+end
+
 local function texts_of_views(r, parts, n, valid, name)
   for _, part in ipairs(parts) do view_part(r, part, name) end
   local size = total(parts, "text")
   local width = size >= WIDE_MIN and 8 or 4
   local blob = block.scratch(size)
-  local offsets = made((n + 1) * width, false, function(data)
-    local to, base = ffi.cast(width == 4 and "uint32_t *" or "uint64_t *", data), 0
-    to[0] = 0
-    for _, part in ipairs(parts) do
-      copy_views(part, blob.block.data, to, base)
-      to, base = to + part.n, base + part.text
-    end
-  end)
+  local offsets = made((n + 1) * width, false, join_views, width, parts, blob)
   block.seal(blob.block)
-  local takes = { offsets, function() return block.share(blob.block) end }
-  return strings._view(n, width, 0, 0, size, function() return table.remove(takes, 1)() end, valid)
+  return strings._view(n, width, 0, 0, size, valid, share_next_held, { offsets, blob })
 end
 
 -- ---- dictionaries ----

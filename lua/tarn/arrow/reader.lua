@@ -36,7 +36,9 @@ local function message_at(r, at)
     if at == r.size then return nil end -- a stream may end without saying so
     r:corrupt("a message at %.14g is cut off", at)
   end
-  if u32(r, at) ~= format.CONTINUATION then r:corrupt("no message at %.14g", at) end
+  if u32(r, at) ~= format.CONTINUATION then
+    r:corrupt(at == 0 and "neither an Arrow IPC file (feather v2) nor a stream" or "no message at %.14g", at)
+  end
   local metadata_size = u32(r, at + 4)
   if metadata_size == 0 then return nil end
   local body_at = at + PREFIX + metadata_size

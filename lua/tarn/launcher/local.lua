@@ -1,13 +1,11 @@
 -- Starts workers on this machine, as children of the driver.
+local read_file = require "tarn.read_file"
 
 local launcher = {}
 
 local function read_number(path, pattern)
-  local file = io.open(path)
-  if not file then return nil end
-  local text = file:read("*a")
-  file:close()
-  return tonumber(text:match(pattern))
+  local text = read_file(path)
+  return text and tonumber(text:match(pattern))
 end
 
 -- Memory that this machine, or the cgroup we are in, still has to give.

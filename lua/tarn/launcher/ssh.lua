@@ -72,7 +72,7 @@ local function connect_shared(job, host)
   local master = subprocess.start(argv)
   local ok, seen = pcall(seen_as, master)
   if not ok then
-    master:kill("sigterm")
+    master:stop()
     error(seen, 0)
   end
   return { path = path, seen_as = seen, master = master, more = { "-S", path, "-o", "ControlMaster=no" } }
@@ -105,7 +105,7 @@ local function start_on(job, host, workers, share)
   local connection = (job.options.multiplex == false and connect_alone or connect_shared)(job, host)
   local left = 0
   local function close()
-    if left == 0 and connection.master then connection.master:kill("sigterm") end
+    if left == 0 and connection.master then connection.master:stop() end
   end
   local function on_exit()
     left = left - 1

@@ -3,6 +3,7 @@ local array = require "tarn.array"
 local errors = require "tarn.errors"
 local bits = require "tarn.bits"
 local nullable = require "tarn.nullable"
+local own_code = require "tarn.own_code"
 local pick = require "tarn.table.pick"
 local tabular = require "tarn.table"
 
@@ -83,7 +84,7 @@ local function find_extremes(c, codes, best, sign)
   end
 end
 
-local function fold_values(c, codes, fn, folded)
+local fold_values = own_code(function(c, codes, fn, folded)
   for i = 1, #c do
     local v = c[i]
     if v ~= nil then
@@ -91,14 +92,14 @@ local function fold_values(c, codes, fn, folded)
       folded[k] = fn(folded[k], v)
     end
   end
-end
+end)
 
-local function fold_rows(s, codes, fn, folded)
+local fold_rows = own_code(function(s, codes, fn, folded, row_at)
   for i = 1, s.n do
     local k = codes[i - 1]
-    folded[k] = fn(folded[k], tabular._row_at(s, i))
+    folded[k] = fn(folded[k], row_at(s, i))
   end
-end
+end)
 
 -- ---- answers: function(s, column, groups, name) -> a column ----
 
@@ -157,7 +158,7 @@ function answers.max(_, c, groups) return extremes(c, groups, 1) end
 local function fold(s, c, groups, fn, init)
   local folded = { n = groups.count }
   for k = 1, groups.count do folded[k] = init end
-  if c then fold_values(c, groups.p, fn, folded) else fold_rows(s, groups.p, fn, folded) end
+  if c then fold_values(c, groups.p, fn, folded) else fold_rows(s, groups.p, fn, folded, tabular._row_at) end
   return groups.count > 0 and folded or array("double", 0)
 end
 
@@ -168,26 +169,26 @@ local function check_term(s, term, i)
     argument_error('answer %d must be {name, "sum", column} or {name, function, column, init = ...}', i)
   end
   local name, op, of = term[1], term[2], term[3]
-  if of ~= nil and not s.by[of] then argument_error("there is no column '%s'", tostring(of)) end
+  if of ~= nil and not s.by[of] then tabular._no_column("table:groupreduce: there is", of, s.names) end
   if type(op) ~= "function" and not answers[op] then
     argument_error("answer '%s' is by '%s': sum, count, min, max, mean or a function are known", name, tostring(op))
   end
   if of == nil and type(op) ~= "function" and op ~= "count" then argument_error("answer '%s': %s of which column?", name, op) end
 end
 
----One row for each group of rows that agree in the columns `by` (none: all rows are one group); its key is `by`. Missing values are passed
----over, and what no value led to is missing.
----@param by string|string[] names
----@param what table|function a list of {name of the answer, "sum"|"mean"|"min"|"max"|"count", column} (count without a column counts rows),
---- and of {name, function(so far, value) -> so far, column, init = the first so far}, without a column function(so far, row). A function
---- alone: the answer is called "value"
----@param init any for a function alone
----@return tarn.table
+---One row for each group of rows that agree in the columns `by`, which become the key. Missing values are passed over, and what no
+---value led to is missing.
+---@param by string|string[] names; an empty list: all rows are one group
+---@param what table|function a list of {name, "count"|"sum"|"mean"|"min"|"max", column} (count without a column counts rows), and of
+--- {name, function(so_far, value), column, init = the first so_far}, without a column function(so_far, row). A function alone: the answer
+--- is called "value"
+---@param init? any for a function alone
+---@return tarn.Table table
 function tabular.methods:groupreduce(by, what, init)
   local s = tabular._inside(self, "groupreduce")
-  by = tabular._name_list(by, s.by, "table:groupreduce")
+  by = tabular._name_list(by, s, "table:groupreduce")
   if type(what) == "function" then what = { { "value", what, init = init } } end
-  if type(what) ~= "table" or #what == 0 then argument_error("a list of answers or a function is needed") end
+  if type(what) ~= "table" or #what == 0 then argument_error('a list of answers, such as {{"n", "count"}}, or a function is needed') end
   for i, term in ipairs(what) do check_term(s, term, i) end
   local groups, columns = groups_of(s, by), {}
   for i, name in ipairs(by) do columns[i] = { name, s.by[name]:take(groups.first) } end

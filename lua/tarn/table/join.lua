@@ -10,12 +10,15 @@ local column = require "tarn.column"
 local errors = require "tarn.errors"
 local ffi = require "ffi"
 local nullable = require "tarn.nullable"
+local options = require "tarn.options"
 local pick = require "tarn.table.pick"
 local pooled = require "tarn.pooled"
 local strings = require "tarn.strings"
 local tabular = require "tarn.table"
 
 local band, bxor, rol, tobit = bit.band, bit.bxor, bit.rol, bit.tobit
+
+local OPTIONS = { on = true, how = true }
 
 local function argument_error(fmt, ...) errors.raise("ArgumentError", "table:join: " .. fmt:format(...)) end
 
@@ -171,8 +174,8 @@ local function match_columns(s, o, on)
     local mine, theirs = term, term
     if type(term) == "table" then mine, theirs = term[1], term[2] end
     local a, b = s.by[mine], o.by[theirs]
-    if not a then argument_error("there is no column '%s'", tostring(mine)) end
-    if not b then argument_error("the other table has no column '%s'", tostring(theirs)) end
+    if not a then tabular._no_column("table:join: there is", mine, s.names) end
+    if not b then tabular._no_column("table:join: the other table has", theirs, o.names) end
     m.left[i], m.right[i], m.left_names[i], m.right_names[i], m.is_right[theirs] = a, b, mine, theirs, true
   end
   return m
@@ -227,28 +230,43 @@ end
 
 -- ---- the outcome ----
 
--- An empty column for values of a and of b, and a function(i, value) that fills it.
+-- A column that is filled from the first element on: put(i, value), then finish().
+local Texts, Values = {}, {}
+Texts.__index, Values.__index = Texts, Values
+
+function Texts:put(_, v) self.builder:add(v) end
+
+function Texts:finish()
+  local c = self.builder:finish()
+  return self.pooled and pooled(c) or c
+end
+
+function Values:put(i, v)
+  local c = self.column
+  if type(v) == "cdata" and c.ctype == "double" then v = tonumber(v) end
+  c[i] = v
+end
+
+function Values:finish()
+  local c = self.column
+  return c:valid_count() == #c and c.values or c
+end
+
+-- For n values of a and of b.
 local function blank(a, b, n)
   local sort = sort_of(a)
-  if sort == "strings" then
-    local builder = strings.builder()
-    return function() return a.kind == "pooled" and pooled(builder:finish()) or builder:finish() end, function(_, v) builder:add(v) end
-  end
-  local c = nullable(sort == "booleans" and "bits" or a.ctype == b.ctype and a.ctype or "double", n)
-  return function() return c:valid_count() == n and c.values or c end, function(i, v)
-    if type(v) == "cdata" and c.ctype == "double" then v = tonumber(v) end
-    c[i] = v
-  end
+  if sort == "strings" then return setmetatable({ builder = strings.builder(), pooled = a.kind == "pooled" }, Texts) end
+  return setmetatable({ column = nullable(sort == "booleans" and "bits" or a.ctype == b.ctype and a.ctype or "double", n) }, Values)
 end
 
 -- In an outer join a column that rows agree in has the left's value, or the right's where there is no left.
 local function either(a, b, left, right)
-  local finish, put = blank(a, b, #left)
+  local to = blank(a, b, #left)
   for i = 1, #left do
     local row = left[i]
-    if row ~= 0 then put(i, a[row]) else put(i, b[right[i]]) end
+    if row ~= 0 then to:put(i, a[row]) else to:put(i, b[right[i]]) end
   end
-  return finish()
+  return to:finish()
 end
 
 local function take(c, rows) return c:take(rows) end
@@ -275,20 +293,19 @@ local function columns_of(s, o, m, how, left, right)
   return names, list
 end
 
----Rows of this table beside those of another that agree in some columns; what is missing agrees with nothing. First this table's columns,
----then the other's without those in `on`; one whose name is taken is called name_right.
----@param other tarn.table
----@param opts {on: string|table, how: string?} on: names, or {name here, name there}. how: "inner" (the default): rows that have a
---- counterpart; "left": all of this table, the other's values missing where there is none; "outer": those of the other too, in the order
---- of `on`; "anti": the rows of this table that have none. But for "outer" they keep this table's order and key
----@return tarn.table
+---Rows of this table beside those of another that agree in some columns; a missing value agrees with nothing. First this table's
+---columns, then the other's without those
+---in `on`; one whose name is taken is called name_right.
+---@param other tarn.Table
+---@param opts {on:string|table,how:string?} on: names, or {name here, name there}. how: "inner" (the default): rows that have a
+--- counterpart; "left": all of this table; "outer": those of the other too, in the order of `on`; "anti": the rows of this table that have
+--- none
+---@return tarn.Table table
 function tabular.methods:join(other, opts)
   local s = tabular._inside(self, "join")
   if not tabular.is(other) then argument_error("another table is needed") end
   if type(opts) ~= "table" then argument_error('{on = "name"} is needed') end
-  for field in pairs(opts) do
-    if field ~= "on" and field ~= "how" then argument_error("unknown option '%s'", tostring(field)) end
-  end
+  options.check(opts, OPTIONS, "table:join")
   local how = opts.how or "inner"
   if not hows[how] then argument_error("how is inner, left, outer or anti, not '%s'", tostring(how)) end
   local o = tabular._inside(other, "join")

@@ -37,7 +37,7 @@ local function with_validity(c, mask)
   if c.kind ~= "strings" then return nullable(c, mask) end
   local _, width, _, blob_size = c:buffers()
   local blocks = { c.offsets_block, c.blob_block }
-  return strings._view(#c, width, 0, 0, blob_size, function() return block.share(table.remove(blocks, 1)) end, mask)
+  return strings._view(#c, width, 0, 0, blob_size, mask, block.share_next, blocks)
 end
 
 ---@param c any a column

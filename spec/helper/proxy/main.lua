@@ -12,19 +12,29 @@
 --   delay X Y MS      each piece arrives so much later
 --   split X Y         single bytes, each written on its own
 --   stall X Y         nothing arrives, no end either, until it is cleared: as with a cable that is cut
+--   refuse X          new connections to X are reset, until all is healed
+--   stall_bulk X Y    the same of large values alone, on their own connection
 --   clear X Y         none of these any more, nor of what follows and has not come to pass; held pieces arrive
 --   heal              clear of all
 --   cut X Y AFTER     once, both ways, after so many bytes of X's: the connections there are now are reset
 --   half X Y AFTER    once, after so many bytes of X's: Y sees the end of them, and X may go on writing to nobody
+--   spoil X Y AFTER   once, the byte after so many of X's becomes another
 --   links             "FROM:TO:ROLE ..." of those that are open
+--   marks             how often MARK has passed, on any of them
+--
+-- Connections with TLS are passed on unread: they are from 0, of the role "tls", and workers find each other without this program.
 local pack = require "spec.helper.pack"
+local serve = require "spec.helper.input"
 local uv = require "luv"
 
 local HELD_BYTES = 2 ^ 22  -- of a flow: beyond, its source is not read
 local SPLIT_BYTES = 1000   -- of a piece; the rest in one
+local MARK = "Tarn's mark, which nobody is to read"
 
 local links = {}           -- set
+local refusing = {}        -- id -> true
 local faults = {}          -- "X Y" -> {delay =, split =, stall =}
+local marks = 0
 local listen
 
 local function close(handle)
@@ -44,6 +54,8 @@ local function fault_of(flow, kind)
     if value then return value end
   end
 end
+
+local function stalls(flow) return fault_of(flow, "stall") or flow.link.role == "bulk" and fault_of(flow, "stall_bulk") end
 
 local function drop(link, how)
   if not links[link] then return end
@@ -81,7 +93,10 @@ end
 local function act(flow)
   local kind = flow.action
   flow.action = nil
-  if kind == "cut" then
+  if kind == "spoil" then
+    flow.spoil = true
+    return false
+  elseif kind == "cut" then
     drop(flow.link, reset)
   else
     finish(flow)
@@ -93,11 +108,17 @@ local function deliver(flow, bytes)
   if flow.action then
     if #bytes >= flow.after then
       if flow.after > 0 then write(flow, bytes:sub(1, flow.after)) end
-      return act(flow)
+      if act(flow) then return true end
+      bytes = bytes:sub(flow.after + 1)
+    else
+      flow.after = flow.after - #bytes
     end
-    flow.after = flow.after - #bytes
   end
-  write(flow, bytes)
+  if flow.spoil and bytes ~= "" then
+    flow.spoil = nil
+    bytes = string.char((bytes:byte() + 1) % 256) .. bytes:sub(2)
+  end
+  if bytes ~= "" then write(flow, bytes) end
 end
 
 local function read(flow)
@@ -112,7 +133,7 @@ end
 -- Pass on what is due. Pieces leave in order; one that is split waits for each of its bytes.
 function pump(flow)
   if not links[flow.link] then return end
-  while flow.queue[1] and not fault_of(flow, "stall") and not flow.ended do
+  while flow.queue[1] and not stalls(flow) and not flow.ended do
     local piece, now = flow.queue[1], uv.now()
     if piece.due > now then
       flow.timer:start(piece.due - now, 0, function() pump(flow) end)
@@ -145,11 +166,22 @@ function push(flow, bytes, over)
   pump(flow)
 end
 
+local function count_marks(flow, bytes)
+  bytes = flow.tail .. bytes
+  local _, count = bytes:gsub(MARK, "")
+  marks = marks + count
+  flow.tail = bytes:sub(-#MARK + 1)
+end
+
 local function new_flow(link, source, sink, from, to)
-  local flow = { link = link, source = source, sink = sink, from = from, to = to, queue = {}, writing = 0, timer = uv.new_timer() }
+  local flow = { link = link, source = source, sink = sink, from = from, to = to, queue = {}, writing = 0, tail = "",
+    timer = uv.new_timer() }
   function flow.on_read(e, bytes)
     if not links[link] then return end
-    if bytes then return flow.take(bytes) end
+    if bytes then
+      count_marks(flow, bytes)
+      return flow.take(bytes)
+    end
     flow.over, flow.reading = true, false
     source:read_stop()
     push(flow, "", e and "reset" or "end")
@@ -160,10 +192,18 @@ end
 
 ---------------------------------------------------------------------------------------------------- what is read on the way
 
+-- The first byte of a message of tarn's is that of an array.
+local function is_tls(bytes) return bytes:byte() >= 0x14 and bytes:byte() <= 0x17 end
+
 -- A flow's messages one by one, until look(message, bytes) says false; it may give other bytes to pass on.
 local function look_at(flow, look)
   local bytes = ""
   function flow.take(more)
+    if bytes == "" and is_tls(more) then
+      flow.link.role = "tls"
+      flow.take = function(rest) push(flow, rest) end
+      return push(flow, more)
+    end
     bytes = bytes .. more
     while bytes ~= "" do
       local message, next_at = pack.read(bytes, 1)
@@ -242,6 +282,7 @@ function listen(address, owner)
   assert(server:listen(128, function()
     local from, to = uv.new_tcp(), uv.new_tcp()
     server:accept(from)
+    if refusing[owner()] then return reset(from) end
     from:nodelay(true)
     local host, port = host_port(address)
     to:connect(host, port, function(e)
@@ -280,6 +321,7 @@ end
 set "delay"
 set "split"
 set "stall"
+set "stall_bulk"
 
 function commands.clear(x, y)
   faults[x .. " " .. y] = nil
@@ -289,8 +331,10 @@ function commands.clear(x, y)
   end)
 end
 
+function commands.refuse(x) refusing[x] = true end
+
 function commands.heal()
-  faults = {}
+  faults, refusing = {}, {}
   commands.clear(0, 0)
 end
 
@@ -305,6 +349,9 @@ local function once(kind)
 end
 once "cut"
 once "half"
+once "spoil"
+
+function commands.marks() return tostring(marks) end
 
 function commands.links()
   local list = {}
@@ -314,22 +361,10 @@ function commands.links()
 end
 
 local function command(line)
-  local verb, x, y, value = line:match("^(%a+) ?(%d*) ?(%d*) ?(%d*)$")
+  local verb, x, y, value = line:match("^([%a_]+) ?(%d*) ?(%d*) ?(%d*)$")
   return commands[verb](tonumber(x), tonumber(y), tonumber(value)) or "done"
 end
 
-local ended = false
-local input, text = uv.new_pipe(false), ""
-input:open(0)
-input:read_start(function(_, bytes)
-  if not bytes then
-    ended = true
-    return
-  end
-  text = text .. bytes
-  for line in text:gmatch("(.-)\n") do print(command(line)) end
-  text = text:match("[^\n]*$")
-end)
 io.stdout:setvbuf("line")
 print(listen(arg[1], function() return 1 end))
-while not ended do tarn.sleep(0.02) end
+serve(function(line) print(command(line)) end)
