@@ -27,7 +27,7 @@
 #include "base/sys.h"
 #include "pool/segment-private.h"
 
-#define OPEN_ATTEMPTS 100 /* each fails only if somebody has removed the directory meanwhile */
+#define OPEN_ATTEMPTS 10 /* each fails only if somebody has removed the directory meanwhile */
 
 /* Which spill file it is about, and when the disk is full how much there is. Returns err's code, or rc. */
 static int explain(const tarn__spill_t *s, int rc, int sys_errno, uint64_t size,
@@ -163,23 +163,48 @@ static void mind(void *at, uint64_t size) {
  * has been looked up already, EPERM. */
 static bool may_have_gone(int why) { return why == ENOENT || why == EPERM; }
 
+/* A file in the directory that goes with its descriptor. -1 with errno. */
+static int open_anonymous(const char *dir) {
+  int fd = tarn_sys_open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  bool named =
+      fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT);
+  return named ? open_unlinked(dir) : fd;
+}
+
+/* In the directory that dir lies in: as good, the file has no name. */
+static int open_above(const char *dir) {
+  char *path = tarn_strdup(dir);
+  if (!path) {
+    errno = ENOMEM;
+    return -1;
+  }
+  char *slash = strrchr(path, '/');
+  const char *above = slash == NULL ? "." : slash == path ? "/" : path;
+  if (slash != NULL) { *slash = '\0'; }
+  int fd = open_anonymous(above);
+  int why = errno;
+  tarn_free(path);
+  errno = why;
+  return fd;
+}
+
 static int open_file(tarn__spill_t *s, uint64_t need, tarn_error_t *err) {
-  bool made;
-  int fd = -1, why = 0;
+  bool made, ever = false;
+  int fd = -1, why = ENOENT;
   const char *what = NULL;
-  for (int attempt = 0; attempt < OPEN_ATTEMPTS && fd < 0; attempt++) {
+  for (int attempt = 0; attempt < OPEN_ATTEMPTS && fd < 0 && may_have_gone(why); attempt++) {
     what = "make the spill directory";
     why = make_dirs(s->dir, &made);
+    ever = ever || made;
     if (why == 0) {
       what = "create a spill file in";
-      fd = tarn_sys_open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+      fd = open_anonymous(s->dir);
       why = errno;
-      if (fd < 0 && (why == EOPNOTSUPP || why == EISDIR || why == EINVAL || why == ENOENT)) {
-        fd = open_unlinked(s->dir);
-        why = errno;
-      }
     }
-    if (fd < 0 && !may_have_gone(why)) { break; }
+  }
+  if (fd < 0 && ever && may_have_gone(why)) {
+    fd = open_above(s->dir);
+    why = errno;
   }
   if (fd < 0) {
     int rc = tarn_error_errno(err, why, "cannot %s %s (-d, or spill_dir of addprocs, name another)",
