@@ -230,7 +230,7 @@ static void connect_one(void) {
     tarn__address_t to;
     MUST(tarn__address_parse(g.address, &to, NULL) == 0);
     s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    MUST(connect(s->fd, (struct sockaddr *)&to.sa, sizeof(struct sockaddr_in)) == 0);
+    fuzz_connect(s->fd, (struct sockaddr *)&to.sa, sizeof(struct sockaddr_in));
   }
   MUST(s->fd >= 0 && fcntl(s->fd, F_SETFL, O_NONBLOCK) == 0);
   turns(1);

@@ -243,7 +243,7 @@ static void open_foreign(void) {
   size_t head = 4 + 11 + 3;
   sodium_bin2hex(hello + head, sizeof hello - head, g.secret, sizeof g.secret);
   g.foreign = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  MUST(connect(g.foreign, (struct sockaddr *)&sa, sizeof sa) == 0);
+  fuzz_connect(g.foreign, (struct sockaddr *)&sa, sizeof sa);
   MUST(send(g.foreign, hello, head + 64, MSG_NOSIGNAL) == (ssize_t)head + 64);
 }
 
