@@ -1,6 +1,6 @@
 -- Where the host enters Lua: see tarn.core. Sets a process up, runs the driver's script, hands events and turns on.
 setfenv(1, require "tarn.environment")
-require("tarn.mend").install() -- before anything is compiled
+local sound = require("tarn.sound_pairs")() -- before anything else is compiled
 local below = require "tarn.below"
 local core = require "tarn.core"
 local destructor = require "tarn.destructor"
@@ -15,6 +15,10 @@ local task = require "tarn.task"
 -- A loop over columns has a trace for each of their types. LuaJIT's own bounds (1000 traces, 512 KiB) are soon full: it would throw all
 -- away and compile again and again.
 require("jit.opt").start("maxtrace=8000", "maxmcode=16384")
+if not sound then
+  core.log("warn", "this LuaJIT loses elements in compiled loops over pairs: nothing is compiled, which is slow (Debian 12: install libluajit2-5.1-2)")
+  jit.off()
+end
 
 local boot = { dispatch = rpc.dispatch, deleted = destructor.deleted, interrupt = interrupt.arrived, redraw = below.redraw }
 

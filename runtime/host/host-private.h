@@ -78,9 +78,6 @@ int tarn__lua_create(tarn_host_t *h, tarn_error_t *err);
 /* compiled.c: push a function (name) -> chunk or nil, of what the build has compiled into file of the modules below root. */
 void tarn__compiled_push(lua_State *L, const char *file, const char *root);
 
-/* mcode.c: what Lua calls goes into the table at the top: mend, where there is a use for it and memory to do it with. */
-void tarn__mcode_open(lua_State *L);
-
 int tarn__lua_setup(tarn_host_t *h,
                     tarn_error_t *err); /* paths, options, luv, arg; after tarn_bind_open */
 /* False: something of the user's will not end, and the state had to be left as it is. */

@@ -185,7 +185,6 @@ static int setup_protected(lua_State *L) {
   lua_pushliteral(L, "tarn.core");
   lua_call(L, 1, 1);
   tarn__interrupt_open(L);
-  tarn__mcode_open(L);
   set_options(h, script, o->interactive || (script == NULL && o->code == NULL && terminal));
   lua_setfield(L, -2, "options");
   push_compiled(L, h->exe, root);
