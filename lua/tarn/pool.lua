@@ -153,26 +153,6 @@ end
 
 local function not_a_ref(list, i, what) argument_error("%s: item %d is no DRef but %s", what, i, failure.describe(list[i])) end
 
----Store every item of a list: all are under way at once.
----@param list table with a field n if items may be nil
----@param pid? integer Default: this process
----@return tarn.DRef[] refs
-function pool.poolset_all(list, pid)
-  local what = "tarn.poolset_all"
-  local n, results = count_of(list, what), {}
-  if place(pid, what) then
-    for i = 1, n do results[i] = core.pool_set(list[i], 0) end
-    return results
-  end
-  task.check(what)
-  local all = rpc.gather()
-  for i = 1, n do
-    rpc.make_room(pid, what)
-    all:add(i, core.pool_set_at(pid, list[i], 0, i))
-  end
-  return all:wait(what)
-end
-
 -- Ask for each of these; results[i] of the gathering will be for list[i].
 local function ask_each(all, list, numbers, ask, what)
   for _, i in ipairs(numbers) do
@@ -183,29 +163,29 @@ local function ask_each(all, list, numbers, ask, what)
   end
 end
 
--- Ask for the small objects of each owner, many to a message: an answer becomes results[part] of its part, {list of numbers, from, to}.
-local function ask_small(all, list, groups, what)
-  local parts, most = {}, core.get_all_max
+-- Ask about the small objects of each owner, many to a message: an answer becomes results[part] of its part, {list of numbers, from, to}.
+local function ask_small(all, list, groups, ask, what)
+  local parts, most = {}, core.many_max
   for owner, numbers in pairs(groups) do
     for from = 1, #numbers, most do
       local to = math.min(from + most - 1, #numbers)
       local part = { numbers, from, to }
       rpc.make_room(owner, what)
-      all:add(part, core.pool_get_all_at(owner, list, numbers, from, to))
+      all:add(part, ask(owner, list, numbers, from, to))
       parts[#parts + 1] = part
     end
   end
   return parts
 end
 
--- The values of the parts that have come, to where they belong. Returns the numbers of those that have to be asked for alone.
+-- The answers of the parts that have come, to where they belong. Returns the numbers of those that have to be asked for alone.
 local function spread(results, parts)
   local rest = {}
   for _, part in ipairs(parts) do
     local numbers, from, values = part[1], part[2], results[part] or {}
     results[part] = nil
     for k = from, part[3] do
-      local i, value = numbers[k], values[k - from + 1]
+      local i, value = numbers and numbers[k] or k, values[k - from + 1]
       if value == nil then rest[#rest + 1] = i else results[i] = value end
     end
   end
@@ -221,6 +201,38 @@ local function complete(list, n, results, failed, one)
   return results
 end
 
+---Store every item of a list: all are under way at once, small ones up to 512 to a message.
+---@param list table with a field n if items may be nil
+---@param pid? integer Default: this process
+---@return tarn.DRef[] refs
+function pool.poolset_all(list, pid)
+  local what = "tarn.poolset_all"
+  local n, results = count_of(list, what), {}
+  if place(pid, what) then
+    for i = 1, n do results[i] = core.pool_set(list[i], 0) end
+    return results
+  end
+  task.check(what)
+  local all, parts, i = rpc.gather(), {}, 1
+  while i <= n do
+    rpc.make_room(pid, what)
+    local msgid, count, alone = core.pool_set_all_at(pid, list, i, n)
+    if alone then
+      all:add(i, msgid)
+    else
+      local part = { false, i, i + count - 1 }
+      all:add(part, msgid)
+      parts[#parts + 1] = part
+    end
+    i = i + count
+  end
+  for _, number in ipairs(spread(all:wait(what), parts)) do
+    rpc.make_room(pid, what)
+    all:add(number, core.pool_set_at(pid, list[number], 0))
+  end
+  return all:wait(what)
+end
+
 ---The values of many DRefs. Small ones come up to 512 to a message.
 ---@param list tarn.DRef[]
 ---@return table values in the same order; the field n is their count
@@ -231,7 +243,7 @@ function pool.poolget_all(list)
   if not large then not_a_ref(list, small, what) end
   if next(small) or large[1] then task.check(what) end
   local all = rpc.gather()
-  local parts = ask_small(all, list, small, what)
+  local parts = ask_small(all, list, small, core.pool_get_all_at, what)
   ask_each(all, list, large, core.pool_get_at, what)
   local rest = spread(all:wait_all(what), parts)
   ask_each(all, list, rest, core.pool_get_at, what)
@@ -239,19 +251,18 @@ function pool.poolget_all(list)
   return complete(list, n, results, failed, pool.poolget)
 end
 
----Forget many objects: all are under way at once.
+---Forget many objects, up to 512 to a message.
 ---@param list tarn.DRef[]
 function pool.pooldelete_all(list)
   local what = "tarn.pooldelete_all"
   local n = count_of(list, what)
-  local elsewhere = {}
-  for i = 1, n do
-    if not refs.is(list[i]) then not_a_ref(list, i, what) end
-    if not here(list[i].owner) then elsewhere[#elsewhere + 1] = i end
-  end
-  if elsewhere[1] then task.check(what) end
+  local elsewhere, more = core.refs_by_owner(list, n, true)
+  if not more then not_a_ref(list, elsewhere, what) end
+  if next(elsewhere) then task.check(what) end
   local all = rpc.gather()
-  ask_each(all, list, elsewhere, core.pool_delete_at, what)
+  local parts = ask_small(all, list, elsewhere, core.pool_delete_all_at, what)
+  local rest = spread(all:wait_all(what), parts)
+  ask_each(all, list, rest, core.pool_delete_at, what)
   local results, failed = all:wait_all(what)
   complete(list, n, results, failed, pool.pooldelete)
 end

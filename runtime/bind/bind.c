@@ -84,7 +84,7 @@ static int open_core(lua_State *L) {
     tarn_processes_open(L);
     tarn_http_open(L);
     tarn__migrate_open(L);
-    tarn__get_all_open(L);
+    tarn__many_open(L);
     tarn__line_open(L);
   }
   return 1;

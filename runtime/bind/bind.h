@@ -187,7 +187,7 @@ struct tarn_buf;
 struct tarn_payload;
 int tarn__plain_request(lua_State *L, uint32_t pid, const char *method, struct tarn_buf *params,
                         int rc, struct tarn_payload with);
-void tarn__get_all_open(lua_State *L); /* get_all.c: likewise */
+void tarn__many_open(lua_State *L); /* many.c: its functions, likewise */
 void tarn__migrate_open(
     lua_State *L); /* migrate.c: its functions into the core table at the top of the stack */
 void tarn__line_open(lua_State *L); /* line.c: core.line_* */

@@ -30,6 +30,10 @@ tarn_encoded_t *tarn_codec_encode_named(lua_State *L, int index, const char *wha
 /* Encode the count values from index first on, as one array (a nil inside or at the end stays a nil; count is kept). */
 tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count,
                                        const tarn_list_names_t *names);
+/* As many of list[from..to], from the first on, as are plain images of up to `each` bytes, each an image of its own, until there are `all`
+ * bytes: one after the other, as an array. *count: so many. Whatever is wrong with the next is not said here. */
+tarn_encoded_t *tarn_codec_encode_small(lua_State *L, int list, int from, int to, size_t each,
+                                        size_t all, uint32_t *count);
 void tarn_encoded_clear(tarn_encoded_t *e);
 
 enum {

@@ -57,20 +57,27 @@ static void release_blocks(tarn__encoder_t *e) {
   e->block_count = 0;
 }
 
-void tarn__encoder_end(lua_State *L, tarn__encoder_t *e, int index) {
+/* What has been encoded since, if anything is, is an image of its own. Its bytes stay. */
+static void forget(tarn__encoder_t *e) {
   release_blocks(e);
-  if (e->out.capacity > KEPT_BYTES) { tarn_buf_release(&e->out); }
-  tarn_buf_clear(&e->out);
   tarn__seen_clear(&e->seen);
   tarn__tables_clear(&e->tables);
   e->made = e->upvalue_count = e->depth = 0;
-  e->backrefs = e->names_checked = false;
+  e->backrefs = false;
   e->writing = e->written = 0;
   e->serializer_count = e->ref_count = 0;
   e->failure.code = 0;
   e->failure.has_object = e->failure.object_ours = e->failure.in_function = false;
   e->failure.advice = NULL;
   e->failure.message[0] = e->failure.path[0] = '\0';
+}
+
+void tarn__encoder_end(lua_State *L, tarn__encoder_t *e, int index) {
+  forget(e);
+  if (e->out.capacity > KEPT_BYTES) { tarn_buf_release(&e->out); }
+  tarn_buf_clear(&e->out);
+  e->out.limit = limit_bytes;
+  e->names_checked = false;
   e->anchored = 0;
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->none);
   lua_setfenv(L, index);
@@ -237,6 +244,35 @@ tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count,
       raise_failure(L, e, self);
     }
   }
+  return finish(L, e, self);
+}
+
+tarn_encoded_t *tarn_codec_encode_small(lua_State *L, int list, int from, int to, size_t each,
+                                        size_t all, uint32_t *count) {
+  list = absolute(L, list);
+  tarn__encoder_t *e = tarn__encoder_begin(L);
+  int self = e->self;
+  const uint8_t header[5] = {0xdd}; /* an array of the 4 bytes behind it */
+  int rc = tarn_buf_append(&e->out, header, sizeof header);
+  *count = 0;
+  for (bool fits = rc == 0; fits && from <= to && e->out.size < all; from++) {
+    size_t before = e->out.size;
+    e->out.limit = before + each;
+    lua_rawgeti(L, list, from);
+    fits = tarn__encode_value(e, L, self + 1) == 0 && !needs_head(e) &&
+           !tarn_image_has_head(e->out.data + before, e->out.size - before);
+    lua_settop(L, self);
+    if (fits) { ++*count; }
+    if (!fits) { e->out.size = before; }
+    forget(e);
+  }
+  e->out.limit = limit_bytes;
+  if (rc != 0) {
+    tarn__encode_out_of_memory(e, TARN_ENOMEM);
+    raise_failure(L, e, self);
+  }
+  uint32_t n = __builtin_bswap32(*count);
+  memcpy(e->out.data + 1, &n, sizeof n);
   return finish(L, e, self);
 }
 

@@ -19,6 +19,8 @@ const tarn_list_names_t *tarn__parameter_names(const char *method);
 void tarn__payload_open(lua_State *L); /* adds to the core table at the top of the stack */
 
 /* ---- plain.c ---- */
+/* Ask pid to store what was encoded, which is taken over; pushes the msgid. */
+void tarn__set_request(lua_State *L, uint32_t pid, uint32_t flags, tarn_encoded_t *e);
 void tarn__plain_open(lua_State *L); /* likewise */
 
 /* ---- messages.c ---- */

@@ -1,6 +1,5 @@
 /* Requests to methods that C serves, here and there: their parameters are written by hand, and a value, if there is one, comes behind them. */
 #include <lauxlib.h>
-#include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/buf.h"
@@ -117,19 +116,21 @@ static int pool_limits_at(lua_State *L) {
   return tarn__plain_request(L, pid, "pool.limits", &b, rc, (tarn_payload_t){0});
 }
 
-static int pool_set_at(lua_State *L) {
-  uint32_t pid = tarn__check_pid(L, 1);
-  luaL_checkany(L, 2);
-  uint32_t flags = (uint32_t)luaL_optinteger(L, 3, 0);
-  int item = (int)luaL_optinteger(L, 4, 0);
-  char what[32];
-  snprintf(what, sizeof(what), "item %d", item);
-  tarn_payload_t p = tarn__payload_of(L, tarn_codec_encode_named(L, 2, item > 0 ? what : NULL));
+void tarn__set_request(lua_State *L, uint32_t pid, uint32_t flags, tarn_encoded_t *e) {
+  tarn_payload_t p = tarn__payload_of(L, e);
   tarn_buf_t b;
   tarn_buf_init(&b, 64);
   int rc = tarn_mp_write_array(&b, 1);
   rc |= tarn_mp_write_uint(&b, flags);
-  return tarn__plain_request(L, pid, "pool.set", &b, rc, p);
+  tarn__plain_request(L, pid, "pool.set", &b, rc, p);
+}
+
+/* pool_set_at(pid, x, flags) -> msgid */
+static int pool_set_at(lua_State *L) {
+  uint32_t pid = tarn__check_pid(L, 1);
+  luaL_checkany(L, 2);
+  tarn__set_request(L, pid, (uint32_t)luaL_optinteger(L, 3, 0), tarn_codec_encode(L, 2));
+  return 1;
 }
 
 void tarn__plain_open(lua_State *L) {

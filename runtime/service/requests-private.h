@@ -26,11 +26,23 @@ int tarn__reply_bad_arguments(const tarn__call_t *k, const char *what); /* 0 */
 
 /* ---- requests_pool.c: methods. 0, or TARN__NEED_LUA ---- */
 int tarn__serve_pool_get(tarn__call_t *k);
-int tarn__serve_pool_get_all(tarn__call_t *k);
 int tarn__serve_spread_get(tarn__call_t *k);
 int tarn__serve_pool_delete(tarn__call_t *k);
 int tarn__serve_pool_set(tarn__call_t *k);
 int tarn__serve_pool_stats(tarn__call_t *k);
 int tarn__serve_pool_limits(tarn__call_t *k);
+
+/* An object that has been stored; id 0: it has not. */
+typedef struct stored {
+  uint64_t id, size;
+} tarn__stored_t;
+/* Append the image of their references, as the codec writes it: of one, or as a list with nil for what has not been stored. */
+int tarn__write_refs(uint32_t origin, const tarn__stored_t *of, uint32_t n, bool list,
+                     tarn_buf_t *out);
+
+/* ---- many.c: methods ---- */
+int tarn__serve_pool_get_all(tarn__call_t *k);
+int tarn__serve_pool_set_all(tarn__call_t *k);
+int tarn__serve_pool_delete_all(tarn__call_t *k);
 
 #endif

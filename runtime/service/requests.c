@@ -140,6 +140,8 @@ static const struct method {
     {"observe.jobs", true, serve_jobs},
     {"observe.objects", true, serve_objects},
     {"pool.get_all", false, tarn__serve_pool_get_all},
+    {"pool.set_all", false, tarn__serve_pool_set_all},
+    {"pool.delete_all", false, tarn__serve_pool_delete_all},
     {"spread.get", false, tarn__serve_spread_get},
 };
 

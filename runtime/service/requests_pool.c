@@ -118,22 +118,6 @@ int tarn__serve_pool_get(tarn__call_t *k) {
   return reply_value(k, rc, v, &err);
 }
 
-/* [origin, id, origin, id, ...] */
-int tarn__serve_pool_get_all(tarn__call_t *k) {
-  tarn_buf_t b;
-  tarn_buf_init(&b, SIZE_MAX / 2);
-  int rc = k->count > TARN_GET_ALL_MAX * 2 || k->count % 2 != 0
-               ? TARN_EINVAL
-               : tarn__get_all(k->s, k->c, &k->params, k->count, &b);
-  if (rc != TARN_EINVAL) {
-    tarn__reply_result(k, rc, &b);
-    return 0;
-  }
-  tarn_buf_release(&b);
-  return tarn__reply_bad_arguments(
-      k, "pool.get_all: the origin and the number of each object, up to 512");
-}
-
 /* [id, origin, owner]: an object of ours, or one of another process that we have kept a copy of (spread.c) */
 int tarn__serve_spread_get(tarn__call_t *k) {
   uint64_t id = 0;
@@ -206,25 +190,36 @@ done:
   return rc;
 }
 
-/* The image of a ref, as the codec writes it. */
-static int write_ref(uint32_t origin, uint64_t id, uint64_t size, tarn_buf_t *out) {
-  tarn_buf_t inner, skeleton;
+static int append_ref(uint32_t origin, const tarn__stored_t *o, tarn_buf_t *out) {
+  if (o->id == 0) { return tarn_mp_write_nil(out); }
+  tarn_buf_t inner;
   tarn_buf_init(&inner, 64);
-  tarn_buf_init(&skeleton, 128);
   int rc = tarn_mp_write_array(&inner, 3);
   rc |= tarn_mp_write_uint(&inner, origin);
-  rc |= tarn_mp_write_uint(&inner, id);
-  rc |= tarn_mp_write_uint(&inner, size);
-  if (rc == 0) {
-    rc = tarn_mp_write_ext_header(&skeleton, TARN_EXT_DREF, inner.size);
-    rc |= tarn_buf_append(&skeleton, inner.data, inner.size);
+  rc |= tarn_mp_write_uint(&inner, o->id);
+  rc |= tarn_mp_write_uint(&inner, o->size);
+  if (rc == 0) { rc = tarn_mp_write_ext_header(out, TARN_EXT_DREF, inner.size); }
+  if (rc == 0) { rc = tarn_buf_append(out, inner.data, inner.size); }
+  tarn_buf_release(&inner);
+  return rc;
+}
+
+int tarn__write_refs(uint32_t origin, const tarn__stored_t *of, uint32_t n, bool list,
+                     tarn_buf_t *out) {
+  tarn_image_ref_t *refs = tarn_calloc(n + 1u, sizeof *refs);
+  tarn_buf_t skeleton;
+  tarn_buf_init(&skeleton, SIZE_MAX / 2);
+  tarn_image_parts_t parts = {.refs = refs};
+  int rc = refs == NULL ? TARN_ENOMEM : list ? tarn_mp_write_array(&skeleton, n) : 0;
+  for (uint32_t i = 0; rc == 0 && i < n; i++) {
+    rc = append_ref(origin, &of[i], &skeleton);
+    if (of[i].id != 0) { refs[parts.ref_count++] = (tarn_image_ref_t){origin, of[i].id}; }
   }
-  tarn_image_ref_t ref = {origin, id};
-  tarn_image_parts_t parts = {
-      .skeleton = skeleton.data, .skeleton_size = skeleton.size, .refs = &ref, .ref_count = 1};
+  parts.skeleton = skeleton.data;
+  parts.skeleton_size = skeleton.size;
   if (rc == 0) { rc = tarn_image_compose(&parts, out); }
   tarn_buf_release(&skeleton);
-  tarn_buf_release(&inner);
+  tarn_free(refs);
   return rc;
 }
 
@@ -269,7 +264,7 @@ int tarn__serve_pool_set(tarn__call_t *k) {
     snprintf(key, sizeof(key), "%u:%llu", k->s->id, (unsigned long long)id);
     rc = tarn_mp_write_cstr(&b, key);
   } else {
-    rc = write_ref(k->s->id, id, size, &b);
+    rc = tarn__write_refs(k->s->id, &(tarn__stored_t){id, size}, 1, false, &b);
   }
   tarn__reply_result(k, rc, &b);
   return 0;

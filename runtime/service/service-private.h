@@ -416,10 +416,6 @@ void tarn__jobs_free(tarn_jobs_t *j);
  * since `next` of an earlier answer (0: all that are remembered); lost: how many more there were. */
 int tarn__observe_write_jobs(tarn_service_t *s, uint64_t since, tarn_buf_t *b);
 
-/* get_all.c: answer pool.get_all, whose params have count numbers. TARN_EINVAL: they are no numbers. */
-int tarn__get_all(tarn_service_t *s, tarn_conn_t *c, tarn_mp_reader_t *params, uint32_t count,
-                  tarn_buf_t *out);
-
 /* observe.c */
 /* An answer to what we have asked for somebody else: passed on. False: it is none. bytes: null: there is none, *err is why. */
 bool tarn__observe_answered(tarn_service_t *s, uint32_t msgid, const uint8_t *bytes, size_t size,

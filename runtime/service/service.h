@@ -126,7 +126,8 @@ void tarn_service_address(tarn_service_t *s, char *out);
  * loopback only listens there too from now on, and has the workers that it has started on this machine do so. out: TARN_NET_ADDRESS_BYTES. */
 int tarn_service_reach(tarn_service_t *s, const char *local_host, char *out, tarn_error_t *err);
 
-#define TARN_GET_ALL_MAX 512u /* objects of one pool.get_all */
+#define TARN_MANY_MAX 512u /* objects of one pool.get_all, pool.set_all or pool.delete_all */
+#define TARN_MANY_IMAGE_BYTES ((size_t)16 << 10) /* of one of them; a larger one travels alone */
 
 /* What to send: front (taken over, from tarn_malloc) without blocks, or a value (one reference taken over). guard: of a front with references
  * (tarn_service_guard; taken over); a value has its own. */

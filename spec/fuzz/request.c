@@ -479,6 +479,8 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
   static const char *const words[] = {"ping",
                                       "pool.get",
                                       "pool.get_all",
+                                      "pool.set_all",
+                                      "pool.delete_all",
                                       "pool.set",
                                       "pool.delete",
                                       "pool.stats",

@@ -108,6 +108,8 @@ local joined = notice("member.joined", address, int(5000), int(0))
 local requests = {
   ping = ping, stop = request(3, "stop"), stats = request(3, "pool.stats"), limits = request(3, "pool.limits", int(2 ^ 23), N),
   ["get-all"] = request(3, "pool.get_all", int(1), int(1), int(1), int(2), int(9), int(3)) .. request(4, "pool.get_all", int(1)),
+  ["set-all"] = request(3, "pool.set_all", bin(pack.array(int(1), str "two", pack.null))) .. request(4, "pool.set_all", bin(small)),
+  ["delete-all"] = request(3, "pool.delete_all", int(1), int(1), int(1), int(2), int(9), int(3)) .. request(4, "pool.delete_all", int(1)),
   get = request(3, "pool.get", int(1)) .. request(4, "pool.get", int(2), int(1)) .. request(5, "pool.get", str "1:3"),
   ["get-ref"] = request(3, "pool.get", int(4)) .. notice("refs.got", int(1)) .. notice("refs.drop", int(1), int(1), int(1)),
   ["get-loan"] = request(3, "pool.get", int(2)) .. notice("lend.ok", int(1), int(0)) .. request(5, "lend.fetch", int(1), pack.no)

@@ -360,7 +360,7 @@ function tarn.pmap(fn, list, opts) end
 ---@param ref tarn.DRef|tarn.FileRef
 function tarn.pooldelete(ref) end
 
----Forget many objects: all are under way at once.
+---Forget many objects, up to 512 to a message.
 ---@param list tarn.DRef[]
 function tarn.pooldelete_all(list) end
 
@@ -400,7 +400,7 @@ function tarn.poolget_all(list) end
 ---@return tarn.DRef ref when the last DRef to it anywhere is gone, so is the object
 function tarn.poolset(x, pid, opts) end
 
----Store every item of a list: all are under way at once.
+---Store every item of a list: all are under way at once, small ones up to 512 to a message.
 ---@param list table with a field n if items may be nil
 ---@param pid? integer Default: this process
 ---@return tarn.DRef[] refs
