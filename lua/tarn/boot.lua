@@ -16,7 +16,8 @@ local task = require "tarn.task"
 -- away and compile again and again.
 require("jit.opt").start("maxtrace=8000", "maxmcode=16384")
 if not sound then
-  core.log("warn", "this LuaJIT loses elements in compiled loops over pairs: nothing is compiled, which is slow (Debian 12: install libluajit2-5.1-2)")
+  core.log("warn", "this LuaJIT loses elements in compiled loops over pairs: nothing is compiled, which is slow"
+    .. " (Debian 12: install libluajit2-5.1-2)")
   jit.off()
 end
 

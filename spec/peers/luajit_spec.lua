@@ -1,4 +1,5 @@
--- A LuaJIT that compiles loops over pairs wrongly (lua/tarn/sound_pairs.lua), as a distribution has it: ./dev puts it into build/peers/luajit.
+-- A LuaJIT that compiles loops over pairs wrongly (lua/tarn/sound_pairs.lua), as a distribution has it: ./dev puts it into
+-- build/peers/luajit.
 local lfs = require "lfs"
 local process = require "spec.helper.process"
 

@@ -1,5 +1,5 @@
--- Compiled loops over pairs see every element. What LuaJITs before April 2022 get wrong (lua/tarn/sound_pairs.lua) they get wrong here; with one
--- of those tarn compiles nothing, which spec/peers/luajit_spec.lua runs.
+-- Compiled loops over pairs see every element. What LuaJITs before April 2022 get wrong (lua/tarn/sound_pairs.lua) they get wrong here;
+-- with one of those tarn compiles nothing, which spec/peers/luajit_spec.lua runs.
 local process = require "spec.helper.process"
 
 local function sees_all(code)
