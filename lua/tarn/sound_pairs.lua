@@ -1,6 +1,6 @@
 -- Whether this LuaJIT compiles loops over `pairs` rightly. Those of September 2021 to April 2022, so Debian 12's libluajit-5.1-2, do not
--- (LuaJIT issue 827): where such a loop goes on as an ordinary one, because it was given another iterator or could not be compiled often
--- enough, code compiled before takes a key for an index, and the loop ends early, or never. Elements are lost without an error. Issue 829 is
+-- (LuaJIT issue 827): where such a loop goes on as an ordinary one, being given another iterator or could not be compiled often
+-- enough, code compiled before takes a key for an index, and the loop ends early, or never: elements are lost in silence. Issue 829 is
 -- as old.
 --
 -- Found out by doing it, since versions do not say, and distributions mend: a loop is compiled together with one inside it, given another
