@@ -1,8 +1,8 @@
 /* The budget: what counts, and how a call that needs room gets it. In this order: what is free;
  * cached segments (punched); evictions (queued by the call itself, so that it knows at once whether
  * they will do); then an answer: wait, come back later, Lua must encode, or the pool is full. A
- * call waits only while bytes are known to be coming, and every event that brings bytes or ends an
- * eviction wakes all who wait: nobody waits for what cannot happen. The mutex is held throughout.
+ * call waits only while bytes are known to be coming, or, since a message's may have no other holder, as long as messages leave; and every
+ * event that brings bytes or ends an eviction wakes all who wait: nobody waits for what cannot happen. The mutex is held throughout.
  */
 #include "pool/pool-private.h"
 
@@ -75,11 +75,35 @@ void tarn__budget_trim_locked(tarn_pool_t *pool, uint64_t bytes) {
   }
 }
 
+void tarn_pool_sending(tarn_pool_t *pool, uint64_t bytes) {
+  tarn__pool_lock(pool);
+  if (pool->sending == 0) { pool->sent_ns = tarn_clock_ns(); }
+  pool->sending += bytes;
+  tarn__pool_unlock(pool);
+}
+
+void tarn_pool_sent(tarn_pool_t *pool, uint64_t bytes) {
+  tarn__pool_lock(pool);
+  pool->sending -= bytes;
+  pool->sent += bytes;
+  pool->sent_ns = tarn_clock_ns();
+  tarn__pool_changed_locked(pool);
+  tarn__pool_unlock(pool);
+}
+
+/* Messages leave, and may take the last hold of something with them. Receivers that do not read stall nobody for longer than the patience; and who
+ * waits, waits for as much as was under way when it began. */
+static bool may_leave(const tarn_pool_t *pool, const tarn__room_t *room) {
+  return pool->sending > 0 && pool->sent < room->sent &&
+         tarn_clock_ns() - pool->sent_ns < pool->config.patience_ns;
+}
+
 int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room,
                            tarn_error_t *err) {
   if (!room->begun) {
     room->begun = true;
     room->failures = pool->failures;
+    room->sent = pool->sent + pool->sending;
   }
   if (need > pool->max_memsize) { return refuse(pool, need, err); }
   uint64_t shortage = tarn__budget_used(pool) + need - pool->max_memsize;
@@ -104,6 +128,10 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
     if (pool->lua_need < need) { pool->lua_need = need; }
     pool->lua_owed = true;
     return come_back(pool, TARN_ENEEDLUA, need, err);
+  }
+  if (coming == 0 && (flags & TARN_BLOCK_WAIT) != 0 && may_leave(pool, room)) {
+    tarn__pool_wait_until_locked(pool, pool->sent_ns + pool->config.patience_ns);
+    return 0;
   }
   if (coming == 0) { return refuse(pool, need, err); }
   if ((flags & TARN_BLOCK_WAIT) == 0) { return come_back(pool, TARN_EAGAIN, need, err); }

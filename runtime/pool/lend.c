@@ -6,7 +6,7 @@
  *   - Extents go with their block, and a loan keeps its blocks.
  *   - A segment is vacated (punched, recycled) only while no piece of it is in memory or told; home.c asks tarn__lent_in_memory
  *     at the two places where that can begin. A piece leaves that state by its holder's word, or by its holder's end.
- * A block whose vacating waits for holders is "leaving". After lend_patience_ns its bytes are no longer counted upon by who waits for room.
+ * A block whose vacating waits for holders is "leaving". After patience_ns its bytes are no longer counted upon by who waits for room.
  * The pool's mutex is held throughout, but for the public calls. */
 #include <errno.h>
 #include <string.h>
@@ -182,7 +182,7 @@ bool tarn__lent_settle_locked(tarn_pool_t *pool) {
 bool tarn__lent_late_locked(tarn_pool_t *pool) {
   if (tarn_list_empty(&pool->leavers)) { return false; }
   tarn__lent_t *lent = TARN_CONTAINER(pool->leavers.next, tarn__lent_t, link);
-  if (tarn_clock_ns() - lent->since_ns < pool->config.lend_patience_ns) { return false; }
+  if (tarn_clock_ns() - lent->since_ns < pool->config.patience_ns) { return false; }
   tarn_list_remove(&lent->link);
   tarn_list_push_back(&pool->late, &lent->link);
   pool->leaving -= lent->coming;

@@ -211,6 +211,9 @@ struct tarn_pool {
   uint64_t reserved;     /* promised to a call that is about to take it */
   uint64_t pending;      /* will come back from evictions under way */
   uint64_t leaving;      /* and when holders have mapped the spill file over lent memory */
+  uint64_t sending;      /* and when messages under way have left, unless others have it too */
+  uint64_t sent;         /* what has left, since ever */
+  uint64_t sent_ns;      /* when the last has left, or the first of them was begun */
   uint64_t wanted_bytes; /* of the wanted live ones */
   uint64_t demand;       /* of the threads that wait for room */
   uint64_t lua_need;     /* most that a call wanted that got TARN_ENEEDLUA */
@@ -277,7 +280,8 @@ void tarn__pool_lock(tarn_pool_t *pool);
 void tarn__pool_unlock(tarn_pool_t *pool); /* then runs callbacks and frees what was put off */
 void tarn__pool_wait_locked(
     tarn_pool_t *pool); /* lets go: until something has changed (or earlier) */
-void tarn__pool_changed_locked(tarn_pool_t *pool); /* room came, or an outcome */
+void tarn__pool_wait_until_locked(tarn_pool_t *pool, uint64_t ns); /* or that time has come */
+void tarn__pool_changed_locked(tarn_pool_t *pool);                 /* room came, or an outcome */
 void tarn__pool_trash_locked(tarn_pool_t *pool, void *mem, uint64_t size_bytes);
 void tarn__object_delete_locked(tarn_pool_t *pool, tarn__object_t *o);
 void tarn__object_drop_locked(
@@ -303,6 +307,7 @@ static inline uint64_t tarn__heap_charge(uint64_t size) {
 }
 typedef struct tarn__room {
   uint64_t failures; /* pool->failures when the wait began */
+  uint64_t sent; /* what pool->sent will be when the messages have left that were under way then */
   bool begun;
 } tarn__room_t;
 /* There is no room for need more bytes: one step towards it, letting go of the mutex. 0: look

@@ -35,7 +35,7 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
   if (!pool) { return tarn_error_set(err, TARN_ENOMEM, "no memory for a pool"); }
   pool->config = *config;
   pool->config.spill_dir = NULL; /* the spill file has its copy */
-  if (config->lend_patience_ns == 0) { pool->config.lend_patience_ns = 1000000000; }
+  if (config->patience_ns == 0) { pool->config.patience_ns = 1000000000; }
   pool->max_memsize = config->max_memsize;
   tarn__index_init(&pool->objects);
   tarn_map_init(&pool->loans);
@@ -186,17 +186,24 @@ void tarn__pool_unlock(tarn_pool_t *pool) {
   if (tell && call.on_lend) { call.on_lend(call.user); }
 }
 
-void tarn__pool_wait_locked(tarn_pool_t *pool) {
+void tarn__pool_wait_until_locked(tarn_pool_t *pool, uint64_t ns) {
   if (pool->trash || pool->fire_room || pool->fire_lend || pool->unguarded ||
       !tarn_list_empty(&pool->dropped) || !tarn_list_empty(&pool->deleted)) {
     tarn__pool_unlock(pool); /* what is put off is done first; then look again */
     tarn__pool_lock(pool);
     return;
   }
+  struct timespec until = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
   pool->waiters++;
-  pthread_cond_wait(&pool->changed, &pool->mutex);
+  if (ns == UINT64_MAX) {
+    pthread_cond_wait(&pool->changed, &pool->mutex);
+  } else {
+    (void)pthread_cond_timedwait(&pool->changed, &pool->mutex, &until);
+  }
   pool->waiters--;
 }
+
+void tarn__pool_wait_locked(tarn_pool_t *pool) { tarn__pool_wait_until_locked(pool, UINT64_MAX); }
 
 void tarn__pool_changed_locked(tarn_pool_t *pool) {
   if (pool->waiters > 0) { pthread_cond_broadcast(&pool->changed); }

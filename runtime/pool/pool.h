@@ -63,7 +63,7 @@ typedef struct tarn_pool_config {
   void (*on_pressure)(void *user);
   void *user;
   uint64_t
-      lend_patience_ns; /* how long who waits for room counts on memory that holders are to give back; 0: a second */
+      patience_ns; /* how long who waits for room counts on memory that holders are to give back, and on a message that leaves; 0: a second */
 } tarn_pool_config_t;
 
 int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
@@ -75,7 +75,7 @@ void tarn_pool_destroy(tarn_pool_t *pool);
 enum {
   TARN_BLOCK_ZERO = 1, /* zero-filled */
   TARN_BLOCK_WAIT =
-      2 /* wait (blocking this thread) for evictions already possible without Lua to make room */
+      2 /* wait (blocking this thread) for evictions already possible without Lua to make room, and for messages to leave */
 };
 /* A new writable block, with one reference and one mapping, both the caller's. size 0 is allowed.
  * TARN_EAGAIN (without WAIT: eviction is under way, on_room will come), TARN_ENEEDLUA (only live values are left to evict: the Lua
@@ -101,6 +101,10 @@ void tarn_pool_boundary(tarn_pool_t *pool);
 /* ---- values: an image's front and its blocks ---- */
 
 typedef struct tarn_value tarn_value_t;
+
+/* [any] Blocks of so many bytes go out in a message, and it has left, or will not. */
+void tarn_pool_sending(tarn_pool_t *pool, uint64_t bytes);
+void tarn_pool_sent(tarn_pool_t *pool, uint64_t bytes);
 
 /* Takes over front (from tarn_malloc; a whole plain image when block_count is 0), and one reference and one mapping for each entry of blocks, on success only. Seals
  * the blocks. The same block may stand twice (and then brings two of each). A value has one reference, its caller's, and its blocks stay mapped while it has

@@ -60,6 +60,7 @@ typedef enum {
 typedef struct bulk_out {
   tarn_service_t *service;
   tarn_value_t *value; /* one reference, owned */
+  uint64_t bytes;      /* of its blocks */
   uint64_t token;
   uint64_t transfer; /* of its references; 0: it has none */
   uint32_t msgid;
@@ -88,6 +89,7 @@ static void on_bulk_sent(void *user, int status) {
   bulk_out_t *o = user;
   tarn_conn_t *c = status != 0 ? tarn_map_get(&o->service->conns, o->token) : NULL;
   tarn_value_release(o->value);
+  tarn_pool_sent(o->service->pool, o->bytes);
   if (c != NULL) {
     tarn__refs_abort(o->service, o->transfer);
     undelivered(o->service, c, o->role, o->msgid, status);
@@ -111,7 +113,10 @@ static int dispatch_bulk(tarn_conn_t *c, uint8_t *frame, size_t size, tarn_value
     }
     *o = *about;
     o->value = value;
+    o->bytes = block_bytes(value);
+    tarn_pool_sending(o->service->pool, o->bytes);
     rc = tarn_peer_send_bulk(c->peer, frame, size, spans, count, on_bulk_sent, o);
+    if (rc != 0) { tarn_pool_sent(about->service->pool, o->bytes); }
     if (rc == 0) { tarn__idle_sent(c, (int)about->role); }
   }
   tarn_free(spans);

@@ -1,5 +1,6 @@
 -- tarn.poolset(x, id, {remake = fn}): what was dropped under pressure, or lost with its owner, is made anew by fn where it is needed, once.
 local cluster = require "spec.helper.cluster"
+local posix = require "spec.helper.posix"
 local process = require "spec.helper.process"
 local records = require "spec.helper.records"
 local refs = require "spec.helper.refs"
@@ -262,8 +263,7 @@ describe("an object with remake", function()
     end)
   end)
 
-  -- #onehost: there it is mapped; what is being sent is in use meanwhile, and may leave no room to make another.
-  it("is made again and again while there is no room to keep it, and raises PoolFull where it does not fit at all #onehost", function()
+  it("is made again and again while there is no room to keep it, and raises PoolFull where it does not fit at all", function()
     with(2, function(ids)
       local list = {}
       for i = 1, 20 do
@@ -289,6 +289,59 @@ describe("an object with remake", function()
       assert.is_false(ok)
       assert.is_true(tarn.iserror(e, "PoolFull") or tarn.iserror(e, "DiskFull"))
       tarn.max_memsize(memory, ids[1])
+    end)
+  end)
+end)
+
+-- Four of the objects have room; what is being sent is in use until it has left.
+describe("objects that are made anew to be sent at once", function()
+  local function with_objects(fn)
+    cluster.with(2, function(ids)
+      tarn.max_memsize("1MB", ids[1])
+      fn(ids, tarn.remotecall_fetch(ids[1], function()
+        local list = {}
+        for i = 1, 20 do
+          local function make()
+            local a = tarn.array("double", 2 ^ 15)
+            a[1], a[2 ^ 15] = i, i
+            return a
+          end
+          list[i] = tarn.poolset(make(), nil, { destroyonevict = true, remake = make })
+        end
+        return list
+      end))
+    end, { map = false })
+  end
+
+  it("wait for each other to leave", function()
+    with_objects(function(ids, list)
+      local wrong = tarn.remotecall_fetch(ids[2], function()
+        local gets, wrong = {}, 0
+        for i = 1, 6 * #list do gets[i] = tarn.async(function() return list[(i * 7 - 1) % #list + 1]:get() end) end
+        for i, future in ipairs(gets) do
+          local a = future:fetch()
+          if a[1] ~= (i * 7 - 1) % #list + 1 or a[2 ^ 15] ~= a[1] then wrong = wrong + 1 end
+        end
+        return wrong
+      end)
+      assert.equal(0, wrong)
+    end)
+  end)
+
+  it("are PoolFull, or there, when who gets them does not read", function()
+    with_objects(function(ids, list)
+      tarn.remotecall_fetch(ids[2], function()
+        _G.gets = {}
+        for i = 1, 4 * #list do _G.gets[i] = tarn.async(function() return list[(i - 1) % #list + 1]:get() end) end
+        _G.gets[1]:fetch()
+      end)
+      local os_pid = tarn.os_pid(ids[2])
+      posix.kill(os_pid, posix.SIGSTOP)
+      for i = 1, 10 do
+        local ok, e = pcall(tarn.timeout, 20, function() return list[i]:get() end)
+        assert.is_true(ok and e[1] == i or not ok and tarn.iserror(e, "PoolFull"), tostring(e))
+      end
+      posix.kill(os_pid, posix.SIGCONT)
     end)
   end)
 end)

@@ -20,7 +20,7 @@ for _, declaration in ipairs({
       void (*on_unguard)(void *user, void *guard);
       void (*on_pressure)(void *user);
       void *user;
-      uint64_t lend_patience_ns;
+      uint64_t patience_ns;
     } tarn_pool_config_t;]],
   [[typedef struct tarn_pool_stats {
       uint64_t objects, live_bytes, resident_bytes, inflight_bytes, lent_bytes, borrowed_bytes, spilled_bytes, disk_bytes;
@@ -30,7 +30,9 @@ for _, declaration in ipairs({
     } tarn_pool_stats_t;]],
   [[int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
     void tarn_pool_destroy(tarn_pool_t *pool);]],
-  [[int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_block_t **out, tarn_error_t *err);
+  [[void tarn_pool_sending(tarn_pool_t *pool, uint64_t bytes);
+    void tarn_pool_sent(tarn_pool_t *pool, uint64_t bytes);
+    int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_block_t **out, tarn_error_t *err);
     void tarn_block_retain(tarn_block_t *b);
     void tarn_block_release(tarn_block_t *b);
     int tarn_block_map(tarn_block_t *b, tarn_error_t *err);
@@ -127,7 +129,7 @@ function M.new(memory, opts)
   local self = setmetatable({ err = ffi.new("tarn_error_t"), dir = opts.dir or M.spill_dir() }, Pool)
   local config = ffi.new("tarn_pool_config_t", { max_memsize = memory, max_disksize = opts.disk or 0xffffffffffffffffULL })
   config.spill_dir = self.dir
-  config.lend_patience_ns = opts.patience or 0
+  config.patience_ns = opts.patience or 0
   if opts.semaphore then
     config.user = opts.semaphore
     config.on_room = ffi.cast("void (*)(void *)", ffi.C.sem_post)

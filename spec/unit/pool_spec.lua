@@ -65,6 +65,22 @@ describe("a pool", function()
     for i = 1, 60 do assert(p:has(ids[i], { tag = i, front = 100, 50 * KiB + i * 5000 })) end
   end)
 
+  it("says PoolFull, too, while messages are under way that do not leave, or leave nothing", function()
+    p = pool.new(1 * MiB, { patience = 1e7 })
+    local held = assert(p:block(900 * KiB, 1))
+    C.tarn_pool_sending(p.pool, 900 * KiB) -- of what is held
+    assert.equal(pool.EPOOLFULL, (select(2, p:block(300 * KiB, 2))))
+    C.tarn_pool_sent(p.pool, 400 * KiB)
+    assert.equal(pool.EPOOLFULL, (select(2, p:block(300 * KiB, 2))))
+    C.tarn_pool_sent(p.pool, 500 * KiB)
+    assert.equal(pool.EPOOLFULL, (select(2, p:block(300 * KiB, 2))))
+    C.tarn_block_unmap(held)
+    C.tarn_block_release(held)
+    local b = assert(p:block(300 * KiB, 2))
+    C.tarn_block_unmap(b)
+    C.tarn_block_release(b)
+  end)
+
   it("says PoolFull when nothing can be evicted, and all of it is still there", function()
     p = pool.new(2 * MiB)
     local blocks = {}
