@@ -13,6 +13,10 @@ function failure.tostring(x)
   return ("(an error of type %s whose tostring fails%s)"):format(type(x), type(text) == "string" and ": " .. text or "")
 end
 
+-- What a handler of xpcall's was given. Where compiled code has run out of stack, LuaJIT may have too little left to run a handler in: it
+-- says this instead.
+function failure.raised(e) return e == "error in error handling" and "stack overflow (error in error handling)" or e end
+
 -- A wrong argument, for a message: "nil", "the string 'x'", "1.5".
 function failure.describe(x)
   if type(x) == "string" then return ("the string '%s'"):format(#x > 40 and x:sub(1, 37) .. "..." or x) end

@@ -1,6 +1,7 @@
 -- Which global that is nil has made an operation fail, where LuaJIT's message does not name it: comparisons, arguments of functions written
 -- in C, the limits of a `for`. The bytecode of the line is looked at: what of such an operation's operands was last read from a global.
 local util = require "jit.util"
+local find = string.find
 
 local nil_global = {}
 
@@ -81,7 +82,7 @@ local noted, name_noted
 
 ---To be called in an error handler: look at what has failed. level: of the function that has, as the handler sees it (2).
 function nil_global.note(e, level)
-  if type(e) ~= "string" then return end
+  if type(e) ~= "string" or find(e, "stack overflow", -14, true) then return end -- there is no room for more
   local kind, argument = kind_of(e)
   if not kind then return end
   local info = failed_function(e, level)

@@ -63,7 +63,7 @@ local function apply(fn, all, n, items, may_stop)
       error(result, 0)
     else
       failures = failures or {}
-      failures[i] = failure.outgoing(result, rpc.located(traceback, fn))
+      failures[i] = failure.outgoing(failure.raised(result), rpc.located(traceback, fn))
       if not all then break end
     end
     if may_stop and i < n and is_late(started) then return failures, results, i end

@@ -98,10 +98,10 @@ local function on_error(e)
   return e
 end
 
-local function ended(...)
+local function ended(ok, ...)
   local t = current
   t.ended = true
-  t:done(...)
+  if ok then t:done(true, ...) else t:done(false, failure.raised((...))) end
 end
 
 -- Overwrites what ended calls have left on the stack: the collector takes for alive whatever lies within a frame, and the next

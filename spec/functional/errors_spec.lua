@@ -53,6 +53,15 @@ describe("an error in a job", function()
     end).message, "stack overflow")
   end)
 
+  it("may be a stack overflow in compiled code, where LuaJIT may have no stack left to run a handler in", function()
+    for _ = 1, 300 do
+      local overflow = loadstring("local function f() return 1 + f() end return f()")
+      local ok, e = pcall(function() return tarn.async(overflow):fetch() end)
+      assert.is_false(ok)
+      says(tostring(e), "stack overflow")
+    end
+  end)
+
   it("keeps kind, process and traceback on its way through other processes", function()
     with(2, function(ids)
       local b = ids[2]

@@ -65,7 +65,7 @@ function evaluate.run(chunk)
   end
   local function finish(ok, ...)
     if ok then return true, ... end
-    return false, evaluate.problem((...), traceback)
+    return false, evaluate.problem(failure.raised((...)), traceback)
   end
   local function fetch_all(ok, ...)
     if not ok then return false, ... end
