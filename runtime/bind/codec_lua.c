@@ -247,6 +247,20 @@ tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count,
   return finish(L, e, self);
 }
 
+/* Append the value at the top as a plain image of up to `most` bytes; false, and nothing appended: it is none. The buffer has no more room meanwhile
+ * than that, since what fits into its room is not held against its limit. */
+static bool encode_image(lua_State *L, tarn__encoder_t *e, size_t most) {
+  size_t before = e->out.size, capacity = e->out.capacity, end = before + most;
+  e->out.limit = end;
+  if (capacity > end) { e->out.capacity = end; }
+  bool fits = tarn__encode_value(e, L, lua_gettop(L)) == 0 && !needs_head(e) &&
+              !tarn_image_has_head(e->out.data + before, e->out.size - before);
+  if (capacity > end) { e->out.capacity = capacity; }
+  e->out.limit = limit_bytes;
+  if (!fits) { e->out.size = before; }
+  return fits;
+}
+
 tarn_encoded_t *tarn_codec_encode_small(lua_State *L, int list, int from, int to, size_t each,
                                         size_t all, uint32_t *count) {
   list = absolute(L, list);
@@ -256,17 +270,12 @@ tarn_encoded_t *tarn_codec_encode_small(lua_State *L, int list, int from, int to
   int rc = tarn_buf_append(&e->out, header, sizeof header);
   *count = 0;
   for (bool fits = rc == 0; fits && from <= to && e->out.size < all; from++) {
-    size_t before = e->out.size;
-    e->out.limit = before + each;
     lua_rawgeti(L, list, from);
-    fits = tarn__encode_value(e, L, self + 1) == 0 && !needs_head(e) &&
-           !tarn_image_has_head(e->out.data + before, e->out.size - before);
+    fits = encode_image(L, e, each);
     lua_settop(L, self);
     if (fits) { ++*count; }
-    if (!fits) { e->out.size = before; }
     forget(e);
   }
-  e->out.limit = limit_bytes;
   if (rc != 0) {
     tarn__encode_out_of_memory(e, TARN_ENOMEM);
     raise_failure(L, e, self);

@@ -189,6 +189,18 @@ describe("many at once", function()
     end)
   end)
 
+  it("are stored whatever their size is, after a larger value was sent", function()
+    with(1, function(ids)
+      tarn.poolset(("x"):rep(2 ^ 20), ids[1]):delete() -- the encoder keeps the room that it has got
+      for _, size in ipairs { 16380, 16381, 16382, 20000, 40000 } do
+        local map = {}
+        for i = 1, size / 8 do map["key " .. i] = i end
+        local list = { 1, ("s"):rep(size), 2, map, 3 }
+        assert.same({ n = 5, unpack(list) }, tarn.poolget_all(tarn.poolset_all(list, ids[1])))
+      end
+    end)
+  end)
+
   it("are not stored when one of them cannot be, and the error says which", function()
     with(1, function(ids)
       local a = ids[1]
