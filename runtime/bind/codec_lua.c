@@ -77,7 +77,7 @@ void tarn__encoder_end(lua_State *L, tarn__encoder_t *e, int index) {
   if (e->out.capacity > KEPT_BYTES) { tarn_buf_release(&e->out); }
   tarn_buf_clear(&e->out);
   e->out.limit = limit_bytes;
-  e->names_checked = false;
+  e->names_checked = e->plain = false;
   e->anchored = 0;
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->none);
   lua_setfenv(L, index);
@@ -266,6 +266,7 @@ tarn_encoded_t *tarn_codec_encode_small(lua_State *L, int list, int from, int to
   list = absolute(L, list);
   tarn__encoder_t *e = tarn__encoder_begin(L);
   int self = e->self;
+  e->plain = true;
   const uint8_t header[5] = {0xdd}; /* an array of the 4 bytes behind it */
   int rc = tarn_buf_append(&e->out, header, sizeof header);
   *count = 0;

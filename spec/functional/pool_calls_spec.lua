@@ -201,6 +201,22 @@ describe("many at once", function()
     end)
   end)
 
+  it("are written by their serializers once each", function()
+    with(1, function(ids)
+      local Counted, calls = {}, 0
+      tarn.serializer { name = "spec.counted", version = 1, type = Counted,
+        mmwrite = function(out, x)
+          calls = calls + 1
+          out:value(x[1])
+        end,
+        mmread = function(inp) return setmetatable({ inp:value() }, Counted) end }
+      local function counted(x) return setmetatable({ x }, Counted) end
+      local got = tarn.poolget_all(tarn.poolset_all({ 1, counted(2), 3, { counted(4) }, counted(("x"):rep(1e5)) }, ids[1]))
+      assert.same({ 1, 2, 3, 4, 1e5 }, { got[1], got[2][1], got[3], got[4][1][1], #got[5][1] })
+      assert.equal(3, calls)
+    end)
+  end)
+
   it("are not stored when one of them cannot be, and the error says which", function()
     with(1, function(ids)
       local a = ids[1]
