@@ -201,6 +201,20 @@ describe("many at once", function()
     end)
   end)
 
+  it("may be given by __index, and the list may change meanwhile", function()
+    with(1, function(ids)
+      local function by_index(list) return setmetatable({ n = #list }, { __index = function(_, i) return list[i] end }) end
+      local refs = tarn.poolset_all(by_index { 1, "two", ("x"):rep(1e5) }, ids[1])
+      assert.same({ n = 3, 1, "two", ("x"):rep(1e5) }, tarn.poolget_all(by_index(refs)))
+      local future = tarn.async(tarn.poolget_all, refs)
+      local list = { unpack(refs) }
+      tarn.async(function() for i = 1, 3 do refs[i] = nil end end):fetch()
+      assert.equal("two", future:fetch()[2])
+      tarn.pooldelete_all(by_index(list))
+      assert.equal(0, tarn.poolstats(ids[1]).objects)
+    end)
+  end)
+
   it("are written by their serializers once each", function()
     with(1, function(ids)
       local Counted, calls = {}, 0
