@@ -146,9 +146,13 @@ stand_in.guard(debug.getregistry()["tarn.FileRef"], core.fileref_methods, "a Fil
 
 ---------------------------------------------------------------------------------------------------- many at once
 
-local function count_of(list, what)
+-- The list's items in a table of our own, and how many there are. The list may be a table that gives them by __index, which C does not ask;
+-- and who has it may change it while we wait.
+local function items_of(list, what)
   if type(list) ~= "table" then argument_error("%s: a list is needed, not %s", what, failure.describe(list)) end
-  return type(list.n) == "number" and list.n or #list
+  local items, n = {}, type(list.n) == "number" and list.n or #list
+  for i = 1, n do items[i] = list[i] end
+  return items, n
 end
 
 local function not_a_ref(list, i, what) argument_error("%s: item %d is no DRef but %s", what, i, failure.describe(list[i])) end
@@ -207,16 +211,17 @@ end
 ---@return tarn.DRef[] refs
 function pool.poolset_all(list, pid)
   local what = "tarn.poolset_all"
-  local n, results = count_of(list, what), {}
+  local items, n = items_of(list, what)
   if place(pid, what) then
-    for i = 1, n do results[i] = core.pool_set(list[i], 0) end
+    local results = {}
+    for i = 1, n do results[i] = core.pool_set(items[i], 0) end
     return results
   end
   task.check(what)
   local all, parts, i = rpc.gather(), {}, 1
   while i <= n do
     rpc.make_room(pid, what)
-    local msgid, count, alone = core.pool_set_all_at(pid, list, i, n)
+    local msgid, count, alone = core.pool_set_all_at(pid, items, i, n)
     if alone then
       all:add(i, msgid)
     else
@@ -228,7 +233,7 @@ function pool.poolset_all(list, pid)
   end
   for _, number in ipairs(spread(all:wait(what), parts)) do
     rpc.make_room(pid, what)
-    all:add(number, core.pool_set_at(pid, list[number], 0))
+    all:add(number, core.pool_set_at(pid, items[number], 0))
   end
   return all:wait(what)
 end
@@ -238,33 +243,33 @@ end
 ---@return table values in the same order; the field n is their count
 function pool.poolget_all(list)
   local what = "tarn.poolget_all"
-  local n = count_of(list, what)
-  local small, large = core.refs_by_owner(list, n)
-  if not large then not_a_ref(list, small, what) end
+  local items, n = items_of(list, what)
+  local small, large = core.refs_by_owner(items, n)
+  if not large then not_a_ref(items, small, what) end
   if next(small) or large[1] then task.check(what) end
   local all = rpc.gather()
-  local parts = ask_small(all, list, small, core.pool_get_all_at, what)
-  ask_each(all, list, large, core.pool_get_at, what)
+  local parts = ask_small(all, items, small, core.pool_get_all_at, what)
+  ask_each(all, items, large, core.pool_get_at, what)
   local rest = spread(all:wait_all(what), parts)
-  ask_each(all, list, rest, core.pool_get_at, what)
+  ask_each(all, items, rest, core.pool_get_at, what)
   local results, failed = all:wait_all(what)
-  return complete(list, n, results, failed, pool.poolget)
+  return complete(items, n, results, failed, pool.poolget)
 end
 
 ---Forget many objects, up to 512 to a message.
 ---@param list tarn.DRef[]
 function pool.pooldelete_all(list)
   local what = "tarn.pooldelete_all"
-  local n = count_of(list, what)
-  local elsewhere, more = core.refs_by_owner(list, n, true)
-  if not more then not_a_ref(list, elsewhere, what) end
+  local items, n = items_of(list, what)
+  local elsewhere, more = core.refs_by_owner(items, n, true)
+  if not more then not_a_ref(items, elsewhere, what) end
   if next(elsewhere) then task.check(what) end
   local all = rpc.gather()
-  local parts = ask_small(all, list, elsewhere, core.pool_delete_all_at, what)
+  local parts = ask_small(all, items, elsewhere, core.pool_delete_all_at, what)
   local rest = spread(all:wait_all(what), parts)
-  ask_each(all, list, rest, core.pool_delete_at, what)
+  ask_each(all, items, rest, core.pool_delete_at, what)
   local results, failed = all:wait_all(what)
-  complete(list, n, results, failed, pool.pooldelete)
+  complete(items, n, results, failed, pool.pooldelete)
 end
 
 ---------------------------------------------------------------------------------------------------- jobs at the data

@@ -183,7 +183,9 @@ typedef struct tarn__encoder {
   uint32_t depth;
   bool backrefs;
   bool names_checked;
-  bool keep_refs;   /* false: DRefs are refused (files) */
+  bool keep_refs; /* false: DRefs are refused (files) */
+  bool
+      plain; /* what a head would have to say is refused before anything is called or copied for it */
   int self;         /* stack index of this userdata in the running C function's frame */
   uint32_t writing; /* calls of mmwrite under way */
   uint32_t written; /* values written by the innermost of them */
@@ -230,6 +232,9 @@ int tarn__encode_block(tarn__encoder_t *e, tarn_block_t *b); /* retains and maps
 /* Make room for one more in an array of the encoder's. */
 int tarn__encoder_grow(void **array, uint32_t count, uint32_t *capacity, size_t item_bytes);
 int tarn__encode_out_of_memory(tarn__encoder_t *e, int rc);
+static inline int tarn__encode_not_plain(tarn__encoder_t *e) {
+  return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE, "a value that needs a head");
+}
 
 /* The methods of `out`, for lua/tarn/serializer.lua to complete: pushes the table. */
 void tarn__encoder_methods(lua_State *L);

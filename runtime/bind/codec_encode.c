@@ -204,6 +204,7 @@ int tarn__encode_ref(tarn__encoder_t *e, lua_State *L, int index, tarn_ref_t *re
     return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
                              "a DRef cannot be saved in a file: save what it refers to");
   }
+  if (e->plain) { return tarn__encode_not_plain(e); }
   uint32_t number;
   bool is_new;
   if (!tarn__seen_put(&e->seen, lua_touserdata(L, index), e->ref_count, &number, &is_new) ||

@@ -77,7 +77,7 @@ void tarn__encoder_end(lua_State *L, tarn__encoder_t *e, int index) {
   if (e->out.capacity > KEPT_BYTES) { tarn_buf_release(&e->out); }
   tarn_buf_clear(&e->out);
   e->out.limit = limit_bytes;
-  e->names_checked = false;
+  e->names_checked = e->plain = false;
   e->anchored = 0;
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->none);
   lua_setfenv(L, index);
@@ -247,26 +247,36 @@ tarn_encoded_t *tarn_codec_encode_list(lua_State *L, int first, int count,
   return finish(L, e, self);
 }
 
+/* Append the value at the top as a plain image of up to `most` bytes; false, and nothing appended: it is none. The buffer has no more room meanwhile
+ * than that, since what fits into its room is not held against its limit. */
+static bool encode_image(lua_State *L, tarn__encoder_t *e, size_t most) {
+  size_t before = e->out.size, capacity = e->out.capacity, end = before + most;
+  e->out.limit = end;
+  if (capacity > end) { e->out.capacity = end; }
+  bool fits = tarn__encode_value(e, L, lua_gettop(L)) == 0 && !needs_head(e) &&
+              !tarn_image_has_head(e->out.data + before, e->out.size - before);
+  if (capacity > end) { e->out.capacity = capacity; }
+  e->out.limit = limit_bytes;
+  if (!fits) { e->out.size = before; }
+  return fits;
+}
+
 tarn_encoded_t *tarn_codec_encode_small(lua_State *L, int list, int from, int to, size_t each,
                                         size_t all, uint32_t *count) {
   list = absolute(L, list);
   tarn__encoder_t *e = tarn__encoder_begin(L);
   int self = e->self;
+  e->plain = true;
   const uint8_t header[5] = {0xdd}; /* an array of the 4 bytes behind it */
   int rc = tarn_buf_append(&e->out, header, sizeof header);
   *count = 0;
   for (bool fits = rc == 0; fits && from <= to && e->out.size < all; from++) {
-    size_t before = e->out.size;
-    e->out.limit = before + each;
     lua_rawgeti(L, list, from);
-    fits = tarn__encode_value(e, L, self + 1) == 0 && !needs_head(e) &&
-           !tarn_image_has_head(e->out.data + before, e->out.size - before);
+    fits = encode_image(L, e, each);
     lua_settop(L, self);
     if (fits) { ++*count; }
-    if (!fits) { e->out.size = before; }
     forget(e);
   }
-  e->out.limit = limit_bytes;
   if (rc != 0) {
     tarn__encode_out_of_memory(e, TARN_ENOMEM);
     raise_failure(L, e, self);

@@ -90,6 +90,7 @@ static int call_mmwrite(tarn__encoder_t *e, lua_State *L, int serializer, int in
 
 int tarn__encode_typed(tarn__encoder_t *e, lua_State *L, int index) {
   int serializer = lua_gettop(L);
+  if (e->plain) { return tarn__encode_not_plain(e); }
   if (e->depth >= TARN_IMAGE_MAX_DEPTH || !lua_checkstack(L, 16)) {
     return tarn__failure_set(&e->failure, TARN__NOT_SERIALIZABLE,
                              "a value nested deeper than %u levels cannot travel",

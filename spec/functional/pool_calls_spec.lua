@@ -189,6 +189,48 @@ describe("many at once", function()
     end)
   end)
 
+  it("are stored whatever their size is, after a larger value was sent", function()
+    with(1, function(ids)
+      tarn.poolset(("x"):rep(2 ^ 20), ids[1]):delete() -- the encoder keeps the room that it has got
+      for _, size in ipairs { 16380, 16381, 16382, 20000, 40000 } do
+        local map = {}
+        for i = 1, size / 8 do map["key " .. i] = i end
+        local list = { 1, ("s"):rep(size), 2, map, 3 }
+        assert.same({ n = 5, unpack(list) }, tarn.poolget_all(tarn.poolset_all(list, ids[1])))
+      end
+    end)
+  end)
+
+  it("may be given by __index, and the list may change meanwhile", function()
+    with(1, function(ids)
+      local function by_index(list) return setmetatable({ n = #list }, { __index = function(_, i) return list[i] end }) end
+      local refs = tarn.poolset_all(by_index { 1, "two", ("x"):rep(1e5) }, ids[1])
+      assert.same({ n = 3, 1, "two", ("x"):rep(1e5) }, tarn.poolget_all(by_index(refs)))
+      local future = tarn.async(tarn.poolget_all, refs)
+      local list = { unpack(refs) }
+      tarn.async(function() for i = 1, 3 do refs[i] = nil end end):fetch()
+      assert.equal("two", future:fetch()[2])
+      tarn.pooldelete_all(by_index(list))
+      assert.equal(0, tarn.poolstats(ids[1]).objects)
+    end)
+  end)
+
+  it("are written by their serializers once each", function()
+    with(1, function(ids)
+      local Counted, calls = {}, 0
+      tarn.serializer { name = "spec.counted", version = 1, type = Counted,
+        mmwrite = function(out, x)
+          calls = calls + 1
+          out:value(x[1])
+        end,
+        mmread = function(inp) return setmetatable({ inp:value() }, Counted) end }
+      local function counted(x) return setmetatable({ x }, Counted) end
+      local got = tarn.poolget_all(tarn.poolset_all({ 1, counted(2), 3, { counted(4) }, counted(("x"):rep(1e5)) }, ids[1]))
+      assert.same({ 1, 2, 3, 4, 1e5 }, { got[1], got[2][1], got[3], got[4][1][1], #got[5][1] })
+      assert.equal(3, calls)
+    end)
+  end)
+
   it("are not stored when one of them cannot be, and the error says which", function()
     with(1, function(ids)
       local a = ids[1]
