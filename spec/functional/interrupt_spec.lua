@@ -93,7 +93,8 @@ describe("Ctrl-C once", function()
     check_nothing_left(driver, tmp)
   end)
 
-  it("ends a driver that looks at nothing, in a compiled loop or in C, after two seconds", function()
+  -- #signals: the thread sanitizer keeps a signal back until the thread that got it calls something, which a compiled loop never does.
+  it("ends a driver that looks at nothing, in a compiled loop or in C, after two seconds #signals", function()
     for _, code in ipairs { "local x = 0 for i = 1, 1e15 do x = x + i if i == 1e6 then ready() end end", "ready() io.read()" } do
       local driver, tmp
       for _ = 1, 5 do -- it may come before the loop, or the call, has begun again
@@ -139,7 +140,7 @@ describe("Ctrl-C once", function()
 end)
 
 describe("Ctrl-C twice", function()
-  it("stops at once, whatever computes", function()
+  it("stops at once, whatever computes #signals", function()
     local driver, tmp = start [[
       for _, id in ipairs(tarn.workers()) do tarn.remote_do(id, function() while true do end end) end
       ready()
@@ -148,7 +149,8 @@ describe("Ctrl-C twice", function()
     driver:kill(posix.SIGINT)
     driver:kill(posix.SIGINT)
     -- Two that arrive together are one for the system.
-    while driver.pidfd and not driver.err:find("at once\n", 1, true) do
+    local deadline = posix.now() + 10 * process.patience
+    while driver.pidfd and not driver.err:find("at once\n", 1, true) and posix.now() < deadline do
       driver:kill(posix.SIGINT)
       driver:_pump(posix.now() + 0.05)
     end
