@@ -1,6 +1,7 @@
 local ffi = require("ffi")
 local C = require("spec.helper.c")
 local pool = require("spec.helper.pool")
+local posix = require("spec.helper.posix")
 local KiB, MiB = pool.KiB, pool.MiB
 
 describe("a pool", function()
@@ -68,17 +69,34 @@ describe("a pool", function()
   it("says PoolFull, too, while messages are under way that do not leave, or leave nothing", function()
     p = pool.new(1 * MiB, { patience = 1e7 })
     local held = assert(p:block(900 * KiB, 1))
-    C.tarn_pool_sending(p.pool, 900 * KiB) -- of what is held
+    local messages = ffi.new("tarn_message_t[2]") -- of what is held
+    for i = 0, 1 do assert.equal(0, C.tarn_pool_sending(p.pool, 1, messages[i])) end
     assert.equal(pool.EPOOLFULL, (select(2, p:block(300 * KiB, 2))))
-    C.tarn_pool_sent(p.pool, 400 * KiB)
+    C.tarn_pool_sent(p.pool, messages[0])
     assert.equal(pool.EPOOLFULL, (select(2, p:block(300 * KiB, 2))))
-    C.tarn_pool_sent(p.pool, 500 * KiB)
+    C.tarn_pool_sent(p.pool, messages[1])
     assert.equal(pool.EPOOLFULL, (select(2, p:block(300 * KiB, 2))))
     C.tarn_block_unmap(held)
     C.tarn_block_release(held)
     local b = assert(p:block(300 * KiB, 2))
     C.tarn_block_unmap(b)
     C.tarn_block_release(b)
+  end)
+
+  it("does not wait for a message that does not leave, whatever leaves by another connection", function()
+    p = pool.new(1 * MiB, { patience = 6e8 })
+    local held = assert(p:block(900 * KiB, 1))
+    local stuck, other = ffi.new("tarn_message_t"), ffi.new("tarn_message_t")
+    assert.equal(0, C.tarn_pool_sending(p.pool, 1, stuck))
+    assert.equal(pool.EPOOLFULL, (select(2, p:block(300 * KiB, 2)))) -- after its patience
+    assert.equal(0, C.tarn_pool_sending(p.pool, 2, other))
+    C.tarn_pool_sent(p.pool, other)
+    local begun = posix.now()
+    assert.equal(pool.EPOOLFULL, (select(2, p:block(300 * KiB, 2))))
+    assert.is_true(posix.now() - begun < 0.3)
+    C.tarn_pool_sent(p.pool, stuck)
+    C.tarn_block_unmap(held)
+    C.tarn_block_release(held)
   end)
 
   it("says PoolFull when nothing can be evicted, and all of it is still there", function()
