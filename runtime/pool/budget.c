@@ -158,7 +158,8 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
     pool->lua_owed = true;
     return come_back(pool, TARN_ENEEDLUA, need, err);
   }
-  uint64_t until = coming == 0 && (flags & TARN_BLOCK_WAIT) != 0 ? may_leave_until(pool, room) : 0;
+  bool patient = (flags & (TARN_BLOCK_WAIT | TARN_BLOCK_SOON)) == TARN_BLOCK_WAIT;
+  uint64_t until = coming == 0 && patient ? may_leave_until(pool, room) : 0;
   if (until != 0) {
     tarn__pool_wait_until_locked(pool, until);
     return 0;

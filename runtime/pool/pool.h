@@ -76,7 +76,8 @@ void tarn_pool_destroy(tarn_pool_t *pool);
 enum {
   TARN_BLOCK_ZERO = 1, /* zero-filled */
   TARN_BLOCK_WAIT =
-      2 /* wait (blocking this thread) for evictions already possible without Lua to make room, and for messages to leave */
+      2, /* wait (blocking this thread) for evictions already possible without Lua to make room, and for messages to leave */
+  TARN_BLOCK_SOON = 32 /* but not for messages: the caller knows what else may make room */
 };
 /* A new writable block, with one reference and one mapping, both the caller's. size 0 is allowed.
  * TARN_EAGAIN (without WAIT: eviction is under way, on_room will come), TARN_ENEEDLUA (only live values are left to evict: the Lua

@@ -87,7 +87,7 @@ for _, declaration in ipairs({
 end
 
 local M = {
-  WAIT = 2, ZERO = 1, DESTROY = 256,
+  WAIT = 2, SOON = 32, ZERO = 1, DESTROY = 256,
   ENOMEM = -1, EIO = -3, EDISKFULL = -4, EPOOLFULL = -5, ENOENT = -6, ECORRUPT = -7, EAGAIN = -13, ENEEDLUA = -15,
   KiB = 1024, MiB = 1024 * 1024,
 }
