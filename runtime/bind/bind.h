@@ -164,6 +164,10 @@ typedef struct tarn__room_try {
   uint32_t rounds;
 } tarn__room_try_t; /* begins as zeros */
 bool tarn__room_again(lua_State *L, tarn__room_try_t *t, int rc, tarn_error_t *err);
+/* For the flags of each try: garbage may hold what messages that leave would bring, and is collected sooner. */
+static inline uint32_t tarn__room_flags(const tarn__room_try_t *t) {
+  return TARN_BLOCK_WAIT | (t->collected ? 0 : TARN_BLOCK_SOON);
+}
 /* Store v (one reference, taken over) making room as need be: its id. Raises PoolFull, DiskFull, IOError. */
 uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags);
 /* Raise that an object is elsewhere (TARN_EMOVED; who asked us for it repeats that there), or nowhere. */

@@ -104,7 +104,7 @@ tarn_block_t *tarn_bind_block_create(lua_State *L, uint64_t size, bool zero) {
 
 tarn_block_t *tarn_bind_scratch_create(lua_State *L, uint64_t size, bool zero) {
   tarn_bind_t *bind = tarn_bind_of(L);
-  uint32_t flags = TARN_BLOCK_WAIT | (zero ? TARN_BLOCK_ZERO : 0);
+  uint32_t flags = zero ? TARN_BLOCK_ZERO : 0;
   /* A call that allocates is a boundary too: what dead views held is given back before anything is evicted for its sake. */
   tarn_pool_boundary(bind->pool);
   tarn__room_try_t t = {0};
@@ -113,7 +113,7 @@ tarn_block_t *tarn_bind_scratch_create(lua_State *L, uint64_t size, bool zero) {
   int rc;
   do {
     err = (tarn_error_t){0};
-    rc = tarn_block_create(bind->pool, size, flags, &block, &err);
+    rc = tarn_block_create(bind->pool, size, tarn__room_flags(&t) | flags, &block, &err);
     if (rc == 0) { return block; }
   } while (tarn__room_again(L, &t, rc, &err));
   if (err.needed == 0 && tarn_error_has_bytes(&err)) { err.needed = size; }

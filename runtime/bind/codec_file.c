@@ -71,11 +71,11 @@ tarn_value_t **tarn__file_open(lua_State *L, const char *path, bool verify,
   tarn_value_t **box = tarn__value_box(L);
   tarn__room_try_t t = {0};
   tarn_error_t err;
-  uint32_t flags = TARN_BLOCK_WAIT | (verify ? TARN_SAVED_VERIFY : 0);
+  uint32_t flags = verify ? TARN_SAVED_VERIFY : 0;
   int rc;
   do {
     err = (tarn_error_t){0};
-    rc = tarn_pool_open_saved(b->pool, path, flags, identity, box, &err);
+    rc = tarn_pool_open_saved(b->pool, path, tarn__room_flags(&t) | flags, identity, box, &err);
   } while (rc != 0 && tarn__room_again(L, &t, rc, &err));
   if (rc != 0) { tarn__file_raise(L, path, &err); }
   return box;

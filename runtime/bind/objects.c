@@ -322,7 +322,7 @@ tarn_value_t *tarn__object_value(lua_State *L, uint64_t id, uint32_t flags) {
   int rc;
   do {
     err = (tarn_error_t){0};
-    rc = tarn_pool_get(b->pool, id, TARN_BLOCK_WAIT | flags, &v, &err);
+    rc = tarn_pool_get(b->pool, id, tarn__room_flags(&t) | flags, &v, &err);
   } while (rc != 0 && tarn__room_again(L, &t, rc, &err));
   tarn__object_check(L, rc, &err, id);
   return v;
@@ -367,7 +367,7 @@ uint64_t tarn_object_store(lua_State *L, tarn_value_t *v, uint32_t flags) {
   int rc;
   do {
     err = (tarn_error_t){0};
-    rc = tarn_pool_set_value(b->pool, v, flags, &id, &err);
+    rc = tarn_pool_set_value(b->pool, v, tarn__room_flags(&t) | flags, &id, &err);
   } while (rc != 0 && tarn__room_again(L, &t, rc, &err));
   tarn_value_release(v);
   tarn__object_check(L, rc, &err, 0);
@@ -399,7 +399,7 @@ static uint64_t set_live(lua_State *L, uint32_t flags, uint64_t size) {
   uint64_t slot = tarn__anchor_add(L, &b->anchors, 1);
   int rc = TARN_ENOMEM;
   while (slot != 0) {
-    rc = tarn_pool_set_live(b->pool, size, flags, (uint32_t)slot, &id, &err);
+    rc = tarn_pool_set_live(b->pool, size, flags | TARN_BLOCK_SOON, (uint32_t)slot, &id, &err);
     if (rc != TARN_ENEEDLUA || !tarn_bind_make_room(L)) { break; }
   }
   if (rc != 0 && slot != 0) { tarn__anchors_drop(L, &b->anchors, &slot, 1); }

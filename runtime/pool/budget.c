@@ -75,27 +75,56 @@ void tarn__budget_trim_locked(tarn_pool_t *pool, uint64_t bytes) {
   }
 }
 
-void tarn_pool_sending(tarn_pool_t *pool, uint64_t bytes) {
-  tarn__pool_lock(pool);
-  if (pool->sending == 0) { pool->sent_ns = tarn_clock_ns(); }
-  pool->sending += bytes;
-  tarn__pool_unlock(pool);
+static tarn__way_t *way_locked(tarn_pool_t *pool, uint64_t connection) {
+  for (tarn_list_t *l = pool->ways.next; l != &pool->ways; l = l->next) {
+    tarn__way_t *w = TARN_CONTAINER(l, tarn__way_t, link);
+    if (w->connection == connection) { return w; }
+  }
+  tarn__way_t *w = tarn_malloc(sizeof *w);
+  if (!w) { return NULL; }
+  tarn_list_init(&w->messages);
+  w->connection = connection;
+  w->moved_ns = tarn_clock_ns();
+  tarn_list_push_back(&pool->ways, &w->link);
+  return w;
 }
 
-void tarn_pool_sent(tarn_pool_t *pool, uint64_t bytes) {
+int tarn_pool_sending(tarn_pool_t *pool, uint64_t connection, tarn_message_t *m) {
   tarn__pool_lock(pool);
-  pool->sending -= bytes;
-  pool->sent += bytes;
-  pool->sent_ns = tarn_clock_ns();
+  tarn__way_t *w = way_locked(pool, connection);
+  if (w) {
+    m->way = w;
+    m->number = pool->messages++;
+    tarn_list_push_back(&w->messages, &m->link);
+  }
+  tarn__pool_unlock(pool);
+  return w ? 0 : TARN_ENOMEM;
+}
+
+void tarn_pool_sent(tarn_pool_t *pool, tarn_message_t *m) {
+  tarn__pool_lock(pool);
+  tarn__way_t *w = m->way;
+  w->moved_ns = tarn_clock_ns();
+  tarn_list_remove(&m->link);
+  if (tarn_list_empty(&w->messages)) {
+    tarn_list_remove(&w->link);
+    tarn_free(w);
+  }
   tarn__pool_changed_locked(pool);
   tarn__pool_unlock(pool);
 }
 
-/* Messages leave, and may take the last hold of something with them. Receivers that do not read stall nobody for longer than the patience; and who
- * waits, waits for as much as was under way when it began. */
-static bool may_leave(const tarn_pool_t *pool, const tarn__room_t *room) {
-  return pool->sending > 0 && pool->sent < room->sent &&
-         tarn_clock_ns() - pool->sent_ns < pool->config.patience_ns;
+/* Messages leave, and may take the last hold of something with them. Until when to wait for the next of those that were under way when the wait
+ * began; 0: none is left, or they are on their way to receivers that do not read, who stall nobody for longer than the patience. */
+static uint64_t may_leave_until(const tarn_pool_t *pool, const tarn__room_t *room) {
+  uint64_t until = 0;
+  for (const tarn_list_t *l = pool->ways.next; l != &pool->ways; l = l->next) {
+    const tarn__way_t *w = TARN_CONTAINER(l, tarn__way_t, link);
+    const tarn_message_t *oldest = TARN_CONTAINER(w->messages.next, tarn_message_t, link);
+    uint64_t end = w->moved_ns + pool->config.patience_ns;
+    if (oldest->number < room->messages && end > until) { until = end; }
+  }
+  return until > tarn_clock_ns() ? until : 0;
 }
 
 int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room,
@@ -103,7 +132,7 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
   if (!room->begun) {
     room->begun = true;
     room->failures = pool->failures;
-    room->sent = pool->sent + pool->sending;
+    room->messages = pool->messages;
   }
   if (need > pool->max_memsize) { return refuse(pool, need, err); }
   uint64_t shortage = tarn__budget_used(pool) + need - pool->max_memsize;
@@ -129,8 +158,10 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
     pool->lua_owed = true;
     return come_back(pool, TARN_ENEEDLUA, need, err);
   }
-  if (coming == 0 && (flags & TARN_BLOCK_WAIT) != 0 && may_leave(pool, room)) {
-    tarn__pool_wait_until_locked(pool, pool->sent_ns + pool->config.patience_ns);
+  bool patient = (flags & (TARN_BLOCK_WAIT | TARN_BLOCK_SOON)) == TARN_BLOCK_WAIT;
+  uint64_t until = coming == 0 && patient ? may_leave_until(pool, room) : 0;
+  if (until != 0) {
+    tarn__pool_wait_until_locked(pool, until);
     return 0;
   }
   if (coming == 0) { return refuse(pool, need, err); }

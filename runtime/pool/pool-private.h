@@ -211,9 +211,8 @@ struct tarn_pool {
   uint64_t reserved;     /* promised to a call that is about to take it */
   uint64_t pending;      /* will come back from evictions under way */
   uint64_t leaving;      /* and when holders have mapped the spill file over lent memory */
-  uint64_t sending;      /* and when messages under way have left, unless others have it too */
-  uint64_t sent;         /* what has left, since ever */
-  uint64_t sent_ns;      /* when the last has left, or the first of them was begun */
+  tarn_list_t ways;      /* tarn__way_t: when their messages have left, other bytes may come */
+  uint64_t messages;     /* begun, since ever */
   uint64_t wanted_bytes; /* of the wanted live ones */
   uint64_t demand;       /* of the threads that wait for room */
   uint64_t lua_need;     /* most that a call wanted that got TARN_ENEEDLUA */
@@ -305,9 +304,15 @@ uint64_t tarn__budget_used(const tarn_pool_t *pool);
 static inline uint64_t tarn__heap_charge(uint64_t size) {
   return ((size + 63) & ~(uint64_t)63) + 16;
 }
+/* Messages that go one after the other. */
+typedef struct tarn__way {
+  tarn_list_t link, messages; /* the oldest first, one at least */
+  uint64_t connection;
+  uint64_t moved_ns; /* when the last has left, or the first was begun */
+} tarn__way_t;
 typedef struct tarn__room {
   uint64_t failures; /* pool->failures when the wait began */
-  uint64_t sent; /* what pool->sent will be when the messages have left that were under way then */
+  uint64_t messages; /* pool->messages then */
   bool begun;
 } tarn__room_t;
 /* There is no room for need more bytes: one step towards it, letting go of the mutex. 0: look

@@ -53,10 +53,10 @@ int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_e
                     &pool->slabs);
   }
   tarn__packs_init(pool);
-  tarn_list_t *lists[] = {&pool->lru,     &pool->wanted, &pool->parked,  &pool->limbo,
-                          &pool->blocks,  &pool->later,  &pool->queue,   &pool->dropped,
-                          &pool->leavers, &pool->late,   &pool->left,    &pool->moves,
-                          &pool->gone,    &pool->notes,  &pool->deleted, &pool->looks};
+  tarn_list_t *lists[] = {
+      &pool->lru,   &pool->wanted,  &pool->parked,  &pool->limbo, &pool->blocks, &pool->later,
+      &pool->queue, &pool->dropped, &pool->leavers, &pool->late,  &pool->left,   &pool->moves,
+      &pool->gone,  &pool->notes,   &pool->deleted, &pool->looks, &pool->ways};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) { tarn_list_init(lists[i]); }
   int rc = init_sync(pool);
   if (rc != 0) {

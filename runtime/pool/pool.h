@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/err.h"
+#include "base/list.h"
 
 typedef struct tarn_pool tarn_pool_t;
 
@@ -75,7 +76,8 @@ void tarn_pool_destroy(tarn_pool_t *pool);
 enum {
   TARN_BLOCK_ZERO = 1, /* zero-filled */
   TARN_BLOCK_WAIT =
-      2 /* wait (blocking this thread) for evictions already possible without Lua to make room, and for messages to leave */
+      2, /* wait (blocking this thread) for evictions already possible without Lua to make room, and for messages to leave */
+  TARN_BLOCK_SOON = 32 /* but not for messages: the caller knows what else may make room */
 };
 /* A new writable block, with one reference and one mapping, both the caller's. size 0 is allowed.
  * TARN_EAGAIN (without WAIT: eviction is under way, on_room will come), TARN_ENEEDLUA (only live values are left to evict: the Lua
@@ -102,9 +104,16 @@ void tarn_pool_boundary(tarn_pool_t *pool);
 
 typedef struct tarn_value tarn_value_t;
 
-/* [any] Blocks of so many bytes go out in a message, and it has left, or will not. */
-void tarn_pool_sending(tarn_pool_t *pool, uint64_t bytes);
-void tarn_pool_sent(tarn_pool_t *pool, uint64_t bytes);
+/* A message under way that holds a value. The fields are the pool's. */
+typedef struct tarn_message {
+  tarn_list_t link;
+  struct tarn__way *way;
+  uint64_t number;
+} tarn_message_t;
+/* [any] A value goes out in a message by way of that connection, behind those that went there before; and it has left, or will not, and has
+ * let go of the value. TARN_ENOMEM: it is not known of. */
+int tarn_pool_sending(tarn_pool_t *pool, uint64_t connection, tarn_message_t *m);
+void tarn_pool_sent(tarn_pool_t *pool, tarn_message_t *m);
 
 /* Takes over front (from tarn_malloc; a whole plain image when block_count is 0), and one reference and one mapping for each entry of blocks, on success only. Seals
  * the blocks. The same block may stand twice (and then brings two of each). A value has one reference, its caller's, and its blocks stay mapped while it has

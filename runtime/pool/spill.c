@@ -56,6 +56,7 @@ int tarn__spill_init(tarn__spill_t *s, const char *dir, uint64_t max_bytes) {
   tarn__ranges_init(&s->holes);
   s->dir = tarn_strdup(dir ? dir : ".tarn");
   if (!s->dir) { return TARN_ENOMEM; }
+  for (size_t n = strlen(s->dir); n > 1 && s->dir[n - 1] == '/'; n--) { s->dir[n - 1] = '\0'; }
   if (pthread_mutex_init(&s->open_lock, NULL) != 0) {
     tarn_free(s->dir);
     return TARN_ENOMEM;

@@ -60,7 +60,7 @@ typedef enum {
 typedef struct bulk_out {
   tarn_service_t *service;
   tarn_value_t *value; /* one reference, owned */
-  uint64_t bytes;      /* of its blocks */
+  tarn_message_t message;
   uint64_t token;
   uint64_t transfer; /* of its references; 0: it has none */
   uint32_t msgid;
@@ -89,7 +89,7 @@ static void on_bulk_sent(void *user, int status) {
   bulk_out_t *o = user;
   tarn_conn_t *c = status != 0 ? tarn_map_get(&o->service->conns, o->token) : NULL;
   tarn_value_release(o->value);
-  tarn_pool_sent(o->service->pool, o->bytes);
+  tarn_pool_sent(o->service->pool, &o->message);
   if (c != NULL) {
     tarn__refs_abort(o->service, o->transfer);
     undelivered(o->service, c, o->role, o->msgid, status);
@@ -104,25 +104,27 @@ static int dispatch_bulk(tarn_conn_t *c, uint8_t *frame, size_t size, tarn_value
   tarn_net_span_t *spans = tarn_malloc(count * sizeof(*spans));
   bulk_out_t *o = tarn_malloc(sizeof(*o));
   int rc = TARN_ENOMEM;
-  if (spans == NULL || o == NULL) {
+  if (o != NULL) {
+    *o = *about;
+    o->value = value;
+  }
+  bool begun = spans != NULL && o != NULL &&
+               tarn_pool_sending(about->service->pool, c->token, &o->message) == 0;
+  if (!begun) {
     tarn_free(frame);
   } else {
     for (uint32_t i = 0; i < count; i++) {
       tarn_block_t *block = tarn_value_block(value, i);
       spans[i] = (tarn_net_span_t){block->data, (size_t)block->size};
     }
-    *o = *about;
-    o->value = value;
-    o->bytes = block_bytes(value);
-    tarn_pool_sending(o->service->pool, o->bytes);
     rc = tarn_peer_send_bulk(c->peer, frame, size, spans, count, on_bulk_sent, o);
-    if (rc != 0) { tarn_pool_sent(about->service->pool, o->bytes); }
     if (rc == 0) { tarn__idle_sent(c, (int)about->role); }
   }
   tarn_free(spans);
   if (rc != 0) {
-    tarn_free(o);
     tarn_value_release(value);
+    if (begun) { tarn_pool_sent(about->service->pool, &o->message); }
+    tarn_free(o);
   }
   return rc;
 }

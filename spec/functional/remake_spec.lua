@@ -346,6 +346,32 @@ describe("objects that are made anew to be sent at once", function()
   end)
 end)
 
+describe("a call that needs room", function()
+  it("collects garbage before it waits for messages to leave", function()
+    cluster.with(2, function(ids)
+      local function large() return tarn.poolset(tarn.array("double", 2 ^ 18), nil, { destroyonevict = true }) end
+      local ref = tarn.remotecall_fetch(ids[1], large)
+      tarn.remotecall_fetch(ids[2], function() -- more of it than the system takes in at once
+        for _ = 1, 14 do tarn.async(function() pcall(ref.get, ref) end) end
+        tarn.sleep(0.01)
+      end)
+      local os_pid = tarn.os_pid(ids[2])
+      posix.kill(os_pid, posix.SIGSTOP)
+      local longest = tarn.remotecall_fetch(ids[1], function()
+        local now, longest = require("spec.helper.posix").now, 0
+        for _ = 1, 10 do
+          local begun = now()
+          tarn.array("double", 0.75 * 2 ^ 20)
+          longest = math.max(longest, now() - begun)
+        end
+        return longest
+      end)
+      posix.kill(os_pid, posix.SIGCONT)
+      assert.is_true(longest < 0.7)
+    end, { map = false, memory = "16MB" })
+  end)
+end)
+
 describe("the record of an object with remake", function()
   it("goes with its last reference: held, lost, made anew", function()
     with(3, function(ids)

@@ -30,8 +30,9 @@ for _, declaration in ipairs({
     } tarn_pool_stats_t;]],
   [[int tarn_pool_create(const tarn_pool_config_t *config, tarn_pool_t **out, tarn_error_t *err);
     void tarn_pool_destroy(tarn_pool_t *pool);]],
-  [[void tarn_pool_sending(tarn_pool_t *pool, uint64_t bytes);
-    void tarn_pool_sent(tarn_pool_t *pool, uint64_t bytes);
+  [[typedef struct tarn_message { void *link[2], *way; uint64_t number; } tarn_message_t;]],
+  [[int tarn_pool_sending(tarn_pool_t *pool, uint64_t connection, tarn_message_t *m);
+    void tarn_pool_sent(tarn_pool_t *pool, tarn_message_t *m);
     int tarn_block_create(tarn_pool_t *pool, uint64_t size, uint32_t flags, tarn_block_t **out, tarn_error_t *err);
     void tarn_block_retain(tarn_block_t *b);
     void tarn_block_release(tarn_block_t *b);
@@ -86,7 +87,7 @@ for _, declaration in ipairs({
 end
 
 local M = {
-  WAIT = 2, ZERO = 1, DESTROY = 256,
+  WAIT = 2, SOON = 32, ZERO = 1, DESTROY = 256,
   ENOMEM = -1, EIO = -3, EDISKFULL = -4, EPOOLFULL = -5, ENOENT = -6, ECORRUPT = -7, EAGAIN = -13, ENEEDLUA = -15,
   KiB = 1024, MiB = 1024 * 1024,
 }
