@@ -75,58 +75,6 @@ void tarn__budget_trim_locked(tarn_pool_t *pool, uint64_t bytes) {
   }
 }
 
-static tarn__way_t *way_locked(tarn_pool_t *pool, uint64_t connection) {
-  for (tarn_list_t *l = pool->ways.next; l != &pool->ways; l = l->next) {
-    tarn__way_t *w = TARN_CONTAINER(l, tarn__way_t, link);
-    if (w->connection == connection) { return w; }
-  }
-  tarn__way_t *w = tarn_malloc(sizeof *w);
-  if (!w) { return NULL; }
-  tarn_list_init(&w->messages);
-  w->connection = connection;
-  w->moved_ns = tarn_clock_ns();
-  tarn_list_push_back(&pool->ways, &w->link);
-  return w;
-}
-
-int tarn_pool_sending(tarn_pool_t *pool, uint64_t connection, tarn_message_t *m) {
-  tarn__pool_lock(pool);
-  tarn__way_t *w = way_locked(pool, connection);
-  if (w) {
-    m->way = w;
-    m->number = pool->messages++;
-    tarn_list_push_back(&w->messages, &m->link);
-  }
-  tarn__pool_unlock(pool);
-  return w ? 0 : TARN_ENOMEM;
-}
-
-void tarn_pool_sent(tarn_pool_t *pool, tarn_message_t *m) {
-  tarn__pool_lock(pool);
-  tarn__way_t *w = m->way;
-  w->moved_ns = tarn_clock_ns();
-  tarn_list_remove(&m->link);
-  if (tarn_list_empty(&w->messages)) {
-    tarn_list_remove(&w->link);
-    tarn_free(w);
-  }
-  tarn__pool_changed_locked(pool);
-  tarn__pool_unlock(pool);
-}
-
-/* Messages leave, and may take the last hold of something with them. Until when to wait for the next of those that were under way when the wait
- * began; 0: none is left, or they are on their way to receivers that do not read, who stall nobody for longer than the patience. */
-static uint64_t may_leave_until(const tarn_pool_t *pool, const tarn__room_t *room) {
-  uint64_t until = 0;
-  for (const tarn_list_t *l = pool->ways.next; l != &pool->ways; l = l->next) {
-    const tarn__way_t *w = TARN_CONTAINER(l, tarn__way_t, link);
-    const tarn_message_t *oldest = TARN_CONTAINER(w->messages.next, tarn_message_t, link);
-    uint64_t end = w->moved_ns + pool->config.patience_ns;
-    if (oldest->number < room->messages && end > until) { until = end; }
-  }
-  return until > tarn_clock_ns() ? until : 0;
-}
-
 int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room,
                            tarn_error_t *err) {
   if (!room->begun) {
@@ -159,7 +107,7 @@ int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tar
     return come_back(pool, TARN_ENEEDLUA, need, err);
   }
   bool patient = (flags & (TARN_BLOCK_WAIT | TARN_BLOCK_SOON)) == TARN_BLOCK_WAIT;
-  uint64_t until = coming == 0 && patient ? may_leave_until(pool, room) : 0;
+  uint64_t until = coming == 0 && patient ? tarn__sends_until_locked(pool, room) : 0;
   if (until != 0) {
     tarn__pool_wait_until_locked(pool, until);
     return 0;

@@ -315,6 +315,9 @@ typedef struct tarn__room {
   uint64_t messages; /* pool->messages then */
   bool begun;
 } tarn__room_t;
+/* sends.c: until when to wait for the next of the messages to leave that were under way when the wait began; 0: none is left, or their receivers do
+ * not read. */
+uint64_t tarn__sends_until_locked(const tarn_pool_t *pool, const tarn__room_t *room);
 /* There is no room for need more bytes: one step towards it, letting go of the mutex. 0: look
  * again. Else the error to return. */
 int tarn__room_step_locked(tarn_pool_t *pool, uint64_t need, uint32_t flags, tarn__room_t *room,
