@@ -103,7 +103,7 @@ describe("a saved file that is mapped", function()
     tarn.sleep(0)
   ]]
 
-  it("may be removed or replaced: views stay, the DRef says IOError, the FileRef reads the new one", function()
+  it("may be removed or replaced: views stay, the DRef says IOError, the FileRef reads the new one #signals", function()
     local result = process.run_script((SAVE .. [[
       local e
       local function look()

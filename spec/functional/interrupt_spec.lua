@@ -160,7 +160,7 @@ describe("Ctrl-C twice", function()
     check_nothing_left(driver, tmp)
   end)
 
-  it("ends the orderly stop that the first has begun", function()
+  it("ends the orderly stop that the first has begun #signals", function()
     local driver, tmp = start [[
       ready_soon()
       local ok = pcall(tarn.sleep, 100)

@@ -219,7 +219,7 @@ describe("rmprocs", function()
 end)
 
 describe("a worker that is lost", function()
-  it("says what a write through a pointer into stored data has done", function()
+  it("says what a write through a pointer into stored data has done #signals", function()
     with(1, function(ids)
       local ref = tarn.poolset(tarn.array("double", 200000))
       local e = fails("WorkerLost", tarn.remotecall_fetch, ids[1], function(r)

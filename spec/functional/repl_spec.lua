@@ -81,7 +81,7 @@ describe("the prompt", function()
     finish(t)
   end)
 
-  it("says when what runs looks at no Ctrl-C, and stays", function()
+  it("says when what runs looks at no Ctrl-C, and stays #signals", function()
     local t = prompt()
     t:type("x = 0 print('go') for i = 1, 1e15 do x = x + i end", ENTER)
     t:await("\ngo$")
