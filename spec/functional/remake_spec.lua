@@ -263,7 +263,8 @@ describe("an object with remake", function()
     end)
   end)
 
-  it("is made again and again while there is no room to keep it, and raises PoolFull where it does not fit at all", function()
+  -- #onehost: a value that is dropped 20 times before it has been read is given up, which the slower way between hosts may bring about.
+  it("is made again and again while there is no room to keep it, and raises PoolFull where it does not fit at all #onehost", function()
     with(2, function(ids)
       local list = {}
       for i = 1, 20 do
@@ -313,11 +314,11 @@ describe("objects that are made anew to be sent at once", function()
     end, { map = false })
   end
 
-  it("wait for each other to leave", function()
+  it("wait for each other to leave #onehost", function()
     with_objects(function(ids, list)
       local wrong = tarn.remotecall_fetch(ids[2], function()
         local gets, wrong = {}, 0
-        for i = 1, 6 * #list do gets[i] = tarn.async(function() return list[(i * 7 - 1) % #list + 1]:get() end) end
+        for i = 1, 2 * #list do gets[i] = tarn.async(function() return list[(i * 7 - 1) % #list + 1]:get() end) end
         for i, future in ipairs(gets) do
           local a = future:fetch()
           if a[1] ~= (i * 7 - 1) % #list + 1 or a[2 ^ 15] ~= a[1] then wrong = wrong + 1 end
